@@ -1,0 +1,87 @@
+"""What an argument of a transform may be.
+
+Each check returns the value in its final form or raises ValueError with what it must be.
+"""
+
+import math
+from typing import Any
+
+INTERPOLATIONS = ("NEAREST", "LINEAR", "CUBIC", "AREA", "LANCZOS4")
+
+
+def number(value: Any) -> float:
+    """YAML 1.1 reads `1e10` as a string: a string is tried as a number."""
+    if isinstance(value, bool):
+        raise ValueError("a number")
+    try:
+        result = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("a number") from None
+    if not math.isfinite(result):
+        raise ValueError("a finite number")
+    return int(result) if result.is_integer() else result
+
+
+def positive(value: Any) -> float:
+    if number(value) <= 0:
+        raise ValueError("a number above 0")
+    return number(value)
+
+
+def whole(value: Any) -> int:
+    result = number(value)
+    if result != int(result) or result <= 0:
+        raise ValueError("a whole number above 0")
+    return int(result)
+
+
+def divisor(value: Any) -> int | None:
+    return whole(value) if value else None  # PaddleSeg takes 0 for none
+
+
+def optional_whole(value: Any) -> int | None:
+    return None if value is None else whole(value)
+
+
+def uint8_value(value: Any) -> float:
+    if not 0 <= number(value) < 256:
+        raise ValueError("a number from 0 to 255")
+    return number(value)
+
+
+def size_wh(value: Any) -> tuple[int, int]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError("a list of two whole numbers, [width, height]")
+    return whole(value[0]), whole(value[1])
+
+
+def channels(value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple) or len(value) not in (1, 3):
+        raise ValueError("a list of 1 or 3 numbers")
+    return tuple(number(item) for item in value)
+
+
+def divisors(value: Any) -> tuple[float, ...]:
+    if 0 in channels(value):
+        raise ValueError("a list of 1 or 3 numbers, none of them 0")
+    return channels(value)
+
+
+def flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("True or False")
+    return value
+
+
+def interpolation(value: Any) -> str:
+    if value == "RANDOM":
+        raise ValueError("one that is the same each time (RANDOM is for training)")
+    if value not in INTERPOLATIONS:
+        raise ValueError("one of " + ", ".join(INTERPOLATIONS))
+    return value
+
+
+def short_side(value: Any) -> float:
+    if isinstance(value, list | tuple):
+        raise ValueError("one number (a list, to choose from at random, is for training)")
+    return positive(value)

@@ -1,0 +1,33 @@
+"""The ways a run can fail, each a sentence for a person, and how a file is named in one."""
+
+import os
+
+
+class SegmentationError(Exception):
+    """Base of everything this program raises on purpose. `str()` is a sentence for the user."""
+
+
+class ConfigError(SegmentationError):
+    """Nothing can start: arguments, `deploy.yaml`, model files, device or output names."""
+
+
+class ImageError(SegmentationError):
+    """One image can't be segmented or its mask can't be saved; the others can."""
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """`path` as it is safe to print: newlines, terminal codes and undecodable bytes escaped."""
+    escaped = []
+    for character in os.fspath(path):
+        if character.isprintable():
+            escaped.append(character)
+        elif "\udc80" <= character <= "\udcff":  # a byte that isn't UTF-8, as os.fsdecode keeps it
+            escaped.append(f"\\x{ord(character) - 0xDC00:02x}")
+        else:
+            escaped.append(character.encode("unicode_escape").decode("ascii"))
+    return "".join(escaped)
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused, without the path that Python would add unescaped."""
+    return (error.strerror or type(error).__name__).lower()

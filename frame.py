@@ -1,0 +1,163 @@
+"""One image on its way through the transforms, and what undoes them on a label map."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from errors import ImageError
+
+
+class Normalization(Protocol):
+    """What a `Normalize` transform asks for: (x / 255 - mean) / std, 1 or 3 values each."""
+
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+    @property
+    def std(self) -> tuple[float, ...]: ...
+
+
+@dataclass(frozen=True)
+class Resized:
+    """Undo of a resize: the size before it."""
+
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Undo of a padding: where the image lies in the padded one, and its size before."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Border:
+    """Padding to the right and below that is not written yet."""
+
+    height: int  # of the padded image
+    width: int
+    value: float
+    steps_before: int  # how many of the frame's pending normalisations came before the padding
+
+
+class Frame:
+    """One image on its way through the transforms, kept in the cheapest form that is exact.
+
+    PaddleSeg works on a float32 image from the start. Here the pixels stay uint8 as long as that
+    changes no bit, normalisation and padding are only noted, and `tensor` does both in one pass.
+    """
+
+    def __init__(self, image_rgb: np.ndarray):
+        """`image_rgb`: uint8 [H, W, 3]."""
+        self.pixels = image_rgb  # HWC, uint8 or float32
+        self.is_float = True  # what PaddleSeg holds here; False once ScalePadding made it uint8
+        self.steps: list[Normalization] = []  # normalisations that `pixels` still lacks
+        self.border: Border | None = None  # padding that `pixels` still lacks
+        self.undo: list[Resized | Padded] = []  # in the order the transforms were applied
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, the noted border included."""
+        if self.border:
+            return self.border.height, self.border.width
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    def normalize(self, step: Normalization) -> None:
+        self.steps.append(step)
+        self.is_float = True
+
+    def resize(self, width: int, height: int, interpolation: int, transform: str) -> None:
+        before = self.size
+        if width < 1 or height < 1:
+            raise ImageError(
+                f"{transform} would make this {before[1]}x{before[0]} image {width}x{height}: "
+                "no side may shrink to 0"
+            )
+        self.undo.append(Resized(*before))
+        if before == (height, width):
+            return
+        # NEAREST only copies pixels: it commutes with what is done to each pixel alone.
+        if self.border or interpolation != cv2.INTER_NEAREST:
+            self._settle()
+        self.pixels = cv2.resize(self.pixels, (width, height), interpolation=interpolation)
+
+    def pad(self, width: int, height: int, value: float, transform: str) -> None:
+        """Pads to the right and below with `value`."""
+        before = self.size
+        if width < before[1] or height < before[0]:
+            raise ImageError(
+                f"the image is {before[1]}x{before[0]} where {transform} pads to {width}x{height}: "
+                "too large for this model (a resize before the padding would fit it)"
+            )
+        self.undo.append(Padded(0, 0, *before))
+        if before == (height, width):
+            return
+        if self.border:
+            self._settle()
+        if not self.is_float:  # as cv2.copyMakeBorder rounds it for uint8
+            value = min(max(round(value), 0), 255)
+        self.border = Border(height, width, value, len(self.steps))
+
+    def pad_to_square(self, value: float) -> None:
+        """Centres the image in a square of its longer side and truncates all to uint8."""
+        if self.steps or self.border:
+            self._settle()
+        height, width = self.size
+        side = max(height, width)
+        top, left = (side - height) // 2, (side - width) // 2
+        dtype = np.uint8 if self.pixels.dtype == np.uint8 else np.float64
+        square = np.full((side, side, 3), value, np.float64).astype(dtype)
+        square[top : top + height, left : left + width] = self.pixels
+        self.undo.append(Padded(top, left, height, width))
+        self.pixels = square.astype(np.uint8)
+        self.is_float = False
+
+    def tensor(self) -> np.ndarray:
+        """The network's input [3, H, W], RGB: float32 (uint8 if ScalePadding came last)."""
+        height, width = self.pixels.shape[:2]
+        planes = np.empty((3, *self.size), np.float32 if self.is_float else np.uint8)
+        inside = planes[:, :height, :width]
+        if self.is_float and self.pixels.dtype == np.uint8:
+            # 256 values cover every pixel, so the table holds PaddleSeg's own arithmetic.
+            table = np.tile(np.arange(256, dtype=np.float32), (3, 1))
+            normalize_in_place(table, self.steps)
+            for channel, plane in enumerate(cv2.split(self.pixels)):
+                cv2.LUT(plane, table[channel], dst=inside[channel])
+        else:
+            inside[...] = self.pixels.transpose(2, 0, 1)
+            normalize_in_place(inside, self.steps)
+        if self.border:
+            value = np.full((3, 1), self.border.value, planes.dtype)
+            normalize_in_place(value, self.steps[self.border.steps_before :])
+            planes[:, height:] = value[:, :, None]
+            planes[:, :height, width:] = value[:, :, None]
+        return planes
+
+    def _settle(self) -> None:
+        """Makes `pixels` the array that PaddleSeg holds here, for what looks at neighbours."""
+        if self.steps or self.border:
+            self.pixels = np.ascontiguousarray(self.tensor().transpose(1, 2, 0))
+            self.steps, self.border = [], None
+        elif self.is_float:
+            self.pixels = self.pixels.astype(np.float32, copy=False)
+
+
+def normalize_in_place(values: np.ndarray, steps: list[Normalization]) -> None:
+    """Applies each step to `values`, float32 [3, ...].
+
+    As PaddleSeg: the division by 255 in float32, the mean and the deviation in float64, each result
+    rounded to float32. (float32 throughout differs in the last bit.)
+    """
+    for step in steps:
+        per_channel = (3,) + (1,) * (values.ndim - 1)
+        mean = np.broadcast_to(np.array(step.mean, np.float64), 3).reshape(per_channel)
+        std = np.broadcast_to(np.array(step.std, np.float64), 3).reshape(per_channel)
+        np.divide(values, 255.0, out=values)
+        np.subtract(values, mean, out=values, dtype=np.float64, casting="same_kind")
+        np.divide(values, std, out=values, dtype=np.float64, casting="same_kind")

@@ -1,0 +1,168 @@
+"""Which images a run is about, and what each mask is to be called. Opens no image."""
+
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from errors import ConfigError, reason, shown
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")
+SIGNATURE_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One image and the name of its mask."""
+
+    image: str
+    target: str  # below save_dir
+
+
+@dataclass
+class Listing:
+    """What `--image_path` stands for."""
+
+    jobs: list[Job]
+    unreadable: list[tuple[str, str]] = field(default_factory=list)  # folders, each with the reason
+    repeated: int = 0  # lines of a list that name an image again
+
+
+def find_jobs(image_path: str, save_dir: str) -> Listing:
+    """The images of a file, a folder or a list, in a fixed order, each with a name of its own.
+
+    Raises ConfigError where there is none, where two masks would share a name, and where a mask
+    would take the place of an image.
+    """
+    try:
+        mode = os.stat(image_path).st_mode
+    except OSError as error:
+        raise ConfigError(f"--image_path {shown(image_path)}: {reason(error)}") from None
+    if stat.S_ISDIR(mode):
+        listing = _walk(image_path, save_dir)
+    elif not stat.S_ISREG(mode):
+        raise ConfigError(
+            f"--image_path {shown(image_path)} is a pipe or a device: "
+            "give an image, a folder or a list file"
+        )
+    elif _is_image(image_path):
+        name = os.path.basename(image_path)
+        listing = Listing(_named([(image_path, name)]))
+    else:
+        listing = _read_list(image_path)
+    _refuse_clashes(listing.jobs, save_dir)
+    return listing
+
+
+def _walk(folder: str, save_dir: str) -> Listing:
+    """The images below `folder` by their suffix, sorted; as PaddleSeg without hidden files."""
+    top, outputs = os.path.realpath(folder), os.path.realpath(save_dir)
+    if top == outputs:
+        raise ConfigError(
+            f"--save_dir {shown(save_dir)} is the folder of the images itself: "
+            "name another, or masks would be taken for images"
+        )
+    unreadable: list[tuple[str, str]] = []
+    found: list[tuple[str, str]] = []
+
+    def note(error: OSError) -> None:
+        unreadable.append((error.filename, f"the folder can't be read: {reason(error)}"))
+
+    for parent, folders, names in os.walk(folder, onerror=note):
+        below = os.path.relpath(parent, folder)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name != ".ipynb_checkpoints"
+            and os.path.normpath(os.path.join(top, below, name)) != outputs
+        )
+        for name in sorted(names):
+            if not name.startswith(".") and _has_image_suffix(name):
+                found.append((os.path.join(parent, name), os.path.normpath(f"{below}/{name}")))
+    if not found and not unreadable:
+        raise ConfigError(
+            f"--image_path {shown(folder)} holds no image ({', '.join(sorted(SUFFIXES))})"
+        )
+    return Listing(_named(found), unreadable)
+
+
+def _read_list(path: str) -> Listing:
+    """A list names an image a line: the whole line if that exists, else its first word."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read().decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"--image_path {shown(path)} can't be read: {reason(error)}") from None
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise ConfigError(
+            f"--image_path {shown(path)} is neither an image nor a list of images in UTF-8 text"
+        )
+    entries: dict[str, str] = {}  # absolute path to path as given, in the list's order
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for line in lines:
+        image = os.path.join(os.path.dirname(path), line)
+        if not os.path.lexists(image):
+            image = os.path.join(os.path.dirname(path), line.split()[0])
+        entries.setdefault(os.path.abspath(image), image)
+    if not entries:
+        raise ConfigError(f"--image_path {shown(path)} is a list that names no image")
+    parent = os.path.commonpath([os.path.dirname(absolute) for absolute in entries])
+    named = _named((image, os.path.relpath(full, parent)) for full, image in entries.items())
+    return Listing(named, repeated=len(lines) - len(entries))
+
+
+def _is_image(path: str) -> bool:
+    if _has_image_suffix(path):
+        return True
+    try:
+        with open(path, "rb") as file:
+            head = file.read(SIGNATURE_BYTES)
+    except OSError as error:
+        raise ConfigError(f"--image_path {shown(path)} can't be read: {reason(error)}") from None
+    return head.startswith(SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def _has_image_suffix(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def _named(found: Iterable[tuple[str, str]]) -> list[Job]:
+    """Jobs of (path, name): masks drop the image's suffix, but keep it where they would clash."""
+    images = list(found)
+    sharing: defaultdict[str, int] = defaultdict(int)
+    stems = [os.path.splitext(name)[0] for _, name in images]
+    for stem in stems:
+        sharing[stem.casefold()] += 1
+    return [
+        Job(image, (name if sharing[stem.casefold()] > 1 else stem) + ".png")
+        for (image, name), stem in zip(images, stems, strict=True)
+    ]
+
+
+def _refuse_clashes(jobs: list[Job], save_dir: str) -> None:
+    by_target: dict[str, Job] = {}
+    by_place = dict(_places((job.image, job) for job in jobs))
+    for place, job in _places((os.path.join(save_dir, job.target), job) for job in jobs):
+        other = by_target.setdefault(job.target, job)
+        if other is not job:
+            raise ConfigError(
+                f"the masks of {shown(other.image)} and {shown(job.image)} would both be "
+                f"{shown(job.target)}: rename one of the images"
+            )
+        if place in by_place:
+            raise ConfigError(
+                f"the mask of {shown(job.image)} would overwrite the image "
+                f"{shown(by_place[place].image)}: choose another --save_dir"
+            )
+
+
+def _places(paths: Iterable[tuple[str, Job]]) -> Iterator[tuple[str, Job]]:
+    """Each path with the links of its folder resolved, so that one place has one name."""
+    real = lru_cache(maxsize=1024)(os.path.realpath)
+    for path, job in paths:
+        yield os.path.join(real(os.path.dirname(path) or "."), os.path.basename(path)), job

@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""Segments images with a model that PaddleSeg exported, and saves colour masks.
+
+python infer.py --config export/deploy.yaml --image_path photos --device cpu
+"""
+
+# Only the standard library up here: --help and a wrong argument are answered at once.
+import argparse
+import logging
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from errors import ConfigError, shown
+
+DONE, SOME_FAILED, NOT_STARTED = 0, 1, 2
+ENGINE_FLAGS = (
+    "device",
+    "use_trt",
+    "precision",
+    "min_subgraph_size",
+    "enable_auto_tune",
+    "auto_tuned_shape_file",
+    "cpu_threads",
+    "enable_mkldnn",
+    "print_detail",
+)
+
+
+def word_bool(text: str) -> bool:
+    words = {"true": True, "1": True, "false": False, "0": False}
+    if text.lower() not in words:
+        raise argparse.ArgumentTypeError(f"must be True or False, not {text!r}")
+    return words[text.lower()]
+
+
+def count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, not {text!r}")
+    return int(text)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="infer.py",
+        description="Segments images with a model that PaddleSeg exported, and saves colour masks.",
+        epilog="Flags of True or False may stand alone for True. Exit code: 0 all done; 1 some "
+        "images failed, each is named; 2 nothing could be started; 130 or 143 interrupted.",
+        allow_abbrev=False,
+    )
+
+    def group(title: str) -> Any:
+        return parser.add_argument_group(title).add_argument
+
+    switch: dict[str, Any] = {"nargs": "?", "const": True, "type": word_bool, "metavar": "BOOL"}
+
+    add = group("what to do")
+    add("--config", required=True, metavar="FILE", help="the exported deploy.yaml (required)")
+    add(
+        "--image_path",
+        required=True,
+        metavar="PATH",
+        help="an image, a folder of images, or a text file with an image a line (required)",
+    )
+    add("--save_dir", default="output", metavar="DIR", help="where masks go (default: output)")
+    add("--batch_size", type=count, default=1, metavar="N", help="images a batch (default: 1)")
+    add(
+        "--with_argmax",
+        **switch,
+        default=False,
+        help="argmax over the class axis of a model that gives scores; it is taken anyway, this "
+        "flag saves a line that says so (default: False)",
+    )
+    add(
+        "--network_size",
+        **switch,
+        default=False,
+        help="masks of the network's size, as PaddleSeg's script saves them, not of the image's "
+        "(default: False)",
+    )
+    add(
+        "--dry_run",
+        **switch,
+        default=False,
+        help="check everything, print the images and the engine's settings, run nothing "
+        "(default: False)",
+    )
+
+    add = group("the engine")
+    add(
+        "--device",
+        choices=("cpu", "gpu"),
+        help="where to run (default: gpu, or cpu where Paddle is a CPU build)",
+    )
+    add(
+        "--cpu_threads",
+        type=count,
+        metavar="N",
+        help="threads on the CPU (default: 10, or the usable processors if they are fewer)",
+    )
+    add(
+        "--enable_mkldnn",
+        **switch,
+        help="oneDNN on the CPU (default: Paddle's own, which is on in 2.6 and 3; False turns it "
+        "off)",
+    )
+    add("--print_detail", **switch, default=False, help="Paddle's own log (default: False)")
+
+    add = group("TensorRT, on a GPU")
+    add("--use_trt", **switch, default=False, help="run in TensorRT (default: False)")
+    add(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        default="fp32",
+        help="TensorRT's precision (default: fp32)",
+    )
+    add(
+        "--min_subgraph_size",
+        type=count,
+        default=3,
+        metavar="N",
+        help="the fewest operators TensorRT takes over at once (default: 3)",
+    )
+    add(
+        "--enable_auto_tune",
+        **switch,
+        default=False,
+        help="run some of the images first to collect the dynamic shapes (default: False)",
+    )
+    add(
+        "--auto_tuned_shape_file",
+        metavar="FILE",
+        help="where the collected shapes are kept; used if it is there (default: none, a temporary "
+        "file)",
+    )
+
+    add = group("the report")
+    add("--benchmark", **switch, default=False, help="report stage times (default: False)")
+    add("--model_name", default="", metavar="NAME", help="the name in that report (default: none)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    options = make_parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal can't show is no crash
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
+    try:
+        return dry_run(options) if options.dry_run else run(options)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return NOT_STARTED
+
+
+def run(options: argparse.Namespace) -> int:
+    from images import find_jobs
+    from pipeline import Segmenter
+    from postprocess import prepare_save_dir
+
+    started = time.monotonic()
+    listing = find_jobs(options.image_path, options.save_dir)
+    if listing.repeated:
+        print(f"{listing.repeated} lines of the list name an image again: each is done once")
+    segmenter = Segmenter(
+        options.config,
+        batch_size=options.batch_size,
+        network_size=options.network_size,
+        with_argmax=options.with_argmax,
+        **engine_options(options),
+    )
+    prepare_save_dir(options.save_dir, (job.target for job in listing.jobs))
+    failed = list(listing.unreadable)
+    for job, error in segmenter.save_masks(listing.jobs, options.save_dir):
+        if error:
+            failed.append((job.image, error))
+    for path, error in sorted(failed):
+        print(f"failed: {shown(path)}: {error}", file=sys.stderr)
+    done = len(listing.jobs) + len(listing.unreadable) - len(failed)
+    seconds = time.monotonic() - started
+    print(f"{done} masks in {shown(options.save_dir)}, {len(failed)} failed, {seconds:.1f} s")
+    return SOME_FAILED if failed else DONE
+
+
+def dry_run(options: argparse.Namespace) -> int:
+    import yaml
+
+    from images import find_jobs
+    from pipeline import planned_run
+
+    listing = find_jobs(options.image_path, options.save_dir)
+    plan = {
+        "images": len(listing.jobs),
+        "first": [
+            {"image": shown(job.image), "mask": shown(job.target)} for job in listing.jobs[:10]
+        ],
+        "unreadable_folders": [shown(path) for path, _ in listing.unreadable],
+        "save_dir": shown(options.save_dir),
+        "batch_size": options.batch_size,
+        "engine": planned_run(options.config, **engine_options(options)),
+    }
+    yaml.safe_dump(plan, sys.stdout, sort_keys=False, allow_unicode=True)
+    return DONE
+
+
+def engine_options(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ENGINE_FLAGS}
+
+
+if __name__ == "__main__":
+    # While the engine runs, a handler in Python would wait for it: let the system end the process.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(main())

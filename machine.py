@@ -1,0 +1,81 @@
+"""What this machine has: the installed Paddle, and the processors a process may use."""
+
+import importlib.util
+import os
+import re
+from dataclasses import dataclass
+
+from errors import ConfigError, shown
+
+
+@dataclass(frozen=True)
+class PaddleBuild:
+    """The installed Paddle, known without importing it."""
+
+    version: tuple[int, int, int]
+    has_gpu: bool
+    folder: str
+
+    def __str__(self) -> str:
+        return ".".join(map(str, self.version)) + (" (GPU build)" if self.has_gpu else "")
+
+
+def find_paddle() -> PaddleBuild:
+    """Reads `paddle/version`. Raises ConfigError where Paddle is missing or below 2.6."""
+    spec = importlib.util.find_spec("paddle")
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError("Paddle is not installed: pip install -r requirements.txt")
+    folder = spec.submodule_search_locations[0]
+    try:
+        with open(os.path.join(folder, "version", "__init__.py"), encoding="utf-8") as file:
+            stated = dict(re.findall(r"^(\w+) *= *'(.*)'", file.read(), re.MULTILINE))
+        numbers = [int(part) for part in re.findall(r"\d+", stated["full_version"])[:3]]
+        major, minor, patch = [*numbers, 0, 0][:3]
+    except (OSError, KeyError, ValueError):
+        raise ConfigError(
+            f"the Paddle in {shown(folder)} tells no version: install it again"
+        ) from None
+    version = (major, minor, patch)
+    if (0, 0, 0) < version < (2, 6, 0):  # 0.0.0 is a build of the development branch
+        raise ConfigError(
+            f"Paddle {stated['full_version']} is too old: this program needs 2.6 or newer"
+        )
+    return PaddleBuild(version, stated.get("cuda_version", "False") != "False", folder)
+
+
+def usable_processors() -> int:
+    """How many processors this process may use: its affinity, and the quota of its cgroup."""
+    count = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return max(1, int(min(count, cgroup_quota())))
+
+
+def cgroup_quota(groups: str = "/proc/self/cgroup", mount: str = "/sys/fs/cgroup") -> float:
+    """Processors' worth of time that cgroup v2 or v1 grants; infinite where none is set."""
+    quotas = [float("inf")]
+    try:
+        with open(groups, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return quotas[0]
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = mount + ("/cpu" if controllers else "")
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
+        parts = [part for part in group.split("/") if part]
+        for depth in range(len(parts) + 1):  # a limit may stand on any group above
+            folder = os.path.join(root, *parts[:depth])
+            try:
+                words = []
+                for name in names:
+                    with open(os.path.join(folder, name), encoding="utf-8") as file:
+                        words += file.read().split()
+                quota, period = words
+            except (OSError, ValueError):
+                continue  # not mounted here, or the root group, which has no limit
+            if quota not in ("max", "-1"):
+                quotas.append(int(quota) / int(period))
+    return min(quotas)

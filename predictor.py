@@ -1,0 +1,128 @@
+"""One model in Paddle's engine: tensor in, array out."""
+
+import importlib.util
+import logging
+import os
+import re
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from config import DeployConfig, EngineOptions, engine_config
+from errors import ConfigError, SegmentationError, shown
+from machine import PaddleBuild
+from model_files import check_model_files
+
+log = logging.getLogger("paddleseg_infer")
+
+NATIVE_MODULE = "paddle.base.libpaddle"
+
+# What Paddle's C++ errors arrive as, by their kind.
+ENGINE_ERRORS = (
+    RuntimeError,  # NotImplementedError is one
+    ValueError,
+    LookupError,
+    TypeError,
+    OSError,
+    MemoryError,
+    SystemError,
+)
+
+
+class EngineError(SegmentationError):
+    """The network refused a batch."""
+
+
+class Predictor:
+    """A loaded model.
+
+    Raises ConfigError where the files are no model, or not one that this Paddle can run.
+    """
+
+    def __init__(self, deploy: DeployConfig, options: EngineOptions, build: PaddleBuild):
+        """`options` must be resolved."""
+        core, config = checked_config(deploy, options, build)
+        try:
+            self._predictor = core.create_predictor(config)
+        except ENGINE_ERRORS as error:
+            raise ConfigError(
+                f"Paddle {build} can't load {shown(deploy.graph)} with {shown(deploy.params)}: "
+                f"{gist(error)}; the files may be damaged, or not belong together: export again"
+            ) from error
+        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
+        # PaddleSeg's script too takes the first of several outputs.
+        self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
+
+    def __call__(self, tensor_nchw: np.ndarray) -> np.ndarray:
+        """Runs float32 [N, 3, H, W] through the network.
+
+        Returns a copy of its first output: integer labels [N, H, W] or [N, 1, H, W], or scores
+        float32 [N, C, H, W]. Raises EngineError.
+        """
+        try:
+            self._input.reshape(tensor_nchw.shape)
+            self._input._copy_from_cpu_bind(tensor_nchw)
+            self._predictor.run()
+            return self._output.copy_to_cpu()
+        except ENGINE_ERRORS as error:
+            raise EngineError(gist(error)) from error
+
+
+def checked_config(
+    deploy: DeployConfig, options: EngineOptions, build: PaddleBuild
+) -> tuple[Any, Any]:
+    """Paddle's native module and the `Config` to create a predictor from. Raises ConfigError."""
+    check_model_files(deploy.graph, deploy.params)
+    core = load_core(build, options.device == "gpu")
+    return core, engine_config(core, deploy, options, build)
+
+
+def load_core(build: PaddleBuild, use_gpu: bool) -> Any:
+    """Paddle's native module, by itself where that is enough.
+
+    `import paddle` takes 3 to 4 s, the native module alone a quarter of a second. On a GPU the
+    whole import is needed: it finds the CUDA libraries. PADDLESEG_INFER_FULL_IMPORT=1 asks for it.
+    """
+    if NATIVE_MODULE in sys.modules:
+        return sys.modules[NATIVE_MODULE]
+    if not use_gpu and os.environ.get("PADDLESEG_INFER_FULL_IMPORT", "0") in ("", "0"):
+        try:
+            return _load_native(os.path.join(build.folder, "base", "libpaddle.so"))
+        except ImportError as error:
+            log.warning("Paddle's native module doesn't load by itself (%s): import paddle", error)
+    try:
+        import paddle  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"Paddle {build} can't be imported: {error}") from error
+    core = sys.modules[NATIVE_MODULE]
+    if use_gpu and core.get_cuda_device_count() == 0:
+        raise ConfigError(
+            "Paddle sees no GPU: check the driver (nvidia-smi) and CUDA_VISIBLE_DEVICES, "
+            "or run with --device cpu"
+        )
+    return core
+
+
+def _load_native(path: str) -> ModuleType:
+    """Loads libpaddle.so under its own name: under another a later `import paddle` would abort."""
+    spec = importlib.util.spec_from_file_location(NATIVE_MODULE, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"no loader for {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[NATIVE_MODULE] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[NATIVE_MODULE]
+        raise
+    return module
+
+
+def gist(error: BaseException) -> str:
+    """The sentence in a Paddle error, without stack, hint and place in the source."""
+    text = str(error).rpartition("Error Message Summary:")[2].strip(" -\n")
+    text = text.partition("[Hint:")[0].partition("(at /")[0]
+    text = re.sub(r"^(\w+Error: |\(\w+\) )+", "", text)
+    return " ".join(text.split()).rstrip(" .") or type(error).__name__

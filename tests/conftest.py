@@ -1,0 +1,124 @@
+"""Fixtures: small real models that Paddle exports on the spot, images, the program as a process."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from machine import find_paddle  # noqa: E402
+
+PADDLE = find_paddle().version
+
+
+def make_models(folder, form):
+    script = ROOT / "tests" / "make_models.py"
+    subprocess.run(
+        [sys.executable, "-W", "ignore", script, folder, form], check=True, capture_output=True
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """A folder of exported models (see make_models.py), as pdmodel graphs."""
+    return make_models(tmp_path_factory.mktemp("models"), "pdmodel")
+
+
+@pytest.fixture(scope="session")
+def json_models(tmp_path_factory):
+    """The same of Paddle 3's json graphs."""
+    if PADDLE < (3, 0, 0):
+        pytest.skip("Paddle 2 makes no json graphs")
+    return make_models(tmp_path_factory.mktemp("json_models"), "json")
+
+
+@pytest.fixture
+def model_copy(models, tmp_path):
+    """A function that copies a model, to be damaged: its folder."""
+
+    def copy(name, **changes):
+        folder = tmp_path / f"copy of {name}"
+        shutil.copytree(models / name, folder)
+        if changes:
+            content = yaml.safe_load((folder / "deploy.yaml").read_text())
+            content["Deploy"].update(changes)
+            (folder / "deploy.yaml").write_text(yaml.safe_dump(content))
+        return folder
+
+    return copy
+
+
+def scene(height, width, seed=0):
+    """uint8 BGR [height, width, 3] that has edges, gradients and noise."""
+    random = np.random.default_rng(seed)
+    image = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    y, x = np.mgrid[:height, :width]
+    image[..., 0] = (x * 255 // max(width - 1, 1)).astype(np.uint8)
+    image[y > height // 2] //= 2
+    return image
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of five images of three sizes and two formats."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    sizes = [(48, 64), (40, 56), (48, 64), (33, 47), (40, 56)]
+    for number, (height, width) in enumerate(sizes):
+        suffix = "png" if number % 2 else "jpg"
+        cv2.imwrite(str(folder / f"{number}.{suffix}"), scene(height, width, number))
+    return folder
+
+
+class Run:
+    """A finished run of infer.py."""
+
+    def __init__(self, process):
+        self.code = process.returncode
+        self.out = process.stdout.decode()
+        self.err = process.stderr.decode()
+
+    def __repr__(self):
+        return f"exit code {self.code}\n{self.out}\n{self.err}"
+
+
+def give_up_roots_rights():
+    """In a child of root: file modes bind it too, as they bind any other user."""
+    if os.geteuid() == 0:
+        drop, dac_override, dac_read_search = 24, 1, 2  # prctl's PR_CAPBSET_DROP, capabilities
+        libc = ctypes.CDLL(None)
+        libc.prctl(drop, dac_override, 0, 0, 0)
+        libc.prctl(drop, dac_read_search, 0, 0, 0)
+
+
+@pytest.fixture
+def infer(tmp_path):
+    """A function that runs infer.py on the CPU in a process of its own, in `tmp_path`."""
+
+    def run(*arguments, device="cpu", **environment):
+        command = [sys.executable, ROOT / "infer.py", *arguments]
+        if device:
+            command += ["--device", device]
+        process = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            capture_output=True,
+            timeout=120,
+            preexec_fn=give_up_roots_rights,
+        )
+        run_ = Run(process)
+        assert "Traceback" not in run_.err, run_
+        return run_
+
+    return run

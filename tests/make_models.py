@@ -1,0 +1,79 @@
+"""Exports the small real models that the tests run: `python make_models.py FOLDER json|pdmodel`.
+
+Each is a folder with `deploy.yaml`, a graph and parameters, as PaddleSeg's export lays them out. In
+a process of its own, because Paddle 3 decides at import which form a graph is saved in.
+"""
+
+import os
+import sys
+
+FOLDER, FORM = sys.argv[1], sys.argv[2]
+os.environ["FLAGS_enable_pir_api"] = "1" if FORM == "json" else "0"
+
+import paddle  # noqa: E402
+import yaml  # noqa: E402
+from paddle import nn  # noqa: E402
+from paddle.nn import functional  # noqa: E402
+
+NORMALIZE = [{"type": "Normalize"}]
+RESIZE = [{"type": "Resize", "target_size": [64, 48]}, *NORMALIZE]
+
+
+class Network(nn.Layer):
+    """Two convolutions at half the size, brought back by a bilinear resize, and an output form."""
+
+    def __init__(self, classes, output_op, shrink=1):
+        super().__init__()
+        self.first = nn.Conv2D(3, 8, 3, stride=2, padding=1)
+        self.second = nn.Conv2D(8, classes, 3, padding=1)
+        self.output_op = output_op
+        self.shrink = shrink
+
+    def forward(self, x):
+        features = functional.relu(self.first(x))
+        if self.shrink > 1:  # without padding: an image smaller than this has nothing left
+            features = functional.max_pool2d(features, self.shrink)
+        scores = self.second(features)
+        scores = functional.interpolate(scores, paddle.shape(x)[2:], mode="bilinear")
+        if self.output_op.startswith("argmax"):
+            keepdim = self.output_op == "argmax_keepdim"
+            if FORM == "pdmodel" and paddle.__version__.startswith("3.3"):
+                # 3.3 can't save its own argmax in a pdmodel ("must be Value, but got Variable").
+                labels = paddle.topk(scores, 1, axis=1)[1]
+                return labels if keepdim else paddle.squeeze(labels, axis=1).astype("int32")
+            return paddle.argmax(scores, 1, keepdim, "int64" if keepdim else "int32")
+        return functional.softmax(scores, axis=1) if self.output_op == "softmax" else scores
+
+
+def export(name, classes=4, output_op="argmax", transforms=NORMALIZE, shape=None, shrink=1):
+    paddle.seed(len(name) + classes)
+    network = Network(classes, output_op, shrink)
+    network.eval()
+    shape = shape or [-1, 3, -1, -1]
+    spec = paddle.static.InputSpec([None if side == -1 else side for side in shape], "float32", "x")
+    folder = os.path.join(FOLDER, name)
+    os.makedirs(folder)
+    paddle.jit.save(paddle.jit.to_static(network, input_spec=[spec]), os.path.join(folder, "model"))
+    deploy = {
+        "input_shape": shape,
+        "model": "model.pdmodel",  # what PaddleSeg writes for json graphs too
+        "output_dtype": "int32",
+        "output_op": output_op,
+        "params": "model.pdiparams",
+        "transforms": transforms,
+    }
+    with open(os.path.join(folder, "deploy.yaml"), "w", encoding="utf-8") as file:
+        yaml.safe_dump({"Deploy": deploy}, file)
+
+
+export("argmax")
+export("resize", transforms=RESIZE)
+export("softmax", output_op="softmax", transforms=RESIZE)
+if FORM == "pdmodel":
+    export("logits", classes=19, output_op="none")
+    export("keepdim", output_op="argmax_keepdim")
+    export("foreground", classes=1, output_op="none")
+    export("fixed", shape=[1, 3, 48, 64])
+    export("classes300", classes=300, output_op="none")
+    export("labels300", classes=300)
+    export("needs16", shrink=8)

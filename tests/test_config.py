@@ -1,0 +1,192 @@
+"""A deploy.yaml is read in every form that exports have, and a wrong one is refused by name."""
+
+import logging
+
+import pytest
+
+from config import EngineOptions, load_deploy_config
+from errors import ConfigError
+from machine import PaddleBuild
+from transforms import Normalize, Resize
+
+CPU = PaddleBuild((3, 2, 2), has_gpu=False, folder="")
+GPU = PaddleBuild((2, 6, 2), has_gpu=True, folder="")
+GOOD = "Deploy: {model: model.pdmodel, params: model.pdiparams, transforms: [{type: Normalize}]}"
+
+
+@pytest.fixture
+def export(tmp_path):
+    """A function that writes deploy.yaml beside two (unread) model files; its path."""
+
+    def write(text, files=("model.pdmodel", "model.pdiparams"), name="deploy.yaml"):
+        for file in files:
+            (tmp_path / file).write_bytes(b"unread")
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+def test_paths_are_relative_to_the_yaml(export, tmp_path):
+    deploy = load_deploy_config(export(GOOD))
+    assert deploy.graph == str(tmp_path / "model.pdmodel")
+    assert deploy.params == str(tmp_path / "model.pdiparams")
+    assert not deploy.is_pir
+
+
+def test_other_names_and_maps_of_the_toolchain_are_read(export):
+    text = """
+Global: {model_name: PP-LiteSeg-T}
+Hpi: {backend_configs: {}}
+Deploy:
+  model: inference.pdmodel
+  params: inference.pdiparams
+  input_shape: [-1, 3, 512, 1024]
+  transforms:
+  - {type: Resize, target_size: [1024, 512]}
+  - {type: Normalize, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}
+"""
+    files = ("inference.pdmodel", "inference.pdiparams")
+    deploy = load_deploy_config(export(text, files, "inference.yml"))
+    assert deploy.input_shape == (-1, 3, 512, 1024)
+    assert [type(transform) for transform in deploy.transforms] == [Resize, Normalize]
+    assert deploy.transforms[0].target_size == (1024, 512)
+
+
+@pytest.mark.parametrize(("named", "there"), [("pdmodel", "json"), ("json", "pdmodel")])
+def test_the_twin_is_taken_where_the_named_graph_is_missing(export, named, there):
+    text = GOOD.replace("model.pdmodel", f"model.{named}")
+    deploy = load_deploy_config(export(text, (f"model.{there}", "model.pdiparams")))
+    assert deploy.graph.endswith(f"model.{there}")
+    assert deploy.is_pir == (there == "json")
+
+
+def test_the_named_graph_is_taken_where_both_are_there(export):
+    files = ("model.json", "model.pdmodel", "model.pdiparams")
+    assert load_deploy_config(export(GOOD, files)).graph.endswith("model.pdmodel")
+
+
+@pytest.mark.parametrize("transforms", ["transforms: null", "transforms: []", "output_op: none"])
+def test_no_transforms_are_an_empty_list(export, transforms):
+    text = f"Deploy: {{model: model.pdmodel, params: model.pdiparams, {transforms}}}"
+    assert load_deploy_config(export(text)).transforms == ()
+
+
+def test_a_byte_order_mark_is_no_obstacle(export):
+    load_deploy_config(export(b"\xef\xbb\xbf" + GOOD.encode()))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Deploy: [", r"is not YAML \(line 1"),
+        ("Deploy: {a: 1\n b: !!python/object:os.x {}", "is not YAML"),
+        (b"\x89PNG\r\n\xff\xfe", "is not YAML: it isn't UTF-8"),
+        ("[" * 5000, "is not YAML"),
+        ("", "has no map `Deploy`"),
+        ("[1, 2]", "has no map `Deploy`"),
+        ("Train: {}", "has no map `Deploy`"),
+        ("Deploy: 7", "has no map `Deploy`"),
+        ("Deploy: {params: model.pdiparams}", "`model` of `Deploy` must name a file"),
+        ("Deploy: {model: 3, params: model.pdiparams}", "`model` of `Deploy` must name a file"),
+        (
+            "Deploy: {model: x.pdmodel, params: model.pdiparams}",
+            "graph file .*x.pdmodel .* not the",
+        ),
+        ("Deploy: {model: model.pdmodel}", "`params` of `Deploy` must name a file"),
+        ("Deploy: {model: model.pdmodel, params: x}", "parameter file .* not there"),
+        (GOOD.replace("[{type: Normalize}]", "7"), "`transforms` must be a list"),
+        (GOOD.replace("{type: Normalize}", "Normalize"), "a map with a `type`, not 'Normalize'"),
+        (GOOD.replace("type: Normalize", "type: [1]"), "a map with a `type`"),
+        (GOOD.replace("Normalize", "Blur"), "no transform 'Blur'; known are Normalize, Resize"),
+        (GOOD.replace("Normalize", "RandomBlur"), "RandomBlur is for training"),
+        (GOOD.replace("Normalize", "Padding"), "Padding lacks its argument target_size"),
+        (GOOD.replace("Normalize", "ScalePadding"), "after ScalePadding the image is uint8"),
+        (GOOD.replace("]}", "], input_shape: [1, 1, 9, 9]}"), "asks for 1 channels"),
+        (GOOD.replace("]}", "], input_shape: [3, 9, 9]}"), "`input_shape` must be four"),
+        (GOOD.replace("]}", "], input_shape: 512}"), "`input_shape` must be four"),
+        (GOOD.replace("]}", "], input_shape: [1, 3, 0, 9]}"), "`input_shape` must be four"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_name(export, text, message):
+    path = export(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_deploy_config(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_missing_file_a_folder_and_a_huge_file_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere.yaml: can't be read: no such file"):
+        load_deploy_config(tmp_path / "nowhere.yaml")
+    with pytest.raises(ConfigError, match=r"is a folder: name the deploy.yaml in it"):
+        load_deploy_config(tmp_path)
+    (tmp_path / "huge.yaml").write_bytes(b"#" * (1 << 21))
+    with pytest.raises(ConfigError, match="too large"):
+        load_deploy_config(tmp_path / "huge.yaml")
+
+
+def test_a_message_stays_short_whatever_the_yaml_holds(export):
+    """Aliases let a few lines stand for gigabytes."""
+    lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)]
+    text = "\n".join(lines) + "\n" + GOOD.replace("type: Normalize", "type: Normalize, mean: *a59")
+    with pytest.raises(ConfigError, match="mean of transform Normalize") as caught:
+        load_deploy_config(export(text))
+    assert len(str(caught.value)) < 1000
+
+
+# ---- engine options ----------------------------------------------------------------------------
+
+
+def test_without_device_a_cpu_build_runs_on_the_cpu_and_says_so(caplog):
+    options = EngineOptions().resolved(CPU)
+    assert options.device == "cpu"
+    assert [record.message for record in caplog.records] == [
+        "this Paddle is a CPU build: running on the CPU (--device cpu says so)"
+    ]
+
+
+def test_without_device_a_gpu_build_runs_on_the_gpu(caplog):
+    assert EngineOptions().resolved(GPU).device == "gpu"
+    assert not caplog.records
+
+
+def test_a_gpu_asked_of_a_cpu_build_is_an_error():
+    with pytest.raises(ConfigError, match="--device gpu needs paddlepaddle-gpu.*--device cpu"):
+        EngineOptions(device="gpu").resolved(CPU)
+
+
+@pytest.mark.parametrize(("processors", "threads"), [(1, 1), (2, 2), (10, 10), (64, 10)])
+def test_threads_are_the_usable_processors_up_to_ten(monkeypatch, processors, threads):
+    monkeypatch.setattr("config.usable_processors", lambda: processors)
+    assert EngineOptions(device="cpu").resolved(CPU).cpu_threads == threads
+
+
+def test_threads_that_are_given_are_obeyed():
+    assert EngineOptions(device="cpu", cpu_threads=33).resolved(CPU).cpu_threads == 33
+
+
+@pytest.mark.parametrize(
+    ("build", "given", "line"),
+    [
+        (CPU, {"use_trt": True}, "--use_trt has no effect without --device gpu"),
+        (CPU, {"precision": "fp16"}, "--precision has no effect without --use_trt on a GPU"),
+        (CPU, {"min_subgraph_size": 5}, "--min_subgraph_size has no effect"),
+        (CPU, {"enable_auto_tune": True}, "--enable_auto_tune has no effect"),
+        (CPU, {"auto_tuned_shape_file": "x"}, "--auto_tuned_shape_file has no effect without"),
+        (GPU, {"cpu_threads": 3}, "--cpu_threads has no effect without --device cpu"),
+        (GPU, {"enable_mkldnn": False}, "--enable_mkldnn has no effect without --device cpu"),
+        (GPU, {"precision": "int8"}, "--precision has no effect without --use_trt"),
+    ],
+)
+def test_a_flag_without_effect_is_told_in_one_line(caplog, build, given, line):
+    caplog.set_level(logging.WARNING)
+    EngineOptions(device="gpu" if build.has_gpu else "cpu", **given).resolved(build)
+    assert len(caplog.records) == 1
+    assert line in caplog.records[0].message
+
+
+def test_flags_with_effect_are_not_told(caplog):
+    EngineOptions("gpu", True, "fp16", 5, True, "shapes").resolved(GPU)
+    EngineOptions("cpu", cpu_threads=2, enable_mkldnn=True).resolved(CPU)
+    assert not caplog.records

@@ -1,0 +1,108 @@
+"""The installed Paddle and the processors are told without importing Paddle."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+import machine
+from errors import ConfigError
+
+
+@pytest.fixture
+def paddle_of(tmp_path, monkeypatch):
+    """A function that puts a Paddle package with this version file first on the path."""
+
+    def put(text):
+        folder = tmp_path / "paddle" / "version"
+        folder.mkdir(parents=True)
+        (tmp_path / "paddle" / "__init__.py").write_text("raise SystemExit('imported')")
+        (folder / "__init__.py").write_text(text)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, "paddle", raising=False)
+
+    return put
+
+
+def test_the_installed_paddle_is_told_as_it_tells_itself():
+    code = "import paddle; print(paddle.__version__, paddle.is_compiled_with_cuda())"
+    said = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True)
+    version, has_gpu = said.stdout.decode().split()[-2:]
+    build = machine.find_paddle()
+    assert ".".join(map(str, build.version)) == version
+    assert str(build.has_gpu) == has_gpu
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "has_gpu"),
+    [
+        ("full_version = '2.6.2'\ncuda_version = '11.8'", (2, 6, 2), True),
+        ("full_version    = '3.0.0-beta1'\ncuda_version = 'False'", (3, 0, 0), False),
+        ("full_version = '3.4'\n", (3, 4, 0), False),
+        ("full_version = '0.0.0'\n", (0, 0, 0), False),
+    ],
+)
+def test_versions_are_read(paddle_of, text, version, has_gpu):
+    paddle_of(text)
+    build = machine.find_paddle()
+    assert (build.version, build.has_gpu) == (version, has_gpu)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("full_version = '2.5.2'", "Paddle 2.5.2 is too old: this program needs 2.6"),
+        ("nothing = 1", "tells no version"),
+    ],
+)
+def test_a_paddle_that_will_not_do_is_refused(paddle_of, text, message):
+    paddle_of(text)
+    with pytest.raises(ConfigError, match=message):
+        machine.find_paddle()
+
+
+def test_a_missing_paddle_is_a_sentence():
+    code = "import machine; machine.find_paddle()"
+    run = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert "Paddle is not installed: pip install -r requirements.txt" in run.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity on this system")
+def test_affinity_bounds_the_processors():
+    code = "import os, machine; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
+    code += "print(machine.usable_processors())"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "quota"),
+    [
+        ("0::/\n", {"cpu.max": "max 100000"}, float("inf")),
+        ("0::/\n", {"cpu.max": "150000 100000"}, 1.5),
+        ("0::/a/b\n", {"cpu.max": "800000 100000", "a/cpu.max": "400000 100000"}, 4),
+        ("0::/gone/b\n", {"cpu.max": "400000 100000"}, 4),
+        (
+            "3:cpu,cpuacct:/x\n2:memory:/\n0::/\n",
+            {"cpu/x/cpu.cfs_quota_us": "50000", "cpu/x/cpu.cfs_period_us": "100000"},
+            0.5,
+        ),
+        (
+            "3:cpu:/\n",
+            {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"},
+            float("inf"),
+        ),
+        ("2:memory:/\n", {"cpu.max": "100000 100000"}, float("inf")),
+    ],
+)
+def test_the_quota_of_a_container_is_found(tmp_path, cgroup, files, quota):
+    (tmp_path / "self").write_text(cgroup)
+    for name, text in files.items():
+        path = tmp_path / "fs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    assert machine.cgroup_quota(str(tmp_path / "self"), str(tmp_path / "fs")) == quota

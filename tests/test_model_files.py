@@ -1,0 +1,91 @@
+"""Files that would kill Paddle, or that it would take half-read, are refused before it sees them."""
+
+import pytest
+
+from errors import ConfigError
+from model_files import check_model_files
+
+JUNK = {
+    "git-lfs pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n",
+    "web page": b"\n\n<!DOCTYPE html><html>Not found</html>",
+    "zeros": bytes(5000),
+    "picture": b"\x89PNG\r\n\x1a\n" + bytes(100),
+    "text": b"hello",
+    "a byte": b"\x0a",
+    "other json": b'{"a": 1}',
+}
+
+
+@pytest.fixture
+def files(models):
+    folder = models / "argmax"
+    return str(folder / "model.pdmodel"), str(folder / "model.pdiparams")
+
+
+def test_real_models_pass(models):
+    for folder in models.iterdir():
+        check_model_files(str(folder / "model.pdmodel"), str(folder / "model.pdiparams"))
+
+
+def test_real_json_models_pass(json_models):
+    for folder in json_models.iterdir():
+        check_model_files(str(folder / "model.json"), str(folder / "model.pdiparams"))
+
+
+@pytest.mark.parametrize("suffix", ["pdmodel", "json"])
+@pytest.mark.parametrize("content", JUNK.values(), ids=JUNK)
+def test_a_graph_that_is_none_is_refused(files, tmp_path, content, suffix):
+    graph = tmp_path / f"model.{suffix}"
+    graph.write_bytes(content)
+    with pytest.raises(ConfigError, match="model.* is (no Paddle graph|a git-lfs pointer)"):
+        check_model_files(str(graph), files[1])
+
+
+def test_a_graph_under_the_other_name_is_refused_with_the_name_to_give(files, tmp_path):
+    graph = tmp_path / "model.json"
+    graph.write_bytes(open(files[0], "rb").read())
+    with pytest.raises(ConfigError, match="holds a .pdmodel graph.*to end in .pdmodel"):
+        check_model_files(str(graph), files[1])
+    graph = tmp_path / "model.pdmodel"
+    graph.write_bytes(b'{"base_code":{"magic":"pir","trainable":true,"version":4}}')
+    with pytest.raises(ConfigError, match="holds a .json graph.*to end in .json"):
+        check_model_files(str(graph), files[1])
+
+
+def test_an_empty_or_missing_file_is_refused(files, tmp_path):
+    (tmp_path / "empty").write_bytes(b"")
+    with pytest.raises(ConfigError, match="empty is empty"):
+        check_model_files(str(tmp_path / "empty"), files[1])
+    with pytest.raises(ConfigError, match="empty is empty"):
+        check_model_files(files[0], str(tmp_path / "empty"))
+    with pytest.raises(ConfigError, match="can't be read: no such file"):
+        check_model_files(files[0], str(tmp_path / "gone"))
+
+
+def test_parameters_cut_off_anywhere_but_between_two_tensors_are_refused(files, tmp_path):
+    whole = open(files[1], "rb").read()
+    cut = tmp_path / "cut"
+    accepted = 0
+    for size in range(1, len(whole)):
+        cut.write_bytes(whole[:size])
+        try:
+            check_model_files(files[0], str(cut))
+            accepted += 1  # Paddle itself notices a missing tensor
+        except ConfigError as error:
+            assert "is cut off or damaged" in str(error)
+    assert accepted == 3  # the network's four tensors end there
+
+
+@pytest.mark.parametrize("name", ["git-lfs pointer", "web page", "text", "picture"])
+def test_parameters_that_are_none_are_refused(files, tmp_path, name):
+    params = tmp_path / "params"
+    params.write_bytes(JUNK[name])
+    with pytest.raises(ConfigError, match="params (holds no Paddle parameters|is cut off)"):
+        check_model_files(files[0], str(params))
+
+
+def test_bytes_behind_the_last_tensor_are_refused(files, tmp_path):
+    params = tmp_path / "params"
+    params.write_bytes(open(files[1], "rb").read() + b"abc")
+    with pytest.raises(ConfigError, match="is cut off or damaged"):
+        check_model_files(files[0], str(params))

@@ -1,0 +1,254 @@
+"""The transforms are PaddleSeg's, bit for bit, and their undo finds every pixel again."""
+
+import cv2
+import numpy as np
+import pytest
+from conftest import scene
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from errors import ConfigError, ImageError
+from postprocess import restore
+from preprocess import prepare
+from transforms import TRAINING_ONLY, TRANSFORMS, make_transform
+
+oracle = pytest.importorskip("oracle", reason="PaddleSeg's wheel is not installed")
+
+
+def ours(image, chain):
+    made = [make_transform(e["type"], {k: v for k, v in e.items() if k != "type"}) for e in chain]
+    return prepare(image, made)
+
+
+def assert_equal(image, chain):
+    """Equal to PaddleSeg's in every bit, or both refuse."""
+    try:
+        expected = oracle.transformed(image, chain)
+    except (cv2.error, ValueError, ZeroDivisionError):
+        with pytest.raises(ImageError):
+            ours(image, chain)
+        return
+    tensor = ours(image, chain).tensor
+    assert tensor.dtype == expected.dtype
+    assert tensor.shape == expected.shape
+    assert np.array_equal(tensor, expected), chain
+
+
+sides = st.integers(1, 70)
+sizes_wh = st.lists(sides, min_size=2, max_size=2)
+images = st.builds(scene, sides, sides, st.integers(0, 3))
+values = st.one_of(st.just(127.5), st.integers(0, 255), st.floats(0, 255, width=32))
+means = st.one_of(
+    st.just([0.5]),
+    st.just([0.485, 0.456, 0.406]),
+    st.lists(st.floats(0, 1), min_size=3, max_size=3),
+)
+stds = st.one_of(
+    st.just([0.5]),
+    st.just([0.229, 0.224, 0.225]),
+    st.lists(st.floats(0.01, 2), min_size=1, max_size=1),
+)
+
+
+def entry(kind, **arguments):
+    return st.fixed_dictionaries({"type": st.just(kind)}, optional=arguments)
+
+
+def needed(kind, optional=None, **arguments):
+    return st.fixed_dictionaries({"type": st.just(kind), **arguments}, optional=optional or {})
+
+
+step_scale = st.floats(0.2, 2)
+ENTRIES = {
+    "Normalize": entry("Normalize", mean=means, std=stds),
+    "Resize": needed(
+        "Resize",
+        {
+            "keep_ratio": st.booleans(),
+            "size_divisor": st.sampled_from([None, 0, 1, 8, 32]),
+            "interp": st.sampled_from(["NEAREST", "LINEAR", "CUBIC", "AREA", "LANCZOS4"]),
+        },
+        target_size=sizes_wh,
+    ),
+    "ResizeByLong": needed("ResizeByLong", long_size=sides),
+    "ResizeByShort": needed("ResizeByShort", {"max_size": sides}, short_size=sides),
+    "LimitLong": st.one_of(
+        entry("LimitLong", max_long=sides),
+        entry("LimitLong", min_long=sides),
+        needed("LimitLong", max_long=st.integers(40, 80), min_long=st.integers(1, 40)),
+    ),
+    "ResizeRangeScaling": sides.map(
+        lambda side: {"type": "ResizeRangeScaling", "min_value": side, "max_value": side}
+    ),
+    "ResizeStepScaling": st.one_of(
+        step_scale.map(
+            lambda scale: {
+                "type": "ResizeStepScaling",
+                "min_scale_factor": scale,
+                "max_scale_factor": scale,
+            }
+        ),
+        st.just({"type": "ResizeStepScaling", "scale_step_size": 0.75}),
+    ),
+    "Padding": needed("Padding", {"im_padding_value": values}, target_size=sizes_wh),
+    "PaddingByAspectRatio": entry(
+        "PaddingByAspectRatio", aspect_ratio=st.floats(0.3, 3), im_padding_value=values
+    ),
+    "ScalePadding": needed("ScalePadding", {"im_padding_value": values}, target_size=sizes_wh),
+}
+
+
+def test_every_transform_is_compared():
+    assert set(ENTRIES) == set(TRANSFORMS)
+
+
+@pytest.mark.parametrize("kind", ENTRIES)
+def test_alone_it_equals_paddleseg(kind):
+    @settings(max_examples=60, deadline=None)
+    @given(images, ENTRIES[kind])
+    def check(image, chain_entry):
+        assert_equal(image, [chain_entry])
+
+    check()
+
+
+@settings(max_examples=400, deadline=None)
+@given(images, st.lists(st.one_of(*ENTRIES.values()), max_size=5))
+def test_a_chain_equals_paddleseg(image, chain):
+    assert_equal(image, chain)
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        [],
+        [{"type": "Normalize"}],
+        [{"type": "Resize", "target_size": [512, 256]}, {"type": "Normalize"}],
+        [
+            {"type": "ResizeByLong", "long_size": 256},
+            {"type": "Padding", "target_size": [256, 256]},
+            {"type": "Normalize", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+        ],
+        [
+            {"type": "Padding", "target_size": [401, 403]},
+            {"type": "Normalize", "mean": [0.1, 0.2, 0.3], "std": [0.7]},
+            {"type": "Padding", "target_size": [500, 405], "im_padding_value": 3},
+            {"type": "Normalize"},
+            {"type": "Resize", "target_size": [100, 90], "interp": "NEAREST"},
+        ],
+        [
+            {"type": "ScalePadding", "target_size": [120, 130]},
+            {"type": "Padding", "target_size": [140, 150]},
+            {"type": "Normalize"},
+        ],
+    ],
+)
+@pytest.mark.parametrize("size", [(400, 300), (301, 399), (1, 1), (1, 57), (333, 1)])
+def test_a_usual_chain_equals_paddleseg_on_larger_images(chain, size):
+    assert_equal(scene(*size), chain)
+
+
+def test_resize_by_short_forgets_the_image_before():
+    chain = [make_transform("ResizeByShort", {"short_size": 60, "max_size": 70})]
+    assert prepare(scene(40, 200), chain).tensor.shape == (3, 14, 70)
+    assert prepare(scene(60, 60), chain).tensor.shape == (3, 60, 60)
+
+
+@settings(max_examples=200, deadline=None)
+@given(images, st.lists(st.one_of(*ENTRIES.values()), max_size=4))
+def test_undo_gives_the_size_of_the_image(image, chain):
+    try:
+        sample = ours(image, chain)
+    except ImageError:
+        return
+    labels = np.zeros(sample.tensor.shape[1:], np.uint8)
+    assert restore(labels, sample.undo).shape == image.shape[:2]
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        [{"type": "Resize", "target_size": [60, 40]}, {"type": "Padding", "target_size": [64, 64]}],
+        [{"type": "ScalePadding", "target_size": [60, 60]}],
+        [{"type": "PaddingByAspectRatio"}, {"type": "ResizeByLong", "long_size": 90}],
+        [{"type": "ResizeStepScaling", "min_scale_factor": 3, "max_scale_factor": 3}],
+        [{"type": "ResizeRangeScaling", "min_value": 90, "max_value": 90}],
+    ],
+)
+def test_undo_puts_labels_back_where_they_were(chain):
+    """An image of two halves, labelled by its colour after the transforms, gives two halves."""
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[:, 15:] = 200
+    tensor, undo = (sample := ours(image, chain)).tensor, sample.undo
+    labels = restore((tensor[0] > 100).astype(np.uint8), undo)
+    assert np.array_equal(labels, (image[..., 0] > 100).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("Blur", {}, "no transform 'Blur'; known are Normalize, Resize,"),
+        ("Resize", {"size": [3, 4]}, "no argument 'size'; it takes target_size"),
+        ("Resize", {"target_size": 512}, "target_size of transform Resize must be a list of two"),
+        ("Resize", {"target_size": [0, 4]}, "a whole number above 0, not"),
+        ("Resize", {"interp": "RANDOM"}, "RANDOM is for training"),
+        ("Resize", {"interp": "BEST"}, "one of NEAREST, LINEAR"),
+        ("Resize", {"keep_ratio": "yes"}, "must be True or False"),
+        ("ResizeByLong", {}, "lacks its argument long_size"),
+        ("ResizeByLong", {"long_size": "wide"}, "must be a number, not 'wide'"),
+        ("ResizeByLong", {"long_size": -1}, "must be a number above 0"),
+        ("ResizeByLong", {"long_size": True}, "must be a number, not True"),
+        ("ResizeByShort", {"short_size": [1, 2]}, "for training"),
+        ("ResizeByShort", {"short_size": 9, "max_size": ".inf"}, "must be a number"),
+        ("ResizeByShort", {"short_size": 9, "max_size": float("inf")}, "must be a finite number"),
+        ("LimitLong", {"max_long": 10, "min_long": 20}, "min_long must not be above max_long"),
+        ("LimitLong", {"max_long": 10.5}, "must be a whole number"),
+        ("Normalize", {"std": [0.5, 0, 0.5]}, "none of them 0"),
+        ("Normalize", {"mean": 0.5}, "a list of 1 or 3 numbers"),
+        ("Normalize", {"mean": [0.5, 0.5]}, "a list of 1 or 3 numbers"),
+        ("ResizeRangeScaling", {}, "for training"),
+        ("ResizeStepScaling", {}, "for training"),
+        ("ResizeStepScaling", {"min_scale_factor": 2}, "must not be above"),
+        ("Padding", {}, "lacks its argument target_size"),
+        ("ScalePadding", {"im_padding_value": 300}, "a number from 0 to 255"),
+    ],
+)
+def test_a_wrong_argument_is_named(name, arguments, message):
+    with pytest.raises(ConfigError) as caught:
+        make_transform(name, arguments)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(TRAINING_ONLY))
+def test_a_training_transform_is_refused(name):
+    with pytest.raises(ConfigError, match="is for training"):
+        make_transform(name, {})
+
+
+def test_the_training_transforms_are_all_the_others_of_paddleseg():
+    from paddleseg.cvlibs import manager
+
+    registered = set(manager.TRANSFORMS.components_dict) - {"Compose"}
+    assert registered == TRAINING_ONLY | set(TRANSFORMS)
+
+
+def test_yaml_1_1_numbers_in_strings_are_numbers():
+    transform = make_transform("ResizeByShort", {"short_size": "32", "max_size": "1e10"})
+    assert (transform.short_size, transform.max_size) == (32, 1e10)
+
+
+def test_arguments_about_training_labels_are_accepted():
+    make_transform("Padding", {"target_size": [9, 9], "label_padding_value": 255})
+
+
+@pytest.mark.parametrize(
+    ("size", "chain", "message"),
+    [
+        ((1, 1000), [{"type": "ResizeByLong", "long_size": 100}], "1000x1 image 100x0"),
+        ((9, 20), [{"type": "Padding", "target_size": [10, 10]}], "pads to 10x10: too large"),
+        ((9, 9), [{"type": "Resize", "target_size": [10**6, 10**6]}], "not enough memory|can't"),
+    ],
+)
+def test_an_image_that_does_not_fit_gets_a_sentence(size, chain, message):
+    with pytest.raises(ImageError, match=message):
+        ours(scene(*size), chain)
