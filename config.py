@@ -243,7 +243,7 @@ def _set_gpu(core: Any, config: Any, deploy: DeployConfig, options: EngineOption
         use_static=False,
         use_calib_mode=False,
     )
-    if options.enable_auto_tune and options.auto_tuned_shape_file:
+    if options.auto_tuned_shape_file:
         config.enable_tuned_tensorrt_dynamic_shape(options.auto_tuned_shape_file, True)
 
 

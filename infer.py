@@ -15,6 +15,8 @@ from typing import Any
 
 from errors import ConfigError, shown
 
+log = logging.getLogger("paddleseg_infer")
+
 DONE, SOME_FAILED, NOT_STARTED = 0, 1, 2
 ENGINE_FLAGS = (
     "device",
@@ -148,7 +150,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal can't show is no crash
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
+    logging.addLevelName(logging.INFO, "note")
+    logging.addLevelName(logging.WARNING, "warning")
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    log.setLevel(logging.INFO)
+    if options.benchmark:
+        log.warning("--benchmark has no effect yet: there is no report")
     try:
         return dry_run(options) if options.dry_run else run(options)
     except ConfigError as error:
@@ -164,12 +171,13 @@ def run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     listing = find_jobs(options.image_path, options.save_dir)
     if listing.repeated:
-        print(f"{listing.repeated} lines of the list name an image again: each is done once")
+        log.info("%d repeated in the list: each image is done once", listing.repeated)
     segmenter = Segmenter(
         options.config,
         batch_size=options.batch_size,
         network_size=options.network_size,
         with_argmax=options.with_argmax,
+        tune_on=[job.image for job in listing.jobs],
         **engine_options(options),
     )
     prepare_save_dir(options.save_dir, (job.target for job in listing.jobs))
@@ -190,8 +198,10 @@ def dry_run(options: argparse.Namespace) -> int:
 
     from images import find_jobs
     from pipeline import planned_run
+    from postprocess import check_save_dir
 
     listing = find_jobs(options.image_path, options.save_dir)
+    check_save_dir(options.save_dir)
     plan = {
         "images": len(listing.jobs),
         "first": [

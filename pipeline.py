@@ -7,8 +7,9 @@ labels = segmenter(["a.jpg", "b.jpg"])  # a list of uint8 [H, W] arrays of class
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,14 @@ import postprocess
 from config import EngineOptions, engine_state, load_deploy_config
 from errors import ConfigError, ImageError, SegmentationError, shown
 from images import Job
-from machine import find_paddle
+from machine import PaddleBuild, find_paddle
 from predictor import EngineError, Predictor, checked_config
 from preprocess import Sample, prepare, read_image
 
 log = logging.getLogger("paddleseg_infer")
 
 Source = str | os.PathLike[str] | np.ndarray
+MAX_TUNING_RUNS = 10
 NOTES = {  # what is worth a line, by the output's kind and whether --with_argmax was given
     ("labels", True): "--with_argmax has no effect: this model's output is labels already",
     ("scores", False): "this model's output is scores: their argmax is taken (--with_argmax)",
@@ -46,7 +48,8 @@ class Segmenter:
 
     Options are the command line's: `batch_size`, `network_size` (label maps of the network's size,
     as PaddleSeg's script gives, instead of the image's), `with_argmax`, and those of
-    `config.EngineOptions`. Raises ConfigError for a model or options that can't run.
+    `config.EngineOptions`. With `enable_auto_tune`, `tune_on` are images to collect TensorRT's
+    dynamic shapes from. Raises ConfigError for a model or options that can't run.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Segmenter:
         batch_size: int = 1,
         network_size: bool = False,
         with_argmax: bool = False,
+        tune_on: Sequence[Source] = (),
         **engine: Any,
     ):
         if batch_size < 1:
@@ -63,14 +67,17 @@ class Segmenter:
         self.deploy = load_deploy_config(config_path)
         build = find_paddle()
         options = EngineOptions(**engine).resolved(build)
-        self._predictor = Predictor(self.deploy, options, build)
         self._batch_size = batch_size
         if self.deploy.input_shape[0] not in (-1, batch_size):
             self._batch_size = self.deploy.input_shape[0]
-            log.warning("this model was exported for batches of %d: using that", self._batch_size)
+            log.info("this model was exported for batches of %d: using that", self._batch_size)
         self._network_size = network_size
         self._with_argmax = with_argmax
         self._kind: str | None = None  # of the model's output, known after the first batch
+        with tempfile.TemporaryDirectory() as folder:  # the engine reads the shapes as it is made
+            if options.use_trt and options.enable_auto_tune:
+                options = self._tuned(options, build, tune_on, folder)
+            self._predictor = Predictor(self.deploy, options, build)
 
     def __call__(self, images: Source | Sequence[Source]) -> np.ndarray | list[np.ndarray]:
         """Label maps, uint8 [H, W] of class ids, of images in their order.
@@ -124,6 +131,27 @@ class Segmenter:
         for batch in waiting.values():
             yield from self._run(batch)
 
+    def _tuned(
+        self, options: EngineOptions, build: PaddleBuild, images: Sequence[Source], folder: str
+    ) -> EngineOptions:
+        """`options` with a file of dynamic shapes, collected over `images` unless it is there."""
+        file = options.auto_tuned_shape_file
+        if file and os.path.exists(file):
+            log.info("the dynamic shapes are those of %s", shown(file))
+            return options
+        file = file or os.path.join(folder, "shapes.pbtxt")
+        collecting = Predictor(self.deploy, options, build, collect_shapes_in=file)
+        for image in images[:MAX_TUNING_RUNS]:
+            try:
+                tensor = self._sample(image).tensor
+                collecting(np.stack([tensor] * self._batch_size))
+            except (ImageError, EngineError):
+                continue  # its turn comes again, and its reason is told then
+        del collecting  # Paddle writes the file when the predictor and its handles are gone
+        if not os.path.exists(file):
+            raise ConfigError("no image could be run to collect the dynamic shapes from")
+        return replace(options, auto_tuned_shape_file=file)
+
     def _sample(self, image: Source) -> Sample:
         if not isinstance(image, np.ndarray):
             image = read_image(os.fspath(image))
@@ -173,7 +201,7 @@ class Segmenter:
         except ValueError as error:
             raise ConfigError(f"{shown(self.deploy.graph)}: {error}") from None
         if note := NOTES.get((self._kind, self._with_argmax)):
-            log.warning("%s", note)
+            log.info("%s", note)
 
     def _labels(self, output: np.ndarray, sample: Sample) -> np.ndarray:
         assert self._kind is not None

@@ -63,8 +63,8 @@ def label_map(output: np.ndarray, kind: str) -> np.ndarray:
     best, labels = scores[0], np.zeros(scores.shape[1:], np.uint8)
     for class_id in range(1, len(scores)):
         higher = cv2.compare(scores[class_id], best, cv2.CMP_GT)  # 255 where higher, else 0
-        # a class's id is above all before it, so the larger of the two is the latest winner
-        labels = cv2.max(labels, cv2.bitwise_and(higher, class_id))  # type: ignore[call-overload]
+        # A class's id is above all before it: the larger of the two is the latest winner.
+        labels = cv2.max(labels, higher & np.uint8(class_id))
         best = cv2.max(scores[class_id], best)
     return labels
 
@@ -147,6 +147,16 @@ def _make_folders(save_dir: str, below: str) -> None:
         folder = os.path.join(folder, name)
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder)
+
+
+def check_save_dir(save_dir: str) -> None:
+    """Raises ConfigError where the output folder can't be made or written to. Makes nothing."""
+    folder = os.path.abspath(save_dir)
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    problem = "not a directory" if not os.path.isdir(folder) else "permission denied"
+    if problem == "not a directory" or not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"--save_dir {shown(save_dir)} can't be written to: {problem}")
 
 
 def prepare_save_dir(save_dir: str, targets: Iterable[str]) -> None:

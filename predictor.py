@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -41,9 +42,23 @@ class Predictor:
     Raises ConfigError where the files are no model, or not one that this Paddle can run.
     """
 
-    def __init__(self, deploy: DeployConfig, options: EngineOptions, build: PaddleBuild):
-        """`options` must be resolved."""
+    def __init__(
+        self,
+        deploy: DeployConfig,
+        options: EngineOptions,
+        build: PaddleBuild,
+        collect_shapes_in: str | None = None,
+    ):
+        """`options` must be resolved.
+
+        With `collect_shapes_in` the predictor, without TensorRT, notes the shapes it meets and
+        writes them to that file when it is deleted.
+        """
+        if collect_shapes_in:
+            options = replace(options, use_trt=False)
         core, config = checked_config(deploy, options, build)
+        if collect_shapes_in:
+            config.collect_shape_range_info(collect_shapes_in)
         try:
             self._predictor = core.create_predictor(config)
         except ENGINE_ERRORS as error:

@@ -22,17 +22,15 @@ RESIZE = [{"type": "Resize", "target_size": [64, 48]}, *NORMALIZE]
 class Network(nn.Layer):
     """Two convolutions at half the size, brought back by a bilinear resize, and an output form."""
 
-    def __init__(self, classes, output_op, shrink=1):
+    def __init__(self, classes, output_op, kernel=3):
         super().__init__()
         self.first = nn.Conv2D(3, 8, 3, stride=2, padding=1)
-        self.second = nn.Conv2D(8, classes, 3, padding=1)
+        # A kernel of 3 is padded; a larger one refuses an image that it doesn't fit in.
+        self.second = nn.Conv2D(8, classes, kernel, padding=1 if kernel == 3 else 0)
         self.output_op = output_op
-        self.shrink = shrink
 
     def forward(self, x):
         features = functional.relu(self.first(x))
-        if self.shrink > 1:  # without padding: an image smaller than this has nothing left
-            features = functional.max_pool2d(features, self.shrink)
         scores = self.second(features)
         scores = functional.interpolate(scores, paddle.shape(x)[2:], mode="bilinear")
         if self.output_op.startswith("argmax"):
@@ -45,9 +43,9 @@ class Network(nn.Layer):
         return functional.softmax(scores, axis=1) if self.output_op == "softmax" else scores
 
 
-def export(name, classes=4, output_op="argmax", transforms=NORMALIZE, shape=None, shrink=1):
+def export(name, classes=4, output_op="argmax", transforms=NORMALIZE, shape=None, kernel=3):
     paddle.seed(len(name) + classes)
-    network = Network(classes, output_op, shrink)
+    network = Network(classes, output_op, kernel)
     network.eval()
     shape = shape or [-1, 3, -1, -1]
     spec = paddle.static.InputSpec([None if side == -1 else side for side in shape], "float32", "x")
@@ -76,4 +74,4 @@ if FORM == "pdmodel":
     export("fixed", shape=[1, 3, 48, 64])
     export("classes300", classes=300, output_op="none")
     export("labels300", classes=300)
-    export("needs16", shrink=8)
+    export("needs16", kernel=8)

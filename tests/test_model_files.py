@@ -1,4 +1,6 @@
-"""Files that would kill Paddle, or that it would take half-read, are refused before it sees them."""
+"""Files that would kill Paddle, or be taken half-read, are refused before it sees them."""
+
+from pathlib import Path
 
 import pytest
 
@@ -43,7 +45,7 @@ def test_a_graph_that_is_none_is_refused(files, tmp_path, content, suffix):
 
 def test_a_graph_under_the_other_name_is_refused_with_the_name_to_give(files, tmp_path):
     graph = tmp_path / "model.json"
-    graph.write_bytes(open(files[0], "rb").read())
+    graph.write_bytes(Path(files[0]).read_bytes())
     with pytest.raises(ConfigError, match="holds a .pdmodel graph.*to end in .pdmodel"):
         check_model_files(str(graph), files[1])
     graph = tmp_path / "model.pdmodel"
@@ -63,7 +65,7 @@ def test_an_empty_or_missing_file_is_refused(files, tmp_path):
 
 
 def test_parameters_cut_off_anywhere_but_between_two_tensors_are_refused(files, tmp_path):
-    whole = open(files[1], "rb").read()
+    whole = Path(files[1]).read_bytes()
     cut = tmp_path / "cut"
     accepted = 0
     for size in range(1, len(whole)):
@@ -86,6 +88,6 @@ def test_parameters_that_are_none_are_refused(files, tmp_path, name):
 
 def test_bytes_behind_the_last_tensor_are_refused(files, tmp_path):
     params = tmp_path / "params"
-    params.write_bytes(open(files[1], "rb").read() + b"abc")
+    params.write_bytes(Path(files[1]).read_bytes() + b"abc")
     with pytest.raises(ConfigError, match="is cut off or damaged"):
         check_model_files(files[0], str(params))

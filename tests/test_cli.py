@@ -1,0 +1,510 @@
+"""infer.py as its users call it: a process, its files, what it prints and its exit code."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT, scene
+from PIL import Image
+
+from infer import make_parser
+
+
+@pytest.fixture
+def model(models):
+    return models / "argmax" / "deploy.yaml"
+
+
+def read_mask(path):
+    with Image.open(path) as mask:
+        assert mask.mode == "P"
+        return np.array(mask)
+
+
+def write_image(path, size=(48, 64), seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".png", scene(*size, seed))[1].tobytes())
+    return path
+
+
+def masks(folder):
+    """Paths of all files below `folder`."""
+    found = [os.path.join(parent, n) for parent, _, names in os.walk(folder) for n in names]
+    return sorted(os.path.relpath(path, folder) for path in found)
+
+
+# ---- the main job ------------------------------------------------------------------------------
+
+
+def test_a_folder_becomes_masks_of_the_images_sizes(infer, model, photos, tmp_path):
+    run = infer("--config", model, "--image_path", "photos")
+    assert run.code == 0
+    assert run.err == ""
+    assert run.out.startswith("5 masks in output, 0 failed, ")
+    assert masks(tmp_path / "output") == [f"{number}.png" for number in range(5)]
+    for path in photos.iterdir():
+        mask = read_mask(tmp_path / "output" / f"{path.stem}.png")
+        assert mask.shape == cv2.imread(str(path)).shape[:2]
+
+
+@pytest.mark.parametrize("batch_size", ["1", "4"])
+@pytest.mark.parametrize("mkldnn", ["True", "False"])
+@pytest.mark.parametrize("name", ["argmax", "resize", "softmax", "logits"])
+def test_masks_equal_paddlesegs(infer, models, photos, tmp_path, name, mkldnn, batch_size):
+    oracle = pytest.importorskip("oracle", reason="PaddleSeg's wheel is not installed")
+    config = models / name / "deploy.yaml"
+    run = infer(
+        *("--config", config, "--image_path", photos, "--batch_size", batch_size),
+        *("--enable_mkldnn", mkldnn, "--cpu_threads", "2", "--with_argmax", "--network_size"),
+    )
+    assert run.code == 0
+    reference = oracle.Oracle(str(config), mkldnn == "True")
+    for path in photos.iterdir():
+        mask = read_mask(tmp_path / "output" / f"{path.stem}.png")
+        assert np.array_equal(mask, reference.labels(str(path)))
+
+
+def test_a_json_graph_becomes_masks(infer, json_models, photos, tmp_path):
+    run = infer("--config", json_models / "resize" / "deploy.yaml", "--image_path", photos)
+    assert run.code == 0
+    assert len(masks(tmp_path / "output")) == 5
+
+
+def test_one_image_and_a_list_become_masks(infer, model, photos, tmp_path):
+    run = infer("--config", model, "--image_path", "photos/1.png", "--save_dir", "one")
+    assert (run.code, masks(tmp_path / "one")) == (0, ["1.png"])
+    (tmp_path / "list.txt").write_text("photos/1.png 0\nphotos/2.jpg\nphotos/1.png\n")
+    run = infer("--config", model, "--image_path", "list.txt", "--save_dir", "many")
+    assert (run.code, masks(tmp_path / "many")) == (0, ["1.png", "2.png"])
+    assert run.err == "note: 1 repeated in the list: each image is done once\n"
+
+
+def test_a_second_run_with_the_output_inside_the_images_does_the_same(infer, model, tmp_path):
+    write_image(tmp_path / "a.png")
+    write_image(tmp_path / "sub" / "b.png")
+    for _ in range(2):
+        run = infer("--config", model, "--image_path", ".")
+        assert (run.code, run.err) == (0, "")
+        assert masks(tmp_path / "output") == ["a.png", "sub/b.png"]
+
+
+def test_without_device_a_cpu_build_warns_in_one_line(infer, model, photos):
+    run = infer("--config", model, "--image_path", photos, device=None)
+    assert run.code == 0
+    assert run.err.count("\n") == 1
+    assert run.err.startswith("warning: this Paddle is a CPU build: running on the CPU")
+
+
+def test_a_report_that_is_not_there_yet_is_not_promised(infer, model, photos):
+    run = infer("--config", model, "--image_path", photos, "--benchmark", "True")
+    assert run.code == 0
+    assert "warning: --benchmark has no effect yet" in run.err
+
+
+# ---- arguments ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        ([], 2),
+        (["--config", "x.yaml"], 2),
+        (["--config", "x.yaml", "--image_path", "x", "--batch_size", "0"], 2),
+    ],
+)
+def test_help_and_wrong_arguments_need_no_heavy_import(arguments, code):
+    script = (
+        "import sys; sys.argv = ['infer.py'] + sys.argv[1:]; import infer\n"
+        "try: infer.main()\n"
+        "except SystemExit as end: code = end.code\n"
+        "heavy = {'cv2', 'numpy', 'paddle', 'paddle.base.libpaddle', 'yaml', 'PIL'}\n"
+        "print(code, heavy & set(sys.modules), file=sys.__stdout__)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.stdout.splitlines()[-1] == f"{code} set()"
+
+
+def test_help_names_every_flag_in_a_group_with_its_default(infer):
+    run = infer("--help", device=None)
+    assert run.code == 0
+    words = " ".join(run.out.split())
+    for action in make_parser()._actions:
+        for flag in action.option_strings:
+            assert flag in run.out
+        if action.option_strings != ["-h", "--help"] and not action.required:
+            assert "(default: " in action.help
+    assert words.count("(required)") == 2
+    for title in ("what to do:", "the engine:", "TensorRT, on a GPU:", "the report:"):
+        assert title in run.out
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        ([], True),
+        (["True"], True),
+        (["true"], True),
+        (["1"], True),
+        (["False"], False),
+        (["false"], False),
+        (["0"], False),
+    ],
+)
+def test_a_flag_stands_alone_or_takes_a_word(words, value):
+    flags = [
+        *("--use_trt", "--enable_auto_tune", "--enable_mkldnn", "--benchmark", "--with_argmax"),
+        *("--print_detail", "--network_size", "--dry_run"),
+    ]
+    for flag in flags:
+        options = make_parser().parse_args(["--config", "a", flag, *words, "--image_path", "b"])
+        assert getattr(options, flag[2:]) is value
+
+
+def test_defaults_are_the_documented_ones():
+    options = make_parser().parse_args(["--config", "a", "--image_path", "b"])
+    assert vars(options) == {
+        "config": "a",
+        "image_path": "b",
+        "batch_size": 1,
+        "save_dir": "output",
+        "device": None,
+        "use_trt": False,
+        "precision": "fp32",
+        "min_subgraph_size": 3,
+        "enable_auto_tune": False,
+        "auto_tuned_shape_file": None,
+        "cpu_threads": None,
+        "enable_mkldnn": None,
+        "benchmark": False,
+        "model_name": "",
+        "with_argmax": False,
+        "print_detail": False,
+        "network_size": False,
+        "dry_run": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--batch_size", "0", "must be a whole number, 1 or more, not '0'"),
+        ("--batch_size", "-3", "must be a whole number"),
+        ("--batch_size", "many", "must be a whole number"),
+        ("--cpu_threads", "0", "must be a whole number"),
+        ("--cpu_threads", "1.5", "must be a whole number"),
+        ("--min_subgraph_size", "0", "must be a whole number"),
+        ("--use_trt", "maybe", "must be True or False, not 'maybe'"),
+        ("--precision", "fp64", "invalid choice: 'fp64'"),
+        ("--device", "tpu", "invalid choice: 'tpu'"),
+        ("--batch", "1", "unrecognized arguments: --batch"),
+        ("--colour", "1", "unrecognized arguments: --colour"),
+    ],
+)
+def test_a_wrong_value_is_named_and_nothing_starts(infer, flag, value, message):
+    run = infer("--config", "x", "--image_path", "x", flag, value, device=None)
+    assert run.code == 2
+    assert message in run.err
+
+
+def test_a_gpu_on_a_cpu_build_is_refused(infer, model, photos, tmp_path):
+    run = infer("--config", model, "--image_path", photos, device="gpu")
+    assert run.code == 2
+    assert run.err.startswith("error: --device gpu needs paddlepaddle-gpu")
+    assert not (tmp_path / "output").exists()
+
+
+def test_dry_run_tells_the_images_and_the_engine_and_does_nothing(infer, model, photos, tmp_path):
+    for number in range(5, 12):
+        write_image(photos / f"{number}.png")
+    run = infer(
+        *("--config", model, "--image_path", "photos", "--dry_run", "--cpu_threads", "3"),
+        *("--enable_mkldnn", "False", "--batch_size", "2", "--precision", "fp16"),
+    )
+    assert run.code == 0
+    assert run.err == "warning: --precision has no effect without --use_trt on a GPU\n"
+    plan = yaml.safe_load(run.out)
+    assert plan["images"] == 12
+    assert len(plan["first"]) == 10
+    assert plan["first"][0] == {"image": "photos/0.jpg", "mask": "0.png"}
+    assert plan["batch_size"] == 2
+    engine = plan["engine"]
+    assert (engine["device"], engine["cpu_threads"], engine["mkldnn"]) == ("cpu", 3, False)
+    assert engine["graph"] == str(model.parent / "model.pdmodel")
+    assert not (tmp_path / "output").exists()
+
+
+def test_dry_run_finds_what_a_run_would_refuse(infer, model_copy, model, photos, tmp_path):
+    folder = model_copy("argmax")
+    (folder / "model.pdmodel").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    for arguments in (
+        ("--config", folder / "deploy.yaml", "--image_path", "photos"),
+        ("--config", model, "--image_path", "nowhere"),
+        ("--config", model, "--image_path", "photos", "--save_dir", "photos"),
+        ("--config", model, "--image_path", "photos", "--save_dir", "photos/1.png/out"),
+    ):
+        run = infer(*arguments, "--dry_run")
+        assert (run.code, run.out) == (2, "")
+        assert run.err.startswith("error: ")
+
+
+# ---- bad input: nothing can start --------------------------------------------------------------
+
+
+def refused(infer, tmp_path, *arguments):
+    """The sentence of a run that must end before it starts."""
+    run = infer(*arguments)
+    assert run.code == 2, run
+    assert run.err.startswith("error: ")
+    assert run.err.count("\n") == 1
+    assert not (tmp_path / "output").exists()
+    return run.err
+
+
+def test_images_that_are_not_there(infer, model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("a")
+    (tmp_path / "list.txt").write_text("\n")
+    os.mkfifo(tmp_path / "pipe")
+    for path, message in [
+        ("nowhere", "--image_path nowhere: no such file or directory"),
+        ("empty", "--image_path empty holds no image"),
+        ("texts", "--image_path texts holds no image"),
+        ("list.txt", "--image_path list.txt is a list that names no image"),
+        ("pipe", "--image_path pipe is a pipe or a device"),
+    ]:
+        assert message in refused(infer, tmp_path, "--config", model, "--image_path", path)
+
+
+def test_models_that_are_none(infer, models, model_copy, photos, tmp_path):
+    folder = model_copy("argmax")
+    config = folder / "deploy.yaml"
+    graph, params = folder / "model.pdmodel", folder / "model.pdiparams"
+    whole_graph, whole_params = graph.read_bytes(), params.read_bytes()
+    lfs = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    for path, content, message in [
+        (graph, whole_graph[:-100], "can't load .*Failed to parse program_desc"),
+        (graph, b"", "model.pdmodel is empty"),
+        (graph, lfs, "is a git-lfs pointer"),
+        (graph, b"<html></html>", "is no Paddle graph"),
+        (
+            graph,
+            (models / "logits" / "model.pdmodel").read_bytes(),
+            "can't load .* belong together",
+        ),
+        (params, whole_params[:-1], "model.pdiparams is cut off"),
+        (params, b"", "model.pdiparams is empty"),
+        (params, lfs, "model.pdiparams holds no Paddle parameters"),
+    ]:
+        path.write_bytes(content)
+        import re
+
+        assert re.search(
+            message, refused(infer, tmp_path, "--config", config, "--image_path", photos)
+        )
+        graph.write_bytes(whole_graph)
+        params.write_bytes(whole_params)
+
+
+def test_a_json_graph_under_paddle_2(infer, model_copy, photos, tmp_path):
+    from conftest import PADDLE
+
+    if PADDLE >= (3, 0, 0):
+        pytest.skip("Paddle 3 runs it")
+    folder = model_copy("argmax")
+    (folder / "model.pdmodel").unlink()
+    (folder / "model.json").write_bytes(b'{"base_code":{"magic":"pir","version":1}}')
+    error = refused(infer, tmp_path, "--config", folder / "deploy.yaml", "--image_path", photos)
+    assert "is a json graph of Paddle 3" in error
+
+
+def test_output_folders_that_can_not_be(infer, model, photos, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o555)
+    (tmp_path / "file").write_text("")
+    for save_dir, message in [
+        ("closed", "--save_dir closed can't be written to: permission denied"),
+        ("closed/out", "--save_dir closed/out can't be written to: permission denied"),
+        ("file", "--save_dir file can't be written to: file exists"),
+        ("photos", "--save_dir photos is the folder of the images itself"),
+    ]:
+        arguments = ("--config", model, "--image_path", "photos", "--save_dir", save_dir)
+        assert message in refused(infer, tmp_path, *arguments)
+    error = refused(
+        infer, tmp_path, "--config", model, "--image_path", "photos/1.png", "--save_dir", "photos"
+    )
+    assert "the mask of photos/1.png would overwrite the image" in error
+
+
+def test_names_that_clash(infer, model, tmp_path):
+    for name in ("a.png", "a.bmp", "a.png.jpg"):
+        write_image(tmp_path / "in" / name)
+    error = refused(infer, tmp_path, "--config", model, "--image_path", "in")
+    assert "in/a.png and in/a.png.jpg would both be a.png.png" in error
+
+
+def test_more_classes_than_a_mask_holds(infer, models, photos):
+    run = infer("--config", models / "classes300" / "deploy.yaml", "--image_path", photos)
+    assert run.code == 2
+    assert run.err.startswith("error: ")
+    assert "300 classes: a mask of 8 bits a pixel holds 256" in run.err
+
+
+# ---- bad input: one image fails alone ----------------------------------------------------------
+
+
+def bad_files(folder):
+    """Fills `folder` with what is no good image; name to the reason that must be given."""
+    folder.mkdir(exist_ok=True)
+    jpeg = cv2.imencode(".jpg", scene(48, 64))[1].tobytes()
+    png = cv2.imencode(".png", scene(48, 64))[1].tobytes()
+    (folder / "zero.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (folder / "cut.png").write_bytes(png[: len(png) // 2])
+    (folder / "closed.png").write_bytes(png)
+    (folder / "closed.png").chmod(0)
+    (folder / "broken.png").symlink_to("nothing")
+    os.mkfifo(folder / "pipe.png")
+    return {
+        "zero.jpg": "the file is empty",
+        "text.jpg": "it can't be decoded: not an image",
+        "cut.jpg": "the JPEG is cut off",
+        "cut.png": "it can't be decoded: not an image, cut off",
+        "closed.png": "it can't be read: permission denied",
+        "broken.png": "it is a broken link",
+        "pipe.png": "it is not a regular file",
+    }
+
+
+@pytest.mark.parametrize("batch_size", ["1", "4"])
+def test_bad_images_fail_alone_and_are_named_at_the_end(infer, model, photos, tmp_path, batch_size):
+    reasons = bad_files(photos)
+    run = infer("--config", model, "--image_path", "photos", "--batch_size", batch_size)
+    assert run.code == 1
+    assert f"5 masks in output, {len(reasons)} failed" in run.out
+    failures = [line for line in run.err.splitlines() if line.startswith("failed: ")]
+    assert len(failures) == len(reasons)
+    for name, reason in reasons.items():
+        assert any(line.startswith(f"failed: photos/{name}: {reason}") for line in failures), name
+    assert masks(tmp_path / "output") == [f"{number}.png" for number in range(5)]
+
+
+def test_a_list_with_bad_lines_does_the_good_ones(infer, model, photos, tmp_path):
+    (tmp_path / "lists").mkdir()
+    write_image(tmp_path / "my photo.png")
+    (tmp_path / "lists" / "list.txt").write_text(
+        f"../photos/1.png\n../gone.png 3\n../my photo.png\n{photos}/3.png\n../photos\n"
+    )
+    run = infer("--config", model, "--image_path", "lists/list.txt")
+    assert run.code == 1
+    assert masks(tmp_path / "output") == ["my photo.png", "photos/1.png", "photos/3.png"]
+    assert "failed: lists/../gone.png: there is no such file" in run.err
+    assert "failed: lists/../photos: it is not a regular file" in run.err
+
+
+def test_one_bad_image_by_itself_is_exit_code_1(infer, model, tmp_path):
+    (tmp_path / "a.jpg").write_text("no picture")
+    run = infer("--config", model, "--image_path", "a.jpg")
+    assert run.code == 1
+    assert "failed: a.jpg: it can't be decoded" in run.err
+
+
+def test_a_folder_that_may_not_be_read_is_named(infer, model, photos):
+    write_image(photos / "closed" / "a.png")
+    (photos / "closed").chmod(0)
+    run = infer("--config", model, "--image_path", "photos")
+    (photos / "closed").chmod(0o700)
+    assert run.code == 1
+    assert "failed: photos/closed: the folder can't be read: permission denied" in run.err
+    assert "5 masks in output, 1 failed" in run.out
+
+
+def test_strange_names_are_done_and_shown_escaped(infer, model, tmp_path):
+    folder = tmp_path / "in"
+    names = ["a b.png", "街景.png", "new\nline.png", "x" * 246 + ".png", "\x1b[31mred.png"]
+    names.append(os.fsdecode(b"caf\xe9.png"))
+    for name in names:
+        write_image(folder / name)
+    (folder / "bad\n\x1b[31m.png").write_bytes(b"")
+    run = infer("--config", model, "--image_path", "in", LC_ALL="C", PYTHONIOENCODING="ascii")
+    assert run.code == 1
+    assert run.err == r"failed: in/bad\n\x1b[31m.png: the file is empty" + "\n"
+    assert masks(tmp_path / "output") == sorted(names)
+
+
+def test_links_are_followed_to_files_only(infer, model, photos, tmp_path):
+    write_image(tmp_path / "elsewhere" / "far.png")
+    (photos / "out of it.png").symlink_to(tmp_path / "elsewhere" / "far.png")
+    (photos / "folder").symlink_to(tmp_path / "elsewhere")
+    run = infer("--config", model, "--image_path", "photos")
+    assert run.code == 0
+    assert "out of it.png" in masks(tmp_path / "output")
+    assert len(masks(tmp_path / "output")) == 6
+
+
+def test_nothing_is_written_behind_a_link_in_the_output_folder(infer, model, tmp_path):
+    write_image(tmp_path / "in" / "a.png")
+    write_image(tmp_path / "in" / "sub" / "b.png")
+    (tmp_path / "output").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "output" / "sub").symlink_to(tmp_path / "elsewhere")
+    run = infer("--config", model, "--image_path", "in")
+    assert run.code == 1
+    assert "failed: in/sub/b.png: its mask would lie outside the output folder" in run.err
+    assert (tmp_path / "output" / "a.png").exists()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_sizes_that_do_not_fit_fail_alone(infer, models, model_copy, tmp_path):
+    write_image(tmp_path / "in" / "good.png")
+    write_image(tmp_path / "in" / "dot.png", (1, 1))
+    write_image(tmp_path / "in" / "thin.png", (1, 1000))
+    cases = {
+        "argmax": {},
+        "needs16": {
+            "dot.png": "the network can't take it as 1x1: ",
+            "thin.png": "the network can't take it as 1000x1: ",
+        },
+        "fixed": {
+            "dot.png": "the model takes 64x48 only",
+            "thin.png": "the model takes 64x48 only",
+        },
+    }
+    for name, reasons in cases.items():
+        shutil.rmtree(tmp_path / "output", ignore_errors=True)
+        run = infer("--config", models / name / "deploy.yaml", "--image_path", "in")
+        assert run.code == (1 if reasons else 0)
+        assert "good.png" in masks(tmp_path / "output")
+        assert len(masks(tmp_path / "output")) == 3 - len(reasons)
+        for image, reason in reasons.items():
+            assert f"failed: in/{image}: {reason}" in run.err
+    transforms = [{"type": "ResizeByLong", "long_size": 100}, {"type": "Normalize"}]
+    folder = model_copy("argmax", transforms=transforms)
+    run = infer("--config", folder / "deploy.yaml", "--image_path", "in")
+    assert run.code == 1
+    message = "ResizeByLong would make this 1000x1 image 100x0: no side may shrink to 0"
+    assert f"failed: in/thin.png: {message}" in run.err
+
+
+def test_ctrl_c_ends_the_process_at_once(model, tmp_path):
+    import signal
+    import time
+
+    (tmp_path / "list.txt").write_text("\n".join(f"{n}.png" for n in range(3000)))
+    for number in range(3000):
+        (tmp_path / f"{number}.png").symlink_to(tmp_path / "image")
+    write_image(tmp_path / "image", (400, 600))
+    command = [sys.executable, ROOT / "infer.py", "--config", model, "--image_path", "list.txt"]
+    process = subprocess.Popen([*command, "--device", "cpu"], cwd=tmp_path)
+    while not (tmp_path / "output").exists() or not os.listdir(tmp_path / "output"):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == -signal.SIGINT  # which a shell shows as 130

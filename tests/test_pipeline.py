@@ -1,0 +1,197 @@
+"""`Segmenter` gives PaddleSeg's labels, whatever the batch size, in the order of the images."""
+
+import logging
+
+import numpy as np
+import pytest
+from conftest import scene
+
+from errors import ConfigError, ImageError
+from pipeline import Segmenter
+from preprocess import read_image
+
+SIZES = [(48, 64), (40, 56), (48, 64), (33, 47), (48, 64), (40, 56), (1, 1), (48, 64)]
+IMAGES = [scene(*size, number) for number, size in enumerate(SIZES)]
+
+
+def segmenter(folder, **options):
+    return Segmenter(folder / "deploy.yaml", device="cpu", cpu_threads=2, **options)
+
+
+@pytest.mark.parametrize("name", ["argmax", "keepdim", "logits", "softmax", "resize", "fixed"])
+def test_labels_equal_paddlesegs(models, name):
+    oracle = pytest.importorskip("oracle", reason="PaddleSeg's wheel is not installed")
+    reference = oracle.Oracle(str(models / name / "deploy.yaml"))
+    ours = segmenter(models / name, network_size=True)
+    compared = 0
+    for image in IMAGES:
+        if name == "fixed" and image.shape[:2] != (48, 64):
+            continue
+        labels = ours(image)
+        assert labels.dtype == np.uint8
+        assert np.array_equal(labels, reference.labels(image))
+        compared += len(np.unique(labels)) > 1
+    assert compared >= 3  # not all of one class, or equality says little
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 4, 100])
+@pytest.mark.parametrize("name", ["argmax", "logits", "softmax"])
+def test_labels_and_order_are_those_of_batch_size_1(models, name, batch_size):
+    alone = segmenter(models / name)(IMAGES)
+    batched = segmenter(models / name, batch_size=batch_size)(IMAGES)
+    assert len(batched) == len(IMAGES)
+    for image, one, many in zip(IMAGES, alone, batched, strict=True):
+        assert one.shape == image.shape[:2]
+        assert np.array_equal(one, many)
+
+
+def test_only_tensors_of_one_shape_meet_and_none_waits_for_long(models):
+    """What the engine is given, seen from outside it: the order in which results come."""
+    small, large = scene(8, 8), scene(48, 64)
+    images = [small, *[large] * 11, small, large]
+    ours = segmenter(models / "argmax", batch_size=2)
+    order = [result.index for result in ours.stream(images)]
+    assert sorted(order) == list(range(len(images)))
+    # 0 waits for its like, while the large ones go two by two, but not for more than 8 images.
+    assert order == [1, 2, 3, 4, 5, 6, 7, 8, 0, 9, 10, 11, 13, 12]
+
+
+def test_results_come_while_images_are_still_being_read(models):
+    read = []
+
+    def images():
+        for number in range(100):
+            read.append(number)
+            yield scene(48, 64)
+
+    next(segmenter(models / "argmax", batch_size=2).stream(images()))
+    assert len(read) == 2
+
+
+def test_paths_and_arrays_give_the_same(models, photos):
+    ours = segmenter(models / "argmax")
+    paths = sorted(photos.iterdir())
+    from_paths = ours(paths)
+    from_arrays = ours([read_image(str(path)) for path in paths])
+    for one, other in zip(from_paths, from_arrays, strict=True):
+        assert np.array_equal(one, other)
+    assert np.array_equal(ours(str(paths[3])), from_paths[3])
+
+
+def test_nearest_brings_labels_to_the_size_of_the_image(models):
+    import cv2
+
+    image = scene(100, 130)
+    small = segmenter(models / "resize", network_size=True)(image)
+    assert small.shape == (48, 64)
+    expected = cv2.resize(small, (130, 100), interpolation=cv2.INTER_NEAREST)
+    assert np.array_equal(segmenter(models / "resize")(image), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "with_argmax", "line"),
+    [
+        ("argmax", False, None),
+        ("argmax", True, "--with_argmax has no effect: this model's output is labels already"),
+        ("logits", True, None),
+        ("logits", False, "this model's output is scores: their argmax is taken"),
+        ("foreground", False, "this model has one channel: class 1 is where it is above 0.5"),
+        ("foreground", True, "--with_argmax has no effect on one channel"),
+    ],
+)
+def test_what_is_done_with_an_output_is_told_once(models, caplog, name, with_argmax, line):
+    caplog.set_level(logging.INFO)
+    segmenter(models / name, with_argmax=with_argmax)(IMAGES)
+    told = [record.message for record in caplog.records]
+    assert len(told) == (1 if line else 0)
+    assert not line or line in told[0]
+
+
+def test_argmax_is_the_same_asked_for_or_not(models):
+    plain = segmenter(models / "logits")(IMAGES[0])
+    assert np.array_equal(segmenter(models / "logits", with_argmax=True)(IMAGES[0]), plain)
+
+
+def test_one_channel_is_compared_as_it_stands(models):
+    oracle = pytest.importorskip("oracle", reason="PaddleSeg's wheel is not installed")
+    output = oracle.Oracle(str(models / "foreground" / "deploy.yaml")).output(IMAGES[0])
+    labels = segmenter(models / "foreground")(IMAGES[0])
+    assert np.array_equal(labels, output[0, 0] > 0.5)
+
+
+# ---- refusals ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_an_image_that_the_network_refuses_fails_alone(models, batch_size):
+    images = [scene(48, 64), scene(3, 5), scene(3, 5), scene(48, 64, 1), scene(3, 5)]
+    results = {
+        r.index: r for r in segmenter(models / "needs16", batch_size=batch_size).stream(images)
+    }
+    assert sorted(results) == [0, 1, 2, 3, 4]
+    good = segmenter(models / "needs16")([images[0], images[3]])
+    assert np.array_equal(results[0].labels, good[0])
+    assert np.array_equal(results[3].labels, good[1])
+    for index in (1, 2, 4):
+        assert "the network can't take it as 5x3: " in str(results[index].error)
+
+
+def test_a_fixed_shape_is_checked_before_the_engine_sees_the_image(models):
+    with pytest.raises(ImageError, match=r"image 0 \(array\): the model takes 64x48 only .* 56x40"):
+        segmenter(models / "fixed")(scene(40, 56))
+
+
+def test_a_fixed_batch_is_obeyed_and_filled(models, model_copy, caplog):
+    caplog.set_level(logging.INFO)
+    images = [scene(48, 64, number) for number in range(3)]
+    expected = segmenter(models / "fixed")(images)
+    assert not caplog.records
+    fixed_at_1 = segmenter(models / "fixed", batch_size=4)(images)
+    assert "exported for batches of 1: using that" in caplog.text
+    folder = model_copy("argmax", input_shape=[2, 3, 48, 64])
+    fixed_at_2 = segmenter(folder)(images)
+    assert "exported for batches of 2: using that" in caplog.text
+    plain = segmenter(models / "argmax")(images)
+    for index in range(3):
+        assert np.array_equal(fixed_at_1[index], expected[index])
+        assert np.array_equal(fixed_at_2[index], plain[index])
+
+
+def test_more_than_256_classes_end_the_run(models):
+    with pytest.raises(ConfigError, match=r"model.pdmodel: the model has 300 classes"):
+        segmenter(models / "classes300")(IMAGES[0])
+
+
+def test_labels_beyond_8_bits_fail_their_image(models):
+    with pytest.raises(ImageError, match="labels from .* to .*: a mask of 8 bits"):
+        segmenter(models / "labels300")(IMAGES[0])
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3)),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+)
+def test_an_array_of_another_form_is_refused(models, array):
+    with pytest.raises(ImageError, match="must be uint8 BGR"):
+        segmenter(models / "argmax")(array)
+
+
+def test_a_bad_image_is_named_in_the_error(models, tmp_path):
+    with pytest.raises(ImageError, match=r"image 1 \(.*gone.jpg\): there is no such file"):
+        segmenter(models / "argmax")([IMAGES[0], tmp_path / "gone.jpg"])
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_size_below_1_is_refused(models, batch_size):
+    with pytest.raises(ConfigError, match="batch_size must be 1 or more"):
+        segmenter(models / "argmax", batch_size=batch_size)
+
+
+def test_an_unknown_option_is_refused(models):
+    with pytest.raises(TypeError, match="colour"):
+        segmenter(models / "argmax", colour=True)

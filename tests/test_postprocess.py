@@ -1,0 +1,201 @@
+"""Outputs become label maps, label maps palette PNGs, and files appear whole or not at all."""
+
+import io
+import os
+import time
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+import postprocess
+from errors import ConfigError, ImageError
+from frame import Padded, Resized
+from postprocess import encode_mask, label_map, output_kind, restore, write_whole
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "kind"),
+    [
+        ((2, 5, 7), "int32", "labels"),
+        ((2, 5, 7), "int64", "labels"),
+        ((2, 5, 7), "uint8", "labels"),
+        ((2, 1, 5, 7), "int64", "labels"),
+        ((2, 1, 5, 7), "float32", "foreground"),
+        ((2, 2, 5, 7), "float32", "scores"),
+        ((2, 256, 5, 7), "float16", "scores"),
+    ],
+)
+def test_the_form_of_an_output_tells_what_it_holds(shape, dtype, kind):
+    assert output_kind(np.zeros(shape, dtype)) == kind
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "message"),
+    [
+        ((1, 257, 5, 7), "float32", "257 classes: a mask of 8 bits a pixel holds 256"),
+        ((1, 3, 5, 7), "int32", r"int32 of shape \[1, 3, 5, 7\]: neither labels"),
+        ((1, 5, 7), "float32", "neither labels"),
+        ((1, 0, 5, 7), "float32", "neither labels"),
+        ((1, 1000), "float32", "neither labels"),
+    ],
+)
+def test_another_form_is_refused(shape, dtype, message):
+    with pytest.raises(ValueError, match=message):
+        output_kind(np.zeros(shape, dtype))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 19, 255, 256])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_label_is_numpys_argmax_ties_included(classes, dtype):
+    random = np.random.default_rng(classes)
+    scores = random.integers(-3, 4, (classes, 31, 33)).astype(dtype) / 4
+    scores[:, :3] = 0.0
+    scores[:, :1] *= -1  # -0.0 equals 0.0
+    scores[random.integers(classes), 5:9] = np.inf
+    scores[0, 9:12] = -np.inf
+    labels = label_map(scores, "scores")
+    assert labels.dtype == np.uint8
+    assert np.array_equal(labels, np.argmax(scores, axis=0))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4), (4, 1), (2, 2), (1, 3)])
+def test_the_smallest_label_maps_are_numpys_argmax_too(size):
+    """OpenCV takes arrays of four elements or fewer for scalars where it can."""
+    scores = np.random.default_rng(0).normal(size=(5, *size)).astype(np.float32)
+    assert np.array_equal(label_map(scores, "scores"), np.argmax(scores, axis=0))
+
+
+def test_one_channel_is_class_1_above_one_half():
+    scores = np.array([[[0.5, np.nextafter(np.float32(0.5), 1), 7, -1, 0.4999]]], np.float32)
+    assert label_map(scores, "foreground").tolist() == [[0, 1, 1, 0, 0]]
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8"])
+def test_labels_are_taken_as_they_are(dtype):
+    labels = np.array([[0, 3, 255]], dtype)
+    assert label_map(labels, "labels").tolist() == [[0, 3, 255]]
+    assert label_map(labels[None], "labels").tolist() == [[0, 3, 255]]
+
+
+@pytest.mark.parametrize("wrong", [-1, 256, 70000])
+def test_a_label_beyond_8_bits_is_refused(wrong):
+    with pytest.raises(ImageError, match=f"labels from .*{wrong}.*: a mask of 8 bits"):
+        label_map(np.array([[7, wrong]], np.int32), "labels")
+
+
+def test_labels_go_back_through_the_transforms():
+    """Resized to 6x4, padded by 1 to the left and 2 above, resized to 16x12."""
+    before = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    padded = np.full((6, 8), 99, np.uint8)
+    padded[2:, 1:7] = before
+    labels = cv2.resize(padded, (16, 12), interpolation=cv2.INTER_NEAREST)
+    undo = (Resized(8, 12), Padded(2, 1, 4, 6), Resized(6, 8))
+    expected = cv2.resize(before, (12, 8), interpolation=cv2.INTER_NEAREST)
+    restored = restore(labels, undo)
+    assert restored.flags.c_contiguous
+    assert np.array_equal(restored, expected)
+
+
+# ---- masks -------------------------------------------------------------------------------------
+
+
+def test_the_palette_has_the_colours_that_paddleseg_shows():
+    colours = np.frombuffer(postprocess.paddleseg_palette(), np.uint8).reshape(256, 3).tolist()
+    assert colours[:4] == [[128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128]]
+    assert colours[255] == [0, 0, 32]
+
+
+def test_the_palette_equals_paddlesegs():
+    pytest.importorskip("oracle", reason="PaddleSeg's wheel is not installed")
+    from paddleseg.utils.visualize import get_color_map_list
+
+    assert list(postprocess.paddleseg_palette()) == get_color_map_list(256)
+
+
+def test_a_mask_holds_the_class_ids_and_the_palette():
+    labels = np.random.default_rng(0).integers(0, 256, (37, 53), dtype=np.uint8)
+    mask = Image.open(io.BytesIO(encode_mask(labels)))
+    assert mask.mode == "P"
+    assert np.array_equal(np.array(mask), labels)
+    assert bytes(mask.getpalette()) == postprocess.paddleseg_palette()
+
+
+# ---- files -------------------------------------------------------------------------------------
+
+
+def test_a_file_is_written_with_its_folders_and_the_umasks_mode(tmp_path):
+    umask = os.umask(0o027)
+    try:
+        write_whole(b"mask", str(tmp_path), "a/b/c.png")
+    finally:
+        os.umask(umask)
+    path = tmp_path / "a" / "b" / "c.png"
+    assert path.read_bytes() == b"mask"
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert os.listdir(path.parent) == ["c.png"]
+
+
+def test_a_file_replaces_another_and_a_link_but_not_what_the_link_names(tmp_path):
+    other = tmp_path / "other"
+    other.write_bytes(b"untouched")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_bytes(b"old")
+    (out / "b.png").symlink_to(other)
+    for name in ("a.png", "b.png"):
+        write_whole(b"new", str(out), name)
+        assert (out / name).read_bytes() == b"new"
+    assert other.read_bytes() == b"untouched"
+
+
+def test_nothing_is_written_behind_a_link_out_of_the_output_folder(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ImageError, match="outside the output folder"):
+        write_whole(b"mask", str(tmp_path / "out"), "sub/a.png")
+    assert not os.listdir(tmp_path / "elsewhere")
+
+
+def test_an_output_folder_that_is_gone_is_not_made_again(tmp_path):
+    for target in ("a.png", "sub/a.png"):
+        with pytest.raises(ImageError, match="can't be written: no such file"):
+            write_whole(b"mask", str(tmp_path / "gone"), target)
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize("target", ["taken.png", "file/a.png", "x" * 260 + ".png"])
+def test_a_name_that_can_not_be_had_fails_and_leaves_nothing(tmp_path, target):
+    (tmp_path / "taken.png").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ImageError, match="its mask can't be written"):
+        write_whole(b"mask", str(tmp_path), target)
+    assert sorted(os.listdir(tmp_path)) == ["file", "taken.png"]
+
+
+def test_names_may_be_as_long_as_the_system_allows(tmp_path):
+    write_whole(b"mask", str(tmp_path), "x" * 251 + ".png")
+    assert os.listdir(tmp_path) == ["x" * 251 + ".png"]
+
+
+def test_only_parts_older_than_a_day_are_swept(tmp_path):
+    (tmp_path / "sub").mkdir()
+    day_ago = time.time() - 25 * 3600
+    for folder in (tmp_path, tmp_path / "sub"):
+        for name in ("old" + postprocess.PART_SUFFIX, "new" + postprocess.PART_SUFFIX, "old.part"):
+            (folder / name).write_bytes(b"")
+            if name.startswith("old"):
+                os.utime(folder / name, (day_ago, day_ago))
+    postprocess.prepare_save_dir(str(tmp_path), ["a.png", "sub/b.png"])
+    left = ["new" + postprocess.PART_SUFFIX, "old.part"]
+    assert sorted(os.listdir(tmp_path)) == sorted([*left, "sub"])
+    assert sorted(os.listdir(tmp_path / "sub")) == sorted(left)
+
+
+def test_an_output_folder_that_can_not_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for save_dir in ("file", "file/out"):
+        with pytest.raises(ConfigError, match="--save_dir .*file.* can't be written to"):
+            postprocess.prepare_save_dir(str(tmp_path / save_dir), [])

@@ -1,0 +1,217 @@
+"""The engine runs both graph forms as Paddle's public interface does, and explains its refusals."""
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import PADDLE, ROOT, scene
+
+from config import EngineOptions, engine_config, load_deploy_config
+from errors import ConfigError
+from machine import PaddleBuild, find_paddle
+from predictor import EngineError, Predictor, gist, load_core
+from preprocess import prepare
+
+BUILD = find_paddle()
+
+
+def predictor(folder, **options):
+    deploy = load_deploy_config(folder / "deploy.yaml")
+    return Predictor(deploy, EngineOptions(device="cpu", **options).resolved(BUILD), BUILD)
+
+
+def tensor(size=(48, 64), images=1):
+    return np.stack([prepare(scene(*size, n), []).tensor / 255 for n in range(images)])
+
+
+@pytest.mark.parametrize("mkldnn", [None, True, False])
+@pytest.mark.parametrize("name", ["argmax", "logits", "keepdim", "foreground", "softmax"])
+def test_outputs_equal_those_of_paddles_public_interface(models, name, mkldnn):
+    oracle = pytest.importorskip("oracle", reason="PaddleSeg's wheel is not installed")
+    config = models / name / "deploy.yaml"
+    image = scene(48, 64)
+    sample = prepare(image, load_deploy_config(config).transforms)
+    output = predictor(models / name, enable_mkldnn=mkldnn, cpu_threads=2)(sample.tensor[None])
+    expected = oracle.Oracle(str(config), mkldnn, threads=2).output(image)
+    assert output.dtype == expected.dtype
+    assert np.array_equal(output, expected)
+
+
+@pytest.mark.parametrize("mkldnn", [None, True, False])
+def test_a_json_graph_runs_on_paddle_3(json_models, models, mkldnn, caplog):
+    scores = predictor(json_models / "softmax", enable_mkldnn=mkldnn)(tensor())
+    same = predictor(models / "softmax", enable_mkldnn=mkldnn)(tensor())
+    assert np.allclose(scores, same, atol=1e-5)  # the same seed made the same network
+    told = [record.message for record in caplog.records]
+    if PADDLE[:2] == (3, 3) and mkldnn is not False:
+        assert len(told) == 1
+        assert "most of oneDNN is left out" in told[0]
+    else:
+        assert not told
+
+
+def test_a_json_graph_is_refused_before_paddle_2_sees_it(json_models):
+    deploy = load_deploy_config(json_models / "softmax" / "deploy.yaml")
+    paddle_2 = PaddleBuild((2, 6, 2), has_gpu=False, folder="")
+    with pytest.raises(ConfigError, match=r"Paddle 2.6.2 can't run.*FLAGS_enable_pir_api=0"):
+        engine_config(None, deploy, EngineOptions("cpu"), paddle_2)
+
+
+def test_the_options_reach_the_engine(models):
+    deploy = load_deploy_config(models / "argmax" / "deploy.yaml")
+    core = load_core(BUILD, use_gpu=False)
+
+    def state(**options):
+        options = EngineOptions(device="cpu", **options).resolved(BUILD)
+        return engine_config(core, deploy, options, BUILD)
+
+    assert state(cpu_threads=3).cpu_math_library_num_threads() == 3
+    assert state().mkldnn_enabled()  # Paddle's own
+    assert state(enable_mkldnn=True).mkldnn_enabled()
+    assert not state(enable_mkldnn=False).mkldnn_enabled()
+    assert state().glog_info_disabled()
+    assert not state(print_detail=True).glog_info_disabled()
+
+
+def test_a_batch_gives_what_its_images_give_alone(models):
+    run = predictor(models / "logits")
+    batch = tensor(images=3)
+    assert np.array_equal(run(batch), np.concatenate([run(batch[n : n + 1]) for n in range(3)]))
+
+
+def test_a_size_that_the_network_refuses_is_an_error_and_harms_no_later_run(models):
+    run = predictor(models / "needs16")
+    before = run(tensor())
+    with pytest.raises(EngineError) as caught:
+        run(tensor((3, 5)))
+    assert 10 < len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)
+    assert np.array_equal(run(tensor()), before)
+
+
+def test_the_output_is_a_copy(models):
+    run = predictor(models / "logits")
+    first = run(tensor())
+    kept = first.copy()
+    run(1 - tensor())
+    assert np.array_equal(first, kept)
+
+
+@pytest.mark.parametrize("name", ["logits", "classes300"])
+def test_parameters_of_another_model_are_a_sentence(model_copy, models, name):
+    folder = model_copy("argmax")
+    (folder / "model.pdiparams").write_bytes((models / name / "model.pdiparams").read_bytes())
+    with pytest.raises(ConfigError, match="can't load .*model.pdmodel with .*model.pdiparams"):
+        predictor(folder)
+
+
+def test_a_graph_that_is_cut_off_is_a_sentence(model_copy):
+    folder = model_copy("argmax")
+    graph = folder / "model.pdmodel"
+    whole = graph.read_bytes()
+    for size in (10, len(whole) // 2, len(whole) - 1):
+        graph.write_bytes(whole[:size])
+        with pytest.raises(ConfigError, match="can't load .*Failed to parse program_desc"):
+            predictor(folder)
+
+
+def test_a_json_graph_that_is_cut_off_is_a_sentence(json_models, tmp_path):
+    import shutil
+
+    folder = tmp_path / "cut"
+    shutil.copytree(json_models / "argmax", folder)
+    whole = (folder / "model.json").read_bytes()
+    (folder / "model.json").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ConfigError, match="can't load .*parse error"):
+        predictor(folder)
+
+
+def test_shapes_are_collected_for_tensorrt(models, tmp_path):
+    """For real, on the CPU: what reads the file, TensorRT, needs a GPU."""
+    deploy = load_deploy_config(models / "argmax" / "deploy.yaml")
+    options = EngineOptions(device="cpu").resolved(BUILD)
+    collecting = Predictor(deploy, options, BUILD, collect_shapes_in=str(tmp_path / "shapes"))
+    for size in ((48, 64), (40, 56), (32, 80)):
+        collecting(tensor(size, images=2))
+    del collecting
+    text = (tmp_path / "shapes").read_text()
+    of_input = text[text.index('name: "x"') :].split("shape_range_info")[0]
+    sides = {
+        kind: re.findall(kind + r": (\d+)", of_input)[:4] for kind in ("min_shape", "max_shape")
+    }
+    assert sides == {"min_shape": ["2", "3", "32", "56"], "max_shape": ["2", "3", "48", "80"]}
+
+
+# ---- loading -----------------------------------------------------------------------------------
+
+
+def python(code, **environment):
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    return run
+
+
+LOAD = "import sys, predictor; core = predictor.load_core(predictor_build(), False)".replace(
+    "predictor_build()", "__import__('machine').find_paddle()"
+)
+
+
+def test_the_engine_loads_without_importing_paddle():
+    assert python(LOAD + "; print('paddle' in sys.modules)").stdout == "False\n"
+
+
+def test_paddle_can_be_imported_afterwards_and_is_the_same_engine():
+    code = LOAD + "; import paddle.inference; print(paddle.inference.Config is core.AnalysisConfig)"
+    assert python(code).stdout.endswith("True\n")
+
+
+def test_a_paddle_that_is_imported_already_is_used():
+    code = (
+        "import paddle.inference; " + LOAD + "; import paddle; print(core is paddle.base.libpaddle)"
+    )
+    assert python(code).stdout.endswith("True\n")
+
+
+def test_the_full_import_can_be_asked_for():
+    run = python(LOAD + "; print('paddle' in sys.modules)", PADDLESEG_INFER_FULL_IMPORT="1")
+    assert run.stdout.endswith("True\n")
+
+
+def test_where_the_native_module_does_not_load_paddle_is_imported_with_a_line():
+    code = LOAD.replace("__import__('machine').find_paddle()", "build")
+    code = (
+        "import dataclasses, machine; "
+        "build = dataclasses.replace(machine.find_paddle(), folder='/nowhere'); " + code
+    )
+    run = python(code + "; print('paddle' in sys.modules)")
+    assert run.stdout.endswith("True\n")
+    assert run.stderr.count("native module doesn't load by itself") == 1
+
+
+# ---- errors ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "\n\n----------------------\nError Message Summary:\n----------------------\n"
+            "InvalidArgumentError: The size is wrong.\n  [Hint: Expected x == y]\n (at /p/a.cc:1)",
+            "The size is wrong",
+        ),
+        ("(Unavailable) Cannot read it\n  [Hint: x] (at /paddle/b.cc:2)", "Cannot read it"),
+        ("plain\n  words", "plain words"),
+        ("", "RuntimeError"),
+    ],
+)
+def test_the_gist_of_a_paddle_error_is_one_sentence(text, expected):
+    assert gist(RuntimeError(text)) == expected

@@ -1,0 +1,148 @@
+"""Images are read as cv2.imread reads them, and what is no whole image is refused in a sentence."""
+
+import io
+import os
+
+import cv2
+import numpy as np
+import pytest
+from conftest import scene
+from PIL import Image
+
+from errors import ImageError
+from preprocess import prepare, read_image
+
+BGR = scene(40, 56)
+RGB = Image.fromarray(BGR[..., ::-1])
+
+
+def pil_bytes(image, form, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def cv2_bytes(image, suffix, *options):
+    return cv2.imencode(suffix, image, list(options))[1].tobytes()
+
+
+def rotated_jpeg(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return pil_bytes(RGB, "JPEG", exif=exif)
+
+
+SIXTEEN = (np.arange(40 * 56, dtype=np.uint16).reshape(40, 56) * 29).astype(np.uint16)
+KINDS = {
+    "colour.png": cv2_bytes(BGR, ".png"),
+    "colour.jpg": cv2_bytes(BGR, ".jpg"),
+    "progressive.jpg": pil_bytes(RGB, "JPEG", progressive=True),
+    "grey.png": cv2_bytes(BGR[..., 0], ".png"),
+    "grey.jpg": cv2_bytes(BGR[..., 0], ".jpg"),
+    "rgba.png": cv2_bytes(np.dstack([BGR, BGR[..., 0]]), ".png"),
+    "sixteen.png": cv2_bytes(SIXTEEN, ".png"),
+    "sixteen colour.png": cv2_bytes(np.dstack([SIXTEEN] * 3), ".png"),
+    "sixteen.tif": cv2_bytes(SIXTEEN, ".tif"),
+    "cmyk.jpg": pil_bytes(RGB.convert("CMYK"), "JPEG"),
+    "palette.png": pil_bytes(RGB.quantize(17), "PNG"),
+    "one bit.png": pil_bytes(RGB.convert("1"), "PNG"),
+    "grey and alpha.png": pil_bytes(RGB.convert("LA"), "PNG"),
+    "colour.bmp": cv2_bytes(BGR, ".bmp"),
+    "palette.bmp": pil_bytes(RGB.quantize(17), "BMP"),
+    "colour.webp": cv2_bytes(BGR, ".webp"),
+    "compressed.tif": pil_bytes(RGB, "TIFF", compression="tiff_lzw"),
+    "bytes behind.jpg": cv2_bytes(BGR, ".jpg") + b"trailing bytes",
+    "bytes behind.png": cv2_bytes(BGR, ".png") + b"trailing bytes",
+    **{f"orientation {n}.jpg": rotated_jpeg(n) for n in range(1, 9)},
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_it_is_read_as_cv2_imread_reads_it(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(KINDS[name])
+    expected = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    image = read_image(str(path))
+    assert image.dtype == np.uint8
+    assert image.shape in ((40, 56, 3), (56, 40, 3))
+    assert np.array_equal(image, expected)
+
+
+def test_a_name_that_is_not_utf8_is_read(tmp_path):
+    path = os.path.join(os.fsencode(tmp_path), b"caf\xe9.png")
+    with open(path, "wb") as file:
+        file.write(KINDS["colour.png"])
+    assert np.array_equal(read_image(os.fsdecode(path)), BGR)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in KINDS if "behind" not in name and "orientation" not in name]
+)
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
+def test_a_file_that_is_cut_off_is_refused(tmp_path, name, kept):
+    path = tmp_path / name
+    path.write_bytes(KINDS[name][: int(len(KINDS[name]) * kept)])
+    with pytest.raises(ImageError, match="decoded|cut off"):
+        read_image(str(path))
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("lost", [1, 2, 12, 40])
+def test_a_file_that_lacks_its_end_is_refused_unless_nothing_of_the_image_is_lost(
+    tmp_path, name, lost
+):
+    path = tmp_path / name
+    path.write_bytes(KINDS[name])
+    whole = read_image(str(path))
+    path.write_bytes(KINDS[name][:-lost])
+    try:
+        image = read_image(str(path))
+    except ImageError:
+        return
+    assert np.array_equal(image, whole)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"not an image at all", "it can't be decoded: not an image"),
+        (b"\xff\xd8\xff\xe0 not a jpeg", "the JPEG is cut off or damaged"),
+        (b"\xff\xd8", "the JPEG is cut off or damaged"),
+    ],
+)
+def test_what_is_no_image_is_refused(tmp_path, content, message):
+    path = tmp_path / "x.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=message):
+        read_image(str(path))
+
+
+def test_what_is_no_file_is_refused_unopened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "broken.jpg").symlink_to("nothing")
+    for name, message in [
+        ("pipe.jpg", "not a regular file"),
+        ("folder.jpg", "not a regular file"),
+        ("broken.jpg", "a broken link"),
+        ("gone.jpg", "no such file"),
+        ("folder.jpg/x.jpg", "no such file"),
+    ]:
+        with pytest.raises(ImageError, match=message):
+            read_image(str(tmp_path / name))
+
+
+def test_without_transforms_the_tensor_is_the_image():
+    sample = prepare(BGR, [])
+    assert sample.tensor.dtype == np.float32
+    assert sample.undo == ()
+    assert np.array_equal(sample.tensor, BGR[..., ::-1].transpose(2, 0, 1))
+
+
+def test_the_image_given_is_not_changed():
+    from transforms import Normalize, Padding
+
+    image = BGR.copy()
+    prepare(image, [Normalize(), Padding((60, 60)), Normalize()])
+    assert np.array_equal(image, BGR)
