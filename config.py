@@ -150,6 +150,10 @@ class EngineOptions:
 
     def resolved(self, build: PaddleBuild) -> "EngineOptions":
         """With device and thread count decided. Raises ConfigError for what can't be had."""
+        if self.device not in (None, "cpu", "gpu"):
+            raise ConfigError(f"device must be cpu or gpu, not {self.device!r}")
+        if self.precision not in TENSORRT_PRECISIONS:
+            raise ConfigError(f"precision must be fp32, fp16 or int8, not {self.precision!r}")
         device = self.device or ("gpu" if build.has_gpu else "cpu")
         if self.device is None and not build.has_gpu:
             log.warning("this Paddle is a CPU build: running on the CPU (--device cpu says so)")

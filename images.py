@@ -82,9 +82,10 @@ def _walk(folder: str, save_dir: str) -> Listing:
         for name in sorted(names):
             if not name.startswith(".") and _has_image_suffix(name):
                 found.append((os.path.join(parent, name), os.path.normpath(f"{below}/{name}")))
-    if not found and not unreadable:
+    if not found:
+        why = f"; {shown(unreadable[0][0])}: {unreadable[0][1]}" if unreadable else ""
         raise ConfigError(
-            f"--image_path {shown(folder)} holds no image ({', '.join(sorted(SUFFIXES))})"
+            f"--image_path {shown(folder)} holds no image ({', '.join(sorted(SUFFIXES))}){why}"
         )
     return Listing(_named(found), unreadable)
 

@@ -1,12 +1,12 @@
 """Images to label maps: the program's Python interface.
 
-from pipeline import Segmenter
-segmenter = Segmenter("export/deploy.yaml", device="cpu")
-labels = segmenter(["a.jpg", "b.jpg"])  # a list of uint8 [H, W] arrays of class ids
+>>> segmenter = Segmenter("export/deploy.yaml", device="cpu")
+>>> labels = segmenter(["a.jpg", "b.jpg"])  # a list of uint8 [H, W] arrays of class ids
 """
 
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ import numpy as np
 
 import postprocess
 from config import EngineOptions, engine_state, load_deploy_config
-from errors import ConfigError, ImageError, SegmentationError, shown
+from errors import ConfigError, ImageError, reason, shown
 from images import Job
 from machine import PaddleBuild, find_paddle
 from predictor import EngineError, Predictor, checked_config
@@ -40,7 +40,7 @@ class Result:
 
     index: int  # of the image among those given
     labels: np.ndarray | None = None  # uint8 [H, W]
-    error: SegmentationError | None = None
+    error: ImageError | None = None
 
 
 class Segmenter:
@@ -135,12 +135,13 @@ class Segmenter:
         self, options: EngineOptions, build: PaddleBuild, images: Sequence[Source], folder: str
     ) -> EngineOptions:
         """`options` with a file of dynamic shapes, collected over `images` unless it is there."""
-        file = options.auto_tuned_shape_file
-        if file and os.path.exists(file):
-            log.info("the dynamic shapes are those of %s", shown(file))
+        kept = options.auto_tuned_shape_file
+        if kept and os.path.exists(kept):
+            log.info("the dynamic shapes are those of %s", shown(kept))
             return options
-        file = file or os.path.join(folder, "shapes.pbtxt")
-        collecting = Predictor(self.deploy, options, build, collect_shapes_in=file)
+        # Paddle ends the process where it can't write the file, so it gets one that it can.
+        collected = os.path.join(folder, "shapes.pbtxt")
+        collecting = Predictor(self.deploy, options, build, collect_shapes_in=collected)
         for image in images[:MAX_TUNING_RUNS]:
             try:
                 tensor = self._sample(image).tensor
@@ -148,9 +149,16 @@ class Segmenter:
             except (ImageError, EngineError):
                 continue  # its turn comes again, and its reason is told then
         del collecting  # Paddle writes the file when the predictor and its handles are gone
-        if not os.path.exists(file):
+        if not os.path.getsize(collected):
             raise ConfigError("no image could be run to collect the dynamic shapes from")
-        return replace(options, auto_tuned_shape_file=file)
+        if kept:
+            try:
+                shutil.copyfile(collected, kept)
+            except OSError as error:
+                raise ConfigError(
+                    f"--auto_tuned_shape_file {shown(kept)} can't be written: {reason(error)}"
+                ) from None
+        return replace(options, auto_tuned_shape_file=collected)
 
     def _sample(self, image: Source) -> Sample:
         if not isinstance(image, np.ndarray):
@@ -186,26 +194,24 @@ class Segmenter:
             refusal = ImageError(f"the network can't take it as {width}x{height}: {error}")
             yield Result(batch[0][0], error=refusal)
             return
-        self._learn_kind(output)
+        kind = self._kind = self._kind or self._kind_of(output)
         for (index, sample), image_output in zip(batch, output, strict=False):
             try:
-                yield Result(index, labels=self._labels(image_output, sample))
+                yield Result(index, labels=self._labels(image_output, kind, sample))
             except ImageError as error:
                 yield Result(index, error=error)
 
-    def _learn_kind(self, output: np.ndarray) -> None:
-        if self._kind:
-            return
+    def _kind_of(self, output: np.ndarray) -> str:
         try:
-            self._kind = postprocess.output_kind(output)
+            kind = postprocess.output_kind(output)
         except ValueError as error:
             raise ConfigError(f"{shown(self.deploy.graph)}: {error}") from None
-        if note := NOTES.get((self._kind, self._with_argmax)):
+        if note := NOTES.get((kind, self._with_argmax)):
             log.info("%s", note)
+        return kind
 
-    def _labels(self, output: np.ndarray, sample: Sample) -> np.ndarray:
-        assert self._kind is not None
-        labels = postprocess.label_map(output, self._kind)
+    def _labels(self, output: np.ndarray, kind: str, sample: Sample) -> np.ndarray:
+        labels = postprocess.label_map(output, kind)
         if self._network_size:
             return labels
         height, width = sample.tensor.shape[1:]

@@ -19,6 +19,7 @@ from model_files import check_model_files
 log = logging.getLogger("paddleseg_infer")
 
 NATIVE_MODULE = "paddle.base.libpaddle"
+FULL_IMPORT = "PADDLESEG_INFER_FULL_IMPORT"  # set to anything
 
 # What Paddle's C++ errors arrive as, by their kind.
 ENGINE_ERRORS = (
@@ -80,9 +81,12 @@ class Predictor:
             self._input.reshape(tensor_nchw.shape)
             self._input._copy_from_cpu_bind(tensor_nchw)
             self._predictor.run()
-            return self._output.copy_to_cpu()
+            output = self._output.copy_to_cpu()
         except ENGINE_ERRORS as error:
             raise EngineError(gist(error)) from error
+        if output.shape[:1] != tensor_nchw.shape[:1]:
+            raise EngineError(f"its output is {list(output.shape)} for {len(tensor_nchw)} images")
+        return output
 
 
 def checked_config(
@@ -98,19 +102,18 @@ def load_core(build: PaddleBuild, use_gpu: bool) -> Any:
     """Paddle's native module, by itself where that is enough.
 
     `import paddle` takes 3 to 4 s, the native module alone a quarter of a second. On a GPU the
-    whole import is needed: it finds the CUDA libraries. PADDLESEG_INFER_FULL_IMPORT=1 asks for it.
+    whole import is needed: it finds the CUDA libraries. FULL_IMPORT in the environment asks for it.
     """
-    if NATIVE_MODULE in sys.modules:
-        return sys.modules[NATIVE_MODULE]
-    if not use_gpu and os.environ.get("PADDLESEG_INFER_FULL_IMPORT", "0") in ("", "0"):
+    if not use_gpu and NATIVE_MODULE not in sys.modules and not os.environ.get(FULL_IMPORT):
         try:
             return _load_native(os.path.join(build.folder, "base", "libpaddle.so"))
         except ImportError as error:
             log.warning("Paddle's native module doesn't load by itself (%s): import paddle", error)
-    try:
-        import paddle  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(f"Paddle {build} can't be imported: {error}") from error
+    if use_gpu or NATIVE_MODULE not in sys.modules:
+        try:
+            import paddle  # noqa: F401
+        except ImportError as error:
+            raise ConfigError(f"Paddle {build} can't be imported: {error}") from error
     core = sys.modules[NATIVE_MODULE]
     if use_gpu and core.get_cuda_device_count() == 0:
         raise ConfigError(

@@ -31,12 +31,10 @@ def read_image(path: str) -> np.ndarray:
     EXIF rotation is applied, 16 bits become 8, alpha is dropped, grey is repeated.
     Raises ImageError.
     """
-    data = _read_regular_file(path)
-    if not data:
-        raise ImageError("the file is empty")
-    if data.startswith(b"\xff\xd8") and not data.endswith(b"\xff\xd9"):
-        _check_jpeg(data)
     try:
+        data = _read_regular_file(path)
+        if data.startswith(b"\xff\xd8") and not data.endswith(b"\xff\xd9"):
+            _check_jpeg(data)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise ImageError(f"it can't be decoded: {error.err}") from None
@@ -52,12 +50,15 @@ def _read_regular_file(path: str) -> bytes:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe could wait for ever
             raise ImageError("it is not a regular file (a folder, a pipe or a device)")
         with open(path, "rb") as file:
-            return file.read()
+            data = file.read()
     except FileNotFoundError:
         what = "it is a broken link" if os.path.islink(path) else "there is no such file"
         raise ImageError(what) from None
     except OSError as error:
         raise ImageError(f"it can't be read: {reason(error)}") from None
+    if not data:  # OpenCV raises
+        raise ImageError("the file is empty")
+    return data
 
 
 def _check_jpeg(data: bytes) -> None:

@@ -425,6 +425,11 @@ def test_a_folder_that_may_not_be_read_is_named(infer, model, photos):
     assert run.code == 1
     assert "failed: photos/closed: the folder can't be read: permission denied" in run.err
     assert "5 masks in output, 1 failed" in run.out
+    photos.chmod(0)
+    run = infer("--config", model, "--image_path", "photos")
+    photos.chmod(0o700)
+    assert run.code == 2
+    assert "photos: the folder can't be read: permission denied" in run.err
 
 
 def test_strange_names_are_done_and_shown_escaped(infer, model, tmp_path):

@@ -1,12 +1,15 @@
 """`Segmenter` gives PaddleSeg's labels, whatever the batch size, in the order of the images."""
 
 import logging
+import re
 
 import numpy as np
 import pytest
 from conftest import scene
 
+from config import EngineOptions
 from errors import ConfigError, ImageError
+from machine import find_paddle
 from pipeline import Segmenter
 from preprocess import read_image
 
@@ -119,6 +122,37 @@ def test_one_channel_is_compared_as_it_stands(models):
     assert np.array_equal(labels, output[0, 0] > 0.5)
 
 
+def test_auto_tune_collects_keeps_and_takes_shapes(models, tmp_path, caplog):
+    """On the CPU, for real; that TensorRT then reads the file needs a GPU to see."""
+    caplog.set_level(logging.INFO)
+    ours = segmenter(models / "argmax", batch_size=2)
+    build, folder, kept = find_paddle(), tmp_path / "private", tmp_path / "shapes"
+    folder.mkdir()
+    paths = [tmp_path / "gone.jpg", *IMAGES]
+    wanted = EngineOptions("cpu", cpu_threads=1, auto_tuned_shape_file=str(kept))
+    tuned = ours._tuned(wanted, build, paths, str(folder))
+    text = kept.read_text()
+    assert tuned.auto_tuned_shape_file == str(folder / "shapes.pbtxt")
+    assert (folder / "shapes.pbtxt").read_text() == text
+    of_input = text[text.index('name: "x"') :].split("shape_range_info")[0]
+    sides = {key: re.findall(key + r": (\d+)", of_input)[:4] for key in ("min_shape", "max_shape")}
+    assert sides == {"min_shape": ["2", "3", "1", "1"], "max_shape": ["2", "3", "48", "64"]}
+    assert not caplog.records
+    assert ours._tuned(wanted, build, paths, str(folder)) == wanted
+    assert f"the dynamic shapes are those of {kept}" in caplog.text
+
+
+def test_auto_tune_explains_what_goes_wrong(models, tmp_path):
+    ours = segmenter(models / "argmax")
+    nowhere = EngineOptions("cpu", cpu_threads=1, auto_tuned_shape_file=str(tmp_path / "no" / "x"))
+    with pytest.raises(
+        ConfigError, match=r"--auto_tuned_shape_file .*no/x can't be written: no su"
+    ):
+        ours._tuned(nowhere, find_paddle(), IMAGES, str(tmp_path))
+    with pytest.raises(ConfigError, match="no image could be run to collect"):
+        ours._tuned(nowhere, find_paddle(), [tmp_path / "gone.jpg"], str(tmp_path))
+
+
 # ---- refusals ----------------------------------------------------------------------------------
 
 
@@ -192,6 +226,19 @@ def test_a_batch_size_below_1_is_refused(models, batch_size):
         segmenter(models / "argmax", batch_size=batch_size)
 
 
-def test_an_unknown_option_is_refused(models):
+def test_a_wrong_option_is_refused(models):
     with pytest.raises(TypeError, match="colour"):
         segmenter(models / "argmax", colour=True)
+    with pytest.raises(ConfigError, match="precision must be fp32, fp16 or int8, not 'fp64'"):
+        segmenter(models / "argmax", precision="fp64")
+    with pytest.raises(ConfigError, match="device must be cpu or gpu, not 'tpu'"):
+        Segmenter(models / "argmax" / "deploy.yaml", device="tpu")
+
+
+def test_a_graph_that_drops_images_of_a_batch_fails_none_silently(models):
+    """Its output has one row whatever the batch."""
+    results = list(segmenter(models / "first_only", batch_size=3).stream(IMAGES[:1] * 4))
+    assert [result.index for result in results] == [0, 1, 2, 3]
+    alone = segmenter(models / "first_only")(IMAGES[0])
+    for result in results:
+        assert np.array_equal(result.labels, alone)

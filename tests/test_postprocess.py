@@ -68,7 +68,9 @@ def test_the_smallest_label_maps_are_numpys_argmax_too(size):
 
 
 def test_one_channel_is_class_1_above_one_half():
-    scores = np.array([[[0.5, np.nextafter(np.float32(0.5), np.float32(1)), 7, -1, 0.4999]]], np.float32)
+    scores = np.array(
+        [[[0.5, np.nextafter(np.float32(0.5), np.float32(1)), 7, -1, 0.4999]]], np.float32
+    )
     assert label_map(scores, "foreground").tolist() == [[0, 1, 1, 0, 0]]
 
 

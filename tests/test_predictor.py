@@ -1,7 +1,6 @@
 """The engine runs both graph forms as Paddle's public interface does, and explains its refusals."""
 
 import os
-import re
 import subprocess
 import sys
 
@@ -100,6 +99,13 @@ def test_the_output_is_a_copy(models):
     assert np.array_equal(first, kept)
 
 
+def test_an_output_of_fewer_rows_than_the_batch_is_an_error(models):
+    run = predictor(models / "first_only")
+    assert run(tensor()).shape == (1, 48, 64)
+    with pytest.raises(EngineError, match=r"its output is \[1, 48, 64\] for 3 images"):
+        run(tensor(images=3))
+
+
 @pytest.mark.parametrize("name", ["logits", "classes300"])
 def test_parameters_of_another_model_are_a_sentence(model_copy, models, name):
     folder = model_copy("argmax")
@@ -127,22 +133,6 @@ def test_a_json_graph_that_is_cut_off_is_a_sentence(json_models, tmp_path):
     (folder / "model.json").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ConfigError, match="can't load .*parse error"):
         predictor(folder)
-
-
-def test_shapes_are_collected_for_tensorrt(models, tmp_path):
-    """For real, on the CPU: what reads the file, TensorRT, needs a GPU."""
-    deploy = load_deploy_config(models / "argmax" / "deploy.yaml")
-    options = EngineOptions(device="cpu").resolved(BUILD)
-    collecting = Predictor(deploy, options, BUILD, collect_shapes_in=str(tmp_path / "shapes"))
-    for size in ((48, 64), (40, 56), (32, 80)):
-        collecting(tensor(size, images=2))
-    del collecting
-    text = (tmp_path / "shapes").read_text()
-    of_input = text[text.index('name: "x"') :].split("shape_range_info")[0]
-    sides = {
-        kind: re.findall(kind + r": (\d+)", of_input)[:4] for kind in ("min_shape", "max_shape")
-    }
-    assert sides == {"min_shape": ["2", "3", "32", "56"], "max_shape": ["2", "3", "48", "80"]}
 
 
 # ---- loading -----------------------------------------------------------------------------------
