@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from errors import ConfigError, shown
 
@@ -44,8 +44,15 @@ def count(text: str) -> int:
     return int(text)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage of every flag before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(NOT_STARTED, f"error: {message}; {self.prog} --help lists the flags\n")
+
+
+def make_parser() -> Parser:
+    parser = Parser(
         prog="infer.py",
         description="Segments images with a model that PaddleSeg exported, and saves colour masks.",
         epilog="Flags of True or False may stand alone for True. Exit code: 0 all done; 1 some "
@@ -181,15 +188,19 @@ def run(options: argparse.Namespace) -> int:
         **engine_options(options),
     )
     prepare_save_dir(options.save_dir, (job.target for job in listing.jobs))
-    failed = list(listing.unreadable)
+    done, failed = 0, list(listing.unreadable)
     for job, error in segmenter.save_masks(listing.jobs, options.save_dir):
         if error:
             failed.append((job.image, error))
+        else:
+            done += 1
     for path, error in sorted(failed):
         print(f"failed: {shown(path)}: {error}", file=sys.stderr)
-    done = len(listing.jobs) + len(listing.unreadable) - len(failed)
     seconds = time.monotonic() - started
-    print(f"{done} masks in {shown(options.save_dir)}, {len(failed)} failed, {seconds:.1f} s")
+    print(
+        f"{done} of {done + len(failed)} images done in {seconds:.1f} s, {len(failed)} failed: "
+        f"masks in {shown(options.save_dir)}"
+    )
     return SOME_FAILED if failed else DONE
 
 

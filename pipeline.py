@@ -191,7 +191,9 @@ class Segmenter:
                     yield from self._run([item])
                 return
             height, width = tensors[0].shape[1:]
-            refusal = ImageError(f"the network can't take it as {width}x{height}: {error}")
+            refusal = ImageError(
+                f"the network can't take it as {width}x{height}; it may be too small: {error}"
+            )
             yield Result(batch[0][0], error=refusal)
             return
         kind = self._kind = self._kind or self._kind_of(output)

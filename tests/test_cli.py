@@ -1,6 +1,7 @@
 """infer.py as its users call it: a process, its files, what it prints and its exit code."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def test_a_folder_becomes_masks_of_the_images_sizes(infer, model, photos, tmp_pa
     run = infer("--config", model, "--image_path", "photos")
     assert run.code == 0
     assert run.err == ""
-    assert run.out.startswith("5 masks in output, 0 failed, ")
+    assert re.fullmatch(r"5 of 5 images done in [\d.]+ s, 0 failed: masks in output\n", run.out)
     assert masks(tmp_path / "output") == [f"{number}.png" for number in range(5)]
     for path in photos.iterdir():
         mask = read_mask(tmp_path / "output" / f"{path.stem}.png")
@@ -211,6 +212,8 @@ def test_defaults_are_the_documented_ones():
 def test_a_wrong_value_is_named_and_nothing_starts(infer, flag, value, message):
     run = infer("--config", "x", "--image_path", "x", flag, value, device=None)
     assert run.code == 2
+    assert run.err.startswith("error: ")
+    assert run.err.count("\n") == 1
     assert message in run.err
 
 
@@ -305,8 +308,6 @@ def test_models_that_are_none(infer, models, model_copy, photos, tmp_path):
         (params, lfs, "model.pdiparams holds no Paddle parameters"),
     ]:
         path.write_bytes(content)
-        import re
-
         assert re.search(
             message, refused(infer, tmp_path, "--config", config, "--image_path", photos)
         )
@@ -389,7 +390,8 @@ def test_bad_images_fail_alone_and_are_named_at_the_end(infer, model, photos, tm
     reasons = bad_files(photos)
     run = infer("--config", model, "--image_path", "photos", "--batch_size", batch_size)
     assert run.code == 1
-    assert f"5 masks in output, {len(reasons)} failed" in run.out
+    assert run.out.startswith(f"5 of {5 + len(reasons)} images done in ")
+    assert run.out.endswith(f" s, {len(reasons)} failed: masks in output\n")
     failures = [line for line in run.err.splitlines() if line.startswith("failed: ")]
     assert len(failures) == len(reasons)
     for name, reason in reasons.items():
@@ -424,7 +426,7 @@ def test_a_folder_that_may_not_be_read_is_named(infer, model, photos):
     (photos / "closed").chmod(0o700)
     assert run.code == 1
     assert "failed: photos/closed: the folder can't be read: permission denied" in run.err
-    assert "5 masks in output, 1 failed" in run.out
+    assert "1 failed: masks in output" in run.out
     photos.chmod(0)
     run = infer("--config", model, "--image_path", "photos")
     photos.chmod(0o700)
@@ -475,8 +477,8 @@ def test_sizes_that_do_not_fit_fail_alone(infer, models, model_copy, tmp_path):
     cases = {
         "argmax": {},
         "needs16": {
-            "dot.png": "the network can't take it as 1x1: ",
-            "thin.png": "the network can't take it as 1000x1: ",
+            "dot.png": "the network can't take it as 1x1; it may be too small: ",
+            "thin.png": "the network can't take it as 1000x1; it may be too small: ",
         },
         "fixed": {
             "dot.png": "the model takes 64x48 only",
