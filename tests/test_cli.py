@@ -85,6 +85,13 @@ def test_one_image_and_a_list_become_masks(infer, model, photos, tmp_path):
     assert run.err == "note: 1 repeated in the list: each image is done once\n"
 
 
+def test_the_batch_size_reaches_the_engine(infer, models, photos):
+    config = models / "fixed" / "deploy.yaml"
+    run = infer("--config", config, "--image_path", "photos/0.jpg", "--batch_size", "4")
+    assert run.code == 0
+    assert run.err == "note: this model was exported for batches of 1: using that\n"
+
+
 def test_a_second_run_with_the_output_inside_the_images_does_the_same(infer, model, tmp_path):
     write_image(tmp_path / "a.png")
     write_image(tmp_path / "sub" / "b.png")
@@ -447,6 +454,16 @@ def test_strange_names_are_done_and_shown_escaped(infer, model, tmp_path):
     assert masks(tmp_path / "output") == sorted(names)
 
 
+def test_a_terminal_that_can_not_show_a_name_is_no_crash(infer, model, tmp_path):
+    write_image(tmp_path / "街景" / "行人.png")
+    arguments = ("--config", model, "--image_path", "街景", "--save_dir", "输出")
+    for more in ([], ["--dry_run"]):
+        run = infer(*arguments, *more, PYTHONIOENCODING="ascii")
+        assert run.code == 0
+        assert r"\u8f93\u51fa" in run.out
+    assert masks(tmp_path / "输出") == ["行人.png"]
+
+
 def test_links_are_followed_to_files_only(infer, model, photos, tmp_path):
     write_image(tmp_path / "elsewhere" / "far.png")
     (photos / "out of it.png").symlink_to(tmp_path / "elsewhere" / "far.png")
@@ -510,8 +527,10 @@ def test_ctrl_c_ends_the_process_at_once(model, tmp_path):
         (tmp_path / f"{number}.png").symlink_to(tmp_path / "image")
     write_image(tmp_path / "image", (400, 600))
     command = [sys.executable, ROOT / "infer.py", "--config", model, "--image_path", "list.txt"]
-    process = subprocess.Popen([*command, "--device", "cpu"], cwd=tmp_path)
+    process = subprocess.Popen([*command, "--device", "cpu"], cwd=tmp_path, stderr=subprocess.PIPE)
     while not (tmp_path / "output").exists() or not os.listdir(tmp_path / "output"):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == -signal.SIGINT  # which a shell shows as 130
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGINT  # which a shell shows as 130
+    assert err == b""

@@ -73,6 +73,11 @@ def test_no_transforms_are_an_empty_list(export, transforms):
     assert load_deploy_config(export(text)).transforms == ()
 
 
+def test_null_in_the_input_shape_is_any_size(export):
+    text = GOOD.replace("]}", "], input_shape: [null, 3, null, 512]}")
+    assert load_deploy_config(export(text)).input_shape == (-1, 3, -1, 512)
+
+
 def test_a_byte_order_mark_is_no_obstacle(export):
     load_deploy_config(export(b"\xef\xbb\xbf" + GOOD.encode()))
 

@@ -177,20 +177,18 @@ def test_a_fixed_shape_is_checked_before_the_engine_sees_the_image(models):
         segmenter(models / "fixed")(scene(40, 56))
 
 
-def test_a_fixed_batch_is_obeyed_and_filled(models, model_copy, caplog):
+@pytest.mark.parametrize(("name", "batch"), [("fixed", 1), ("pairs", 2)])
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_a_fixed_batch_is_obeyed_and_filled(models, caplog, name, batch, batch_size):
+    """`pairs` runs batches of two and no others."""
     caplog.set_level(logging.INFO)
     images = [scene(48, 64, number) for number in range(3)]
-    expected = segmenter(models / "fixed")(images)
-    assert not caplog.records
-    fixed_at_1 = segmenter(models / "fixed", batch_size=4)(images)
-    assert "exported for batches of 1: using that" in caplog.text
-    folder = model_copy("argmax", input_shape=[2, 3, 48, 64])
-    fixed_at_2 = segmenter(folder)(images)
-    assert "exported for batches of 2: using that" in caplog.text
-    plain = segmenter(models / "argmax")(images)
-    for index in range(3):
-        assert np.array_equal(fixed_at_1[index], expected[index])
-        assert np.array_equal(fixed_at_2[index], plain[index])
+    results = segmenter(models / name, batch_size=batch_size)(images)
+    told = f"exported for batches of {batch}: using that" in caplog.text
+    assert told == (batch_size != batch)
+    first, second, third = images
+    assert np.array_equal(results[1], segmenter(models / name)([second, first])[0])
+    assert np.array_equal(results[2], segmenter(models / name)([third, second])[0])
 
 
 def test_more_than_256_classes_end_the_run(models):
