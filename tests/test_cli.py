@@ -85,6 +85,18 @@ def test_one_image_and_a_list_become_masks(infer, model, photos, tmp_path):
     assert run.err == "note: 1 repeated in the list: each image is done once\n"
 
 
+def test_with_argmax_saves_the_line_about_scores(infer, models, photos):
+    arguments = ("--config", models / "logits" / "deploy.yaml", "--image_path", "photos/0.jpg")
+    assert infer(*arguments).err.startswith("note: this model's output is scores")
+    assert infer(*arguments, "--with_argmax").err == ""
+
+
+def test_print_detail_shows_paddles_log(infer, model, photos):
+    arguments = ("--config", model, "--image_path", "photos/0.jpg")
+    assert infer(*arguments).err == ""
+    assert "analysis" in infer(*arguments, "--print_detail").err
+
+
 def test_the_batch_size_reaches_the_engine(infer, models, photos):
     config = models / "fixed" / "deploy.yaml"
     run = infer("--config", config, "--image_path", "photos/0.jpg", "--batch_size", "4")
@@ -399,7 +411,9 @@ def test_bad_images_fail_alone_and_are_named_at_the_end(infer, model, photos, tm
     assert run.code == 1
     assert run.out.startswith(f"5 of {5 + len(reasons)} images done in ")
     assert run.out.endswith(f" s, {len(reasons)} failed: masks in output\n")
-    failures = [line for line in run.err.splitlines() if line.startswith("failed: ")]
+    failures = run.err.splitlines()
+    assert all(line.startswith("failed: ") for line in failures)  # and OpenCV is silent
+    assert failures == sorted(failures)
     assert len(failures) == len(reasons)
     for name, reason in reasons.items():
         assert any(line.startswith(f"failed: photos/{name}: {reason}") for line in failures), name
@@ -434,6 +448,10 @@ def test_a_folder_that_may_not_be_read_is_named(infer, model, photos):
     assert run.code == 1
     assert "failed: photos/closed: the folder can't be read: permission denied" in run.err
     assert "1 failed: masks in output" in run.out
+    (photos / "closed").chmod(0)
+    plan = yaml.safe_load(infer("--config", model, "--image_path", "photos", "--dry_run").out)
+    (photos / "closed").chmod(0o700)
+    assert plan["unreadable_folders"] == ["photos/closed"]
     photos.chmod(0)
     run = infer("--config", model, "--image_path", "photos")
     photos.chmod(0o700)

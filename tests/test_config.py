@@ -74,7 +74,7 @@ def test_no_transforms_are_an_empty_list(export, transforms):
 
 
 def test_null_in_the_input_shape_is_any_size(export):
-    text = GOOD.replace("]}", "], input_shape: [null, 3, null, 512]}")
+    text = GOOD.replace("]}", "], input_shape: [null, -1, null, 512]}")
     assert load_deploy_config(export(text)).input_shape == (-1, 3, -1, 512)
 
 

@@ -92,13 +92,25 @@ def test_a_mask_never_takes_the_place_of_an_image(here):
         names("list.txt", "out")
 
 
-def test_an_image_is_known_by_its_suffix_or_its_signature(here):
-    make(here, "a.JPG")
-    (here / "noname").write_bytes(b"\x89PNG\r\n\x1a\n...")
-    (here / "x.dat").write_bytes(b"RIFF....WEBPVP8 ")
-    assert names("a.JPG") == [("a.JPG", "a.png")]
-    assert names("noname") == [("noname", "noname.png")]
+@pytest.mark.parametrize(
+    "signature",
+    [
+        b"\x89PNG\r\n\x1a\n...",
+        b"\xff\xd8\xff\xe0",
+        b"BM....",
+        b"II*\0....",
+        b"MM\0*....",
+        b"RIFF....WEBPVP8 ",
+    ],
+)
+def test_an_image_is_known_by_its_signature(here, signature):
+    (here / "x.dat").write_bytes(signature)
     assert names("x.dat") == [("x.dat", "x.png")]
+
+
+def test_an_image_is_known_by_its_suffix(here):
+    make(here, "a.JPG")
+    assert names("a.JPG") == [("a.JPG", "a.png")]
 
 
 # ---- lists -------------------------------------------------------------------------------------
@@ -162,8 +174,9 @@ def test_a_missing_path_an_empty_folder_and_a_pipe_are_refused(here):
     with pytest.raises(ConfigError, match=r"--image_path in holds no image \(.bmp, .jpeg"):
         names("in")
     os.mkfifo(here / "pipe")
-    with pytest.raises(ConfigError, match="is a pipe or a device"):
-        names("pipe")
+    for path in ("pipe", os.devnull):
+        with pytest.raises(ConfigError, match="is a pipe or a device"):
+            names(path)
 
 
 # ---- names in messages -------------------------------------------------------------------------
