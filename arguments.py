@@ -3,9 +3,10 @@
 Each check returns the value in its final form or raises ValueError with what it must be.
 """
 
-import math
 from typing import Any
 
+LARGEST, SMALLEST = 1e12, 1e-6  # beyond these no argument makes sense, and arithmetic may fail
+LARGEST_SIDE = 1_000_000  # pixels
 INTERPOLATIONS = ("NEAREST", "LINEAR", "CUBIC", "AREA", "LANCZOS4")
 
 
@@ -17,21 +18,21 @@ def number(value: Any) -> float:
         result = float(value)
     except (TypeError, ValueError, OverflowError):
         raise ValueError("a number") from None
-    if not math.isfinite(result):
-        raise ValueError("a finite number")
+    if not abs(result) <= LARGEST:  # which is so for NaN too
+        raise ValueError(f"a number up to {LARGEST:g}")
     return int(result) if result.is_integer() else result
 
 
 def positive(value: Any) -> float:
-    if number(value) <= 0:
+    if number(value) < SMALLEST:
         raise ValueError("a number above 0")
     return number(value)
 
 
 def whole(value: Any) -> int:
     result = number(value)
-    if result != int(result) or result <= 0:
-        raise ValueError("a whole number above 0")
+    if result != int(result) or not 0 < result <= LARGEST_SIDE:
+        raise ValueError(f"a whole number above 0, up to {LARGEST_SIDE}")
     return int(result)
 
 

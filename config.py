@@ -2,19 +2,20 @@
 
 import logging
 import os
-import reprlib
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
 
-from errors import ConfigError, reason, shown
+from errors import ConfigError, brief, reason, shown
 from machine import PaddleBuild, usable_processors
 from transforms import Transform, make_transform
 
 log = logging.getLogger("paddleseg_infer")
 
+MAX_THREADS = 1024  # more end the process in the threading library
 ANY_SHAPE = (-1, 3, -1, -1)
 MAX_YAML_BYTES = 1 << 20
 TENSORRT_PRECISIONS = {"fp32": "Float32", "fp16": "Half", "int8": "Int8"}
@@ -38,6 +39,13 @@ class DeployConfig:
         return self.graph.endswith(".json")
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses merge keys (`<<`), of which a few lines can stand for gigabytes."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        pass
+
+
 def load_deploy_config(path: str | os.PathLike[str]) -> DeployConfig:
     """Reads and checks `deploy.yaml`. Raises ConfigError: the file, what is wrong, what to do."""
     path = os.fspath(path)
@@ -53,19 +61,21 @@ def load_deploy_config(path: str | os.PathLike[str]) -> DeployConfig:
 
 def _read_deploy(path: str) -> Mapping[Any, Any]:
     try:
+        if os.path.isdir(path):
+            raise ConfigError("is a folder: name the deploy.yaml in it")
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe could wait for ever
+            raise ConfigError("is not a regular file")
         with open(path, "rb") as file:
             text = file.read(MAX_YAML_BYTES + 1)
-    except IsADirectoryError:
-        raise ConfigError("is a folder: name the deploy.yaml in it") from None
     except OSError as error:
         raise ConfigError(f"can't be read: {reason(error)}") from None
     if len(text) > MAX_YAML_BYTES:
         raise ConfigError("is too large for a deploy.yaml")
     try:
-        content = yaml.safe_load(text.decode("utf-8-sig"))
+        content = yaml.load(text.decode("utf-8-sig"), _Loader)
     except UnicodeDecodeError:
         raise ConfigError("is not YAML: it isn't UTF-8 text") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except Exception as error:  # PyYAML lets many kinds through, KeyError of a wrong !!bool, say
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1}: {getattr(error, 'problem', '')})" if mark else ""
         raise ConfigError(f"is not YAML{where}") from None
@@ -98,7 +108,7 @@ def _transforms(deploy: Mapping[Any, Any]) -> tuple[Transform, ...]:
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
             raise ConfigError(
-                f"each of `transforms` must be a map with a `type`, not {reprlib.repr(entry)}"
+                f"each of `transforms` must be a map with a `type`, not {brief(entry)}"
             )
         arguments = {key: value for key, value in entry.items() if key != "type"}
         transforms.append(make_transform(entry["type"], arguments))
@@ -118,10 +128,12 @@ def _input_shape(deploy: Mapping[Any, Any]) -> tuple[int, int, int, int]:
     if shape is None:
         return ANY_SHAPE
     sizes = [-1 if size is None else size for size in shape] if isinstance(shape, list) else []
-    if len(sizes) != 4 or not all(type(size) is int and (size > 0 or size == -1) for size in sizes):
+    if len(sizes) != 4 or not all(
+        type(size) is int and (0 < size < 1 << 31 or size == -1) for size in sizes
+    ):
         raise ConfigError(
             "`input_shape` must be four whole numbers [batch, 3, height, width], -1 for any, "
-            f"not {reprlib.repr(shape)}"
+            f"not {brief(shape)}"
         )
     batch, channels, height, width = sizes
     if channels not in (3, -1):
@@ -154,6 +166,12 @@ class EngineOptions:
             raise ConfigError(f"device must be cpu or gpu, not {self.device!r}")
         if self.precision not in TENSORRT_PRECISIONS:
             raise ConfigError(f"precision must be fp32, fp16 or int8, not {self.precision!r}")
+        if self.cpu_threads is not None and self.cpu_threads not in range(1, MAX_THREADS + 1):
+            raise ConfigError(
+                f"cpu_threads must be 1 to {MAX_THREADS}, not {brief(self.cpu_threads)}"
+            )
+        if self.enable_mkldnn not in (None, True, False):
+            raise ConfigError(f"enable_mkldnn must be True or False, not {self.enable_mkldnn!r}")
         device = self.device or ("gpu" if build.has_gpu else "cpu")
         if self.device is None and not build.has_gpu:
             log.warning("this Paddle is a CPU build: running on the CPU (--device cpu says so)")
@@ -200,7 +218,12 @@ def engine_config(
             f"{shown(deploy.graph)} is a json graph of Paddle 3, which Paddle {build} can't run: "
             "install Paddle 3, or export again with FLAGS_enable_pir_api=0 for a .pdmodel"
         )
-    config = core.AnalysisConfig(deploy.graph, deploy.params)
+    try:
+        config = core.AnalysisConfig(deploy.graph, deploy.params)
+    except TypeError:
+        raise ConfigError(
+            f"the path of {shown(deploy.graph)} isn't UTF-8, which Paddle needs: rename the folder"
+        ) from None
     if not options.print_detail:
         config.disable_glog_info()
     config.enable_memory_optim()
@@ -247,8 +270,9 @@ def _set_gpu(core: Any, config: Any, deploy: DeployConfig, options: EngineOption
         use_static=False,
         use_calib_mode=False,
     )
-    if options.auto_tuned_shape_file:
-        config.enable_tuned_tensorrt_dynamic_shape(options.auto_tuned_shape_file, True)
+    shapes = options.auto_tuned_shape_file if options.enable_auto_tune else None
+    if shapes and os.path.isfile(shapes):  # a missing one Paddle takes without a word
+        config.enable_tuned_tensorrt_dynamic_shape(shapes, True)
 
 
 def engine_state(config: Any) -> dict[str, Any]:

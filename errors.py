@@ -1,6 +1,8 @@
 """The ways a run can fail, each a sentence for a person, and how a file is named in one."""
 
 import os
+import reprlib
+from typing import Any
 
 
 class SegmentationError(Exception):
@@ -26,6 +28,14 @@ def shown(path: str | os.PathLike[str]) -> str:
         else:
             escaped.append(character.encode("unicode_escape").decode("ascii"))
     return "".join(escaped)
+
+
+def brief(value: Any) -> str:
+    """`repr(value)`, short whatever YAML made it: aliases let a few lines stand for gigabytes."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python doesn't print whole numbers of thousands of digits
+        return "a huge number"
 
 
 def reason(error: OSError) -> str:

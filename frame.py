@@ -1,21 +1,14 @@
 """One image on its way through the transforms, and what undoes them on a label map."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import cv2
 import numpy as np
 
 from errors import ImageError
 
-
-class Normalization(Protocol):
-    """What a `Normalize` transform asks for: (x / 255 - mean) / std, 1 or 3 values each."""
-
-    @property
-    def mean(self) -> tuple[float, ...]: ...
-    @property
-    def std(self) -> tuple[float, ...]: ...
+Step = tuple[np.ndarray, np.ndarray]  # a normalisation: mean and deviation, float64 [3]
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,7 @@ class Frame:
         """`image_rgb`: uint8 [H, W, 3]."""
         self.pixels = image_rgb  # HWC, uint8 or float32
         self.is_float = True  # what PaddleSeg holds here; False once ScalePadding made it uint8
-        self.steps: list[Normalization] = []  # normalisations that `pixels` still lacks
+        self.steps: list[Step] = []  # normalisations that `pixels` still lacks
         self.border: Border | None = None  # padding that `pixels` still lacks
         self.undo: list[Resized | Padded] = []  # in the order the transforms were applied
 
@@ -68,8 +61,10 @@ class Frame:
             return self.border.height, self.border.width
         return self.pixels.shape[0], self.pixels.shape[1]
 
-    def normalize(self, step: Normalization) -> None:
-        self.steps.append(step)
+    def normalize(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Of 1 or 3 values each, of RGB: (x / 255 - mean) / std."""
+        mean_rgb, std_rgb = np.full(3, mean, np.float64), np.full(3, std, np.float64)
+        self.steps.append((mean_rgb, std_rgb))
         self.is_float = True
 
     def resize(self, width: int, height: int, interpolation: int, transform: str) -> None:
@@ -111,11 +106,10 @@ class Frame:
         height, width = self.size
         side = max(height, width)
         top, left = (side - height) // 2, (side - width) // 2
-        dtype = np.uint8 if self.pixels.dtype == np.uint8 else np.float64
-        square = np.full((side, side, 3), value, np.float64).astype(dtype)
-        square[top : top + height, left : left + width] = self.pixels
+        square = np.full((side, side, 3), int(value), np.uint8)
+        square[top : top + height, left : left + width] = self.pixels.astype(np.uint8)
         self.undo.append(Padded(top, left, height, width))
-        self.pixels = square.astype(np.uint8)
+        self.pixels = square
         self.is_float = False
 
     def tensor(self) -> np.ndarray:
@@ -148,16 +142,15 @@ class Frame:
             self.pixels = self.pixels.astype(np.float32, copy=False)
 
 
-def normalize_in_place(values: np.ndarray, steps: list[Normalization]) -> None:
+def normalize_in_place(values: np.ndarray, steps: Sequence[Step]) -> None:
     """Applies each step to `values`, float32 [3, ...].
 
     As PaddleSeg: the division by 255 in float32, the mean and the deviation in float64, each result
     rounded to float32. (float32 throughout differs in the last bit.)
     """
-    for step in steps:
-        per_channel = (3,) + (1,) * (values.ndim - 1)
-        mean = np.broadcast_to(np.array(step.mean, np.float64), 3).reshape(per_channel)
-        std = np.broadcast_to(np.array(step.std, np.float64), 3).reshape(per_channel)
+    per_channel = (3,) + (1,) * (values.ndim - 1)
+    for mean, std in steps:
         np.divide(values, 255.0, out=values)
-        np.subtract(values, mean, out=values, dtype=np.float64, casting="same_kind")
-        np.divide(values, std, out=values, dtype=np.float64, casting="same_kind")
+        for operation, operand in ((np.subtract, mean), (np.divide, std)):
+            exact = operand.reshape(per_channel)
+            operation(values, exact, out=values, dtype=np.float64, casting="same_kind")

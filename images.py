@@ -1,17 +1,20 @@
 """Which images a run is about, and what each mask is to be called. Opens no image."""
 
 import os
+import re
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from errors import ConfigError, reason, shown
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")
-SIGNATURE_BYTES = 16
+SIGNATURES = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|BM....\0\0\0\0|II\*\0|MM\0\*|RIFF....WEBP", re.DOTALL
+)
+HEAD_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def _walk(folder: str, save_dir: str) -> Listing:
     def note(error: OSError) -> None:
         unreadable.append((error.filename, f"the folder can't be read: {reason(error)}"))
 
-    for parent, folders, names in os.walk(folder, onerror=note):
+    for parent, folders, names in _folders(folder, note):
         below = os.path.relpath(parent, folder)
         folders[:] = sorted(
             name
@@ -90,11 +93,22 @@ def _walk(folder: str, save_dir: str) -> Listing:
     return Listing(_named(found), unreadable)
 
 
+def _folders(
+    top: str, note: Callable[[OSError], None]
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    try:
+        yield from os.walk(top, onerror=note)
+    except RecursionError:  # before Python 3.12
+        raise ConfigError(f"--image_path {shown(top)} holds folders nested too deep") from None
+
+
 def _read_list(path: str) -> Listing:
     """A list names an image a line: the whole line if that exists, else its first word."""
     try:
         with open(path, "rb") as file:
-            text = file.read().decode("utf-8-sig")
+            head = file.read(HEAD_BYTES)
+            # A film, say, is not read to its end to see that it is no text.
+            text = "\0" if b"\0" in head else (head + file.read()).decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"--image_path {shown(path)} can't be read: {reason(error)}") from None
     except UnicodeDecodeError:
@@ -103,17 +117,18 @@ def _read_list(path: str) -> Listing:
         raise ConfigError(
             f"--image_path {shown(path)} is neither an image nor a list of images in UTF-8 text"
         )
-    entries: dict[str, str] = {}  # absolute path to path as given, in the list's order
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    folder, place_of = os.path.dirname(path), _place_finder()
+    entries: dict[str, str] = {}  # place to path as given, in the list's order
+    lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
     for line in lines:
-        image = os.path.join(os.path.dirname(path), line)
-        if not os.path.lexists(image):
-            image = os.path.join(os.path.dirname(path), line.split()[0])
-        entries.setdefault(os.path.abspath(image), image)
+        names = (line, line.strip(), line.split()[0])
+        paths = [os.path.join(folder, name) for name in names]
+        image = next(filter(os.path.lexists, paths), paths[-1])
+        entries.setdefault(place_of(image), image)
     if not entries:
         raise ConfigError(f"--image_path {shown(path)} is a list that names no image")
-    parent = os.path.commonpath([os.path.dirname(absolute) for absolute in entries])
-    named = _named((image, os.path.relpath(full, parent)) for full, image in entries.items())
+    parent = os.path.commonpath([os.path.dirname(place) for place in entries])
+    named = _named((image, os.path.relpath(place, parent)) for place, image in entries.items())
     return Listing(named, repeated=len(lines) - len(entries))
 
 
@@ -122,10 +137,10 @@ def _is_image(path: str) -> bool:
         return True
     try:
         with open(path, "rb") as file:
-            head = file.read(SIGNATURE_BYTES)
+            head = file.read(HEAD_BYTES)
     except OSError as error:
         raise ConfigError(f"--image_path {shown(path)} can't be read: {reason(error)}") from None
-    return head.startswith(SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    return SIGNATURES.match(head) is not None
 
 
 def _has_image_suffix(name: str) -> bool:
@@ -146,24 +161,32 @@ def _named(found: Iterable[tuple[str, str]]) -> list[Job]:
 
 
 def _refuse_clashes(jobs: list[Job], save_dir: str) -> None:
+    place_of = _place_finder()
     by_target: dict[str, Job] = {}
-    by_place = dict(_places((job.image, job) for job in jobs))
-    for place, job in _places((os.path.join(save_dir, job.target), job) for job in jobs):
+    by_place: dict[str, Job] = {}
+    for job in jobs:
+        by_place[place_of(job.image)] = job
+        if os.path.islink(job.image):
+            by_place[os.path.realpath(job.image)] = job
+    for job in jobs:
         other = by_target.setdefault(job.target, job)
         if other is not job:
             raise ConfigError(
                 f"the masks of {shown(other.image)} and {shown(job.image)} would both be "
                 f"{shown(job.target)}: rename one of the images"
             )
-        if place in by_place:
+        image = by_place.get(place_of(os.path.join(save_dir, job.target)))
+        if image:
             raise ConfigError(
                 f"the mask of {shown(job.image)} would overwrite the image "
-                f"{shown(by_place[place].image)}: choose another --save_dir"
+                f"{shown(image.image)}: choose another --save_dir"
             )
 
 
-def _places(paths: Iterable[tuple[str, Job]]) -> Iterator[tuple[str, Job]]:
-    """Each path with the links of its folder resolved, so that one place has one name."""
+def _place_finder() -> Callable[[str], str]:
+    """A function that gives a path with the links of its folder resolved: one name for one place.
+
+    The last part stays as it is: a link is an image of its own, named by the link.
+    """
     real = lru_cache(maxsize=1024)(os.path.realpath)
-    for path, job in paths:
-        yield os.path.join(real(os.path.dirname(path) or "."), os.path.basename(path)), job
+    return lambda path: os.path.join(real(os.path.dirname(path) or "."), os.path.basename(path))

@@ -7,6 +7,7 @@ python infer.py --config export/deploy.yaml --image_path photos --device cpu
 # Only the standard library up here: --help and a wrong argument are answered at once.
 import argparse
 import logging
+import os
 import signal
 import sys
 import time
@@ -38,10 +39,14 @@ def word_bool(text: str) -> bool:
     return words[text.lower()]
 
 
-def count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, not {text!r}")
+def count(text: str, most: int = 1_000_000) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 0 < int(text) <= most):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {most}, not {text!r}")
     return int(text)
+
+
+def thread_count(text: str) -> int:
+    return count(text, most=1024)  # more end the process in the threading library
 
 
 class Parser(argparse.ArgumentParser):
@@ -105,7 +110,7 @@ def make_parser() -> Parser:
     )
     add(
         "--cpu_threads",
-        type=count,
+        type=thread_count,
         metavar="N",
         help="threads on the CPU (default: 10, or the usable processors if they are fewer)",
     )
@@ -161,8 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.addLevelName(logging.WARNING, "warning")
     logging.basicConfig(format="%(levelname)s: %(message)s")
     log.setLevel(logging.INFO)
-    if options.benchmark:
-        log.warning("--benchmark has no effect yet: there is no report")
+    if options.benchmark or options.model_name:
+        log.warning("--benchmark and --model_name have no effect yet: there is no report")
     try:
         return dry_run(options) if options.dry_run else run(options)
     except ConfigError as error:
@@ -197,9 +202,9 @@ def run(options: argparse.Namespace) -> int:
     for path, error in sorted(failed):
         print(f"failed: {shown(path)}: {error}", file=sys.stderr)
     seconds = time.monotonic() - started
-    print(
+    say(
         f"{done} of {done + len(failed)} images done in {seconds:.1f} s, {len(failed)} failed: "
-        f"masks in {shown(options.save_dir)}"
+        f"masks in {shown(options.save_dir)}\n"
     )
     return SOME_FAILED if failed else DONE
 
@@ -223,8 +228,17 @@ def dry_run(options: argparse.Namespace) -> int:
         "batch_size": options.batch_size,
         "engine": planned_run(options.config, **engine_options(options)),
     }
-    yaml.safe_dump(plan, sys.stdout, sort_keys=False, allow_unicode=True)
+    say(yaml.safe_dump(plan, sort_keys=False, allow_unicode=True))
     return DONE
+
+
+def say(text: str) -> None:
+    """Writes to standard output, which may be closed or full: the masks are there all the same."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:  # and nothing is left in the buffer for Python to fail on at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def engine_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -232,6 +246,8 @@ def engine_options(options: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    # While the engine runs, a handler in Python would wait for it: let the system end the process.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # While the engine runs, a handler in Python would wait for it: let the system end the process,
+    # unless it was started so that Ctrl-C doesn't reach it.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(main())

@@ -62,8 +62,8 @@ class Segmenter:
         tune_on: Sequence[Source] = (),
         **engine: Any,
     ):
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be 1 or more, not {batch_size}")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ConfigError(f"batch_size must be a whole number above 0, not {batch_size!r}")
         self.deploy = load_deploy_config(config_path)
         build = find_paddle()
         options = EngineOptions(**engine).resolved(build)
@@ -74,19 +74,21 @@ class Segmenter:
         self._network_size = network_size
         self._with_argmax = with_argmax
         self._kind: str | None = None  # of the model's output, known after the first batch
-        with tempfile.TemporaryDirectory() as folder:  # the engine reads the shapes as it is made
-            if options.use_trt and options.enable_auto_tune:
-                options = self._tuned(options, build, tune_on, folder)
+        if options.use_trt and options.enable_auto_tune:
+            with tempfile.TemporaryDirectory() as folder:  # read as the engine is made
+                tuned = self._tuned(options, build, tune_on, folder)
+                self._predictor = Predictor(self.deploy, tuned, build)
+        else:
             self._predictor = Predictor(self.deploy, options, build)
 
-    def __call__(self, images: Source | Sequence[Source]) -> np.ndarray | list[np.ndarray]:
+    def __call__(self, images: Source | Iterable[Source]) -> np.ndarray | list[np.ndarray]:
         """Label maps, uint8 [H, W] of class ids, of images in their order.
 
         An image is a path or an array, uint8 BGR [H, W, 3]; for a single one its label map comes
-        back, for a sequence a list. Raises ImageError at the first image that fails.
+        back, for several a list. Raises ImageError at the first image that fails.
         """
         single = isinstance(images, str | os.PathLike | np.ndarray)
-        sources: Sequence[Source] = [images] if single else images  # type: ignore[list-item, assignment]
+        sources: list[Source] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
         labels: dict[int, Any] = {}
         for result in self.stream(sources):
             if result.error:
@@ -142,12 +144,16 @@ class Segmenter:
         # Paddle ends the process where it can't write the file, so it gets one that it can.
         collected = os.path.join(folder, "shapes.pbtxt")
         collecting = Predictor(self.deploy, options, build, collect_shapes_in=collected)
-        for image in images[:MAX_TUNING_RUNS]:
+        runs = 0
+        for image in images:
             try:
                 tensor = self._sample(image).tensor
                 collecting(np.stack([tensor] * self._batch_size))
-            except (ImageError, EngineError):
+            except (ImageError, EngineError, MemoryError):
                 continue  # its turn comes again, and its reason is told then
+            runs += 1
+            if runs == MAX_TUNING_RUNS:
+                break
         del collecting  # Paddle writes the file when the predictor and its handles are gone
         if not os.path.getsize(collected):
             raise ConfigError("no image could be run to collect the dynamic shapes from")
@@ -185,16 +191,15 @@ class Segmenter:
             tensors += tensors[-1:] * (self._batch_size - len(tensors))
         try:
             output = self._predictor(np.stack(tensors) if len(tensors) > 1 else tensors[0][None])
-        except EngineError as error:
+        except (EngineError, MemoryError) as error:
             if len(batch) > 1:
                 for item in batch:
                     yield from self._run([item])
                 return
             height, width = tensors[0].shape[1:]
-            refusal = ImageError(
-                f"the network can't take it as {width}x{height}; it may be too small: {error}"
-            )
-            yield Result(batch[0][0], error=refusal)
+            why = str(error) if isinstance(error, EngineError) else "not enough memory"
+            refusal = f"the network can't take it as {width}x{height}; it may be too small: {why}"
+            yield Result(batch[0][0], error=ImageError(refusal))
             return
         kind = self._kind = self._kind or self._kind_of(output)
         for (index, sample), image_output in zip(batch, output, strict=False):

@@ -1,6 +1,7 @@
 """Network output to label maps, label maps back to the image's size, masks to files."""
 
 import contextlib
+import errno
 import io
 import os
 import secrets
@@ -57,7 +58,7 @@ def label_map(output: np.ndarray, kind: str) -> np.ndarray:
                 f"a mask of 8 bits a pixel holds 0 to {MAX_CLASSES - 1}"
             )
         return labels.astype(np.uint8)
-    scores = output.astype(np.float32, copy=False)  # exact for float16
+    scores = output.astype(np.float32) if output.dtype == np.float16 else output
     if kind == "foreground":
         return (scores[0] > 0.5).astype(np.uint8)
     best, labels = scores[0], np.zeros(scores.shape[1:], np.uint8)
@@ -120,12 +121,8 @@ def write_whole(data: bytes, save_dir: str, target: str) -> None:
     while the program runs, a disk is gone.
     """
     path = os.path.join(save_dir, target)
-    folder = os.path.dirname(path)
     try:
-        _make_folders(save_dir, os.path.dirname(target))
-        real, root = os.path.realpath(folder), os.path.realpath(save_dir)
-        if os.path.commonpath([real, root]) != root:
-            raise ImageError("its mask would lie outside the output folder, behind a link")
+        folder = _make_folders(save_dir, os.path.dirname(target))
         # A name of its own: a mask's may already be as long as names can be.
         part = os.path.join(folder, f".{secrets.token_hex(8)}{PART_SUFFIX}")
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -141,36 +138,61 @@ def write_whole(data: bytes, save_dir: str, target: str) -> None:
         raise ImageError(f"its mask can't be written: {reason(error)}") from None
 
 
-def _make_folders(save_dir: str, below: str) -> None:
+def _make_folders(save_dir: str, below: str) -> str:
     folder = save_dir
     for name in below.split(os.sep) if below else ():
         folder = os.path.join(folder, name)
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder)
+        if not _is_inside(folder, save_dir):  # nothing is made there either
+            raise ImageError("its mask would lie outside the output folder, behind a link")
+    return folder
+
+
+def _is_inside(folder: str, save_dir: str) -> bool:
+    root = os.path.realpath(save_dir)
+    return os.path.commonpath([os.path.realpath(folder), root]) == root
 
 
 def check_save_dir(save_dir: str) -> None:
     """Raises ConfigError where the output folder can't be made or written to. Makes nothing."""
+    if not save_dir:
+        raise ConfigError("--save_dir is empty: name a folder")
     folder = os.path.abspath(save_dir)
-    while not os.path.lexists(folder):
-        folder = os.path.dirname(folder)
-    problem = "not a directory" if not os.path.isdir(folder) else "permission denied"
-    if problem == "not a directory" or not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(f"--save_dir {shown(save_dir)} can't be written to: {problem}")
+    try:
+        while not _is_folder(folder):
+            folder = os.path.dirname(folder)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _unwritable(save_dir, error) from None
+
+
+def _is_folder(path: str) -> bool:
+    """False where nothing is there. Raises OSError for a file, or a name that can't be."""
+    try:
+        os.stat(os.path.join(path, ""))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _unwritable(save_dir: str, error: OSError) -> ConfigError:
+    return ConfigError(f"--save_dir {shown(save_dir)} can't be written to: {reason(error)}")
 
 
 def prepare_save_dir(save_dir: str, targets: Iterable[str]) -> None:
     """Makes the output folder and tries it. Raises ConfigError where nothing can be written."""
+    check_save_dir(save_dir)
     try:
         os.makedirs(save_dir, exist_ok=True)
         with tempfile.TemporaryFile(dir=save_dir):
             pass
     except OSError as error:
-        raise ConfigError(
-            f"--save_dir {shown(save_dir)} can't be written to: {reason(error)}"
-        ) from None
+        raise _unwritable(save_dir, error) from None
     for folder in sorted({os.path.dirname(target) for target in targets}):
-        _sweep_parts(os.path.join(save_dir, folder))
+        if _is_inside(os.path.join(save_dir, folder), save_dir):
+            _sweep_parts(os.path.join(save_dir, folder))
 
 
 def _sweep_parts(folder: str) -> None:

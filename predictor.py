@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -62,14 +63,15 @@ class Predictor:
             config.collect_shape_range_info(collect_shapes_in)
         try:
             self._predictor = core.create_predictor(config)
+            inputs, outputs = self._predictor.get_input_names(), self._predictor.get_output_names()
+            self._input = self._predictor.get_input_handle(inputs[0])
+            # PaddleSeg's script too takes the first of several outputs.
+            self._output = self._predictor.get_output_handle(outputs[0])
         except ENGINE_ERRORS as error:
             raise ConfigError(
                 f"Paddle {build} can't load {shown(deploy.graph)} with {shown(deploy.params)}: "
                 f"{gist(error)}; the files may be damaged, or not belong together: export again"
             ) from error
-        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
-        # PaddleSeg's script too takes the first of several outputs.
-        self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
 
     def __call__(self, tensor_nchw: np.ndarray) -> np.ndarray:
         """Runs float32 [N, 3, H, W] through the network.
@@ -84,7 +86,7 @@ class Predictor:
             output = self._output.copy_to_cpu()
         except ENGINE_ERRORS as error:
             raise EngineError(gist(error)) from error
-        if output.shape[:1] != tensor_nchw.shape[:1]:
+        if output.shape[:1] != tensor_nchw.shape[:1] or not output.size:
             raise EngineError(f"its output is {list(output.shape)} for {len(tensor_nchw)} images")
         return output
 
@@ -111,7 +113,9 @@ def load_core(build: PaddleBuild, use_gpu: bool) -> Any:
             log.warning("Paddle's native module doesn't load by itself (%s): import paddle", error)
     if use_gpu or NATIVE_MODULE not in sys.modules:
         try:
-            import paddle  # noqa: F401
+            with warnings.catch_warnings():  # of a missing GPU, told below, and of compilers
+                warnings.simplefilter("ignore")
+                import paddle  # noqa: F401
         except ImportError as error:
             raise ConfigError(f"Paddle {build} can't be imported: {error}") from error
     core = sys.modules[NATIVE_MODULE]
@@ -142,5 +146,5 @@ def gist(error: BaseException) -> str:
     """The sentence in a Paddle error, without stack, hint and place in the source."""
     text = str(error).rpartition("Error Message Summary:")[2].strip(" -\n")
     text = text.partition("[Hint:")[0].partition("(at /")[0]
-    text = re.sub(r"^(\w+Error: |\(\w+\) )+", "", text)
+    text = re.sub(r"^\(\w+\) ", "", re.split(r"\w+Error: ", text)[-1])
     return " ".join(text.split()).rstrip(" .") or type(error).__name__

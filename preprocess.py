@@ -37,7 +37,7 @@ def read_image(path: str) -> np.ndarray:
             _check_jpeg(data)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise ImageError(f"it can't be decoded: {error.err}") from None
+        raise ImageError(f"it can't be decoded: {_one_line(error)}") from None
     except MemoryError:
         raise ImageError("there is not enough memory to decode it") from None
     if image is None:
@@ -56,6 +56,8 @@ def _read_regular_file(path: str) -> bytes:
         raise ImageError(what) from None
     except OSError as error:
         raise ImageError(f"it can't be read: {reason(error)}") from None
+    except ValueError:  # a NUL in the name
+        raise ImageError("there is no such file") from None
     if not data:  # OpenCV raises
         raise ImageError("the file is empty")
     return data
@@ -76,14 +78,18 @@ def _check_jpeg(data: bytes) -> None:
 
 def prepare(image_bgr: np.ndarray, transforms: Sequence[Transform]) -> Sample:
     """Runs the transforms on uint8 BGR [H, W, 3]. Raises ImageError where its size forbids one."""
-    frame = Frame(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB))
     try:
+        frame = Frame(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB))
         for transform in transforms:
             transform.apply(frame)
         return Sample(frame.tensor(), tuple(frame.undo))
-    except (cv2.error, MemoryError) as error:
+    except (cv2.error, MemoryError, OverflowError, ValueError) as error:
         height, width = image_bgr.shape[:2]
         raise ImageError(
-            f"the transforms can't handle its size of {width}x{height}: "
-            f"{getattr(error, 'err', None) or 'not enough memory'}"
+            f"the transforms can't handle its size of {width}x{height}: {_one_line(error)}"
         ) from None
+
+
+def _one_line(error: BaseException) -> str:
+    """What OpenCV or numpy says, which may be several lines."""
+    return " ".join(str(getattr(error, "err", error)).split()) or "not enough memory"

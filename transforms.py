@@ -5,7 +5,6 @@ are those of `paddleseg/transforms` 2.8.0, to the bit; `round` is Python's, half
 """
 
 import math
-import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
@@ -25,7 +24,7 @@ from arguments import (
     size_wh,
     uint8_value,
 )
-from errors import ConfigError
+from errors import ConfigError, brief
 from frame import Frame
 
 
@@ -62,7 +61,7 @@ class Normalize(Transform):
     std: tuple[float, ...] = argument(divisors, (0.5,))
 
     def apply(self, frame: Frame) -> None:
-        frame.normalize(self)
+        frame.normalize(self.mean, self.std)
 
 
 @dataclass(frozen=True)
@@ -240,17 +239,13 @@ def make_transform(name: Any, arguments: Mapping[str, Any]) -> Transform:
     if name in TRAINING_ONLY:
         raise ConfigError(f"transform {name} is for training: take it out of the list")
     if name not in TRANSFORMS:
-        raise ConfigError(
-            f"there is no transform {reprlib.repr(name)}; known are {', '.join(TRANSFORMS)}"
-        )
+        raise ConfigError(f"there is no transform {brief(name)}; known are {', '.join(TRANSFORMS)}")
     kind = TRANSFORMS[name]
     known = {item.name: item for item in fields(kind)}
     for key in arguments:
         if key not in known and key not in kind.ignored:
             takes = ", ".join(known)
-            raise ConfigError(
-                f"transform {name} has no argument {reprlib.repr(key)}; it takes {takes}"
-            )
+            raise ConfigError(f"transform {name} has no argument {brief(key)}; it takes {takes}")
     values = {}
     for key, item in known.items():
         if key not in arguments:
@@ -261,7 +256,7 @@ def make_transform(name: Any, arguments: Mapping[str, Any]) -> Transform:
             values[key] = item.metadata["check"](arguments[key])
         except ValueError as error:
             raise ConfigError(
-                f"{key} of transform {name} must be {error}, not {reprlib.repr(arguments[key])}"
+                f"{key} of transform {name} must be {error}, not {brief(arguments[key])}"
             ) from None
     try:
         return kind(**values)

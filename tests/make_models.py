@@ -35,6 +35,8 @@ class Network(nn.Layer):
         scores = functional.interpolate(scores, paddle.shape(x)[2:], mode="bilinear")
         if self.output_op == "argmax_first":  # of the batch's images
             scores = scores[:1]
+        if self.output_op == "argmax_crop":  # nothing is left of an image of 8x8
+            scores = scores[:, :, 8:, 8:]
         if self.output_op == "argmax_pair":  # of a batch of two, and of no other
             scores = paddle.reshape(scores, [2, 4, 48, 64])
         if self.output_op.startswith("argmax"):
@@ -79,5 +81,6 @@ if FORM == "pdmodel":
     export("classes300", classes=300, output_op="none")
     export("labels300", classes=300)
     export("pairs", output_op="argmax_pair", shape=[2, 3, 48, 64])
+    export("crops8", output_op="argmax_crop")
     export("first_only", output_op="argmax_first")
     export("needs16", kernel=8)

@@ -8,6 +8,7 @@ import sys
 
 import cv2
 import numpy as np
+import oracle
 import pytest
 import yaml
 from conftest import ROOT, scene
@@ -57,7 +58,6 @@ def test_a_folder_becomes_masks_of_the_images_sizes(infer, model, photos, tmp_pa
 @pytest.mark.parametrize("mkldnn", ["True", "False"])
 @pytest.mark.parametrize("name", ["argmax", "resize", "softmax", "logits"])
 def test_masks_equal_paddlesegs(infer, models, photos, tmp_path, name, mkldnn, batch_size):
-    oracle = pytest.importorskip("oracle", reason="PaddleSeg's wheel is not installed")
     config = models / name / "deploy.yaml"
     run = infer(
         *("--config", config, "--image_path", photos, "--batch_size", batch_size),
@@ -121,9 +121,11 @@ def test_without_device_a_cpu_build_warns_in_one_line(infer, model, photos):
 
 
 def test_a_report_that_is_not_there_yet_is_not_promised(infer, model, photos):
-    run = infer("--config", model, "--image_path", photos, "--benchmark", "True")
-    assert run.code == 0
-    assert "warning: --benchmark has no effect yet" in run.err
+    for flag in ("--benchmark", "--model_name"):
+        run = infer("--config", model, "--image_path", photos, flag, "True")
+        assert run.code == 0
+        assert run.err.count("\n") == 1
+        assert "warning: --benchmark and --model_name have no effect yet" in run.err
 
 
 # ---- arguments ---------------------------------------------------------------------------------
@@ -215,11 +217,13 @@ def test_defaults_are_the_documented_ones():
 @pytest.mark.parametrize(
     ("flag", "value", "message"),
     [
-        ("--batch_size", "0", "must be a whole number, 1 or more, not '0'"),
+        ("--batch_size", "0", "must be a whole number from 1 to 1000000, not '0'"),
         ("--batch_size", "-3", "must be a whole number"),
         ("--batch_size", "many", "must be a whole number"),
         ("--cpu_threads", "0", "must be a whole number"),
         ("--cpu_threads", "1.5", "must be a whole number"),
+        ("--cpu_threads", "1025", "must be a whole number from 1 to 1024, not '1025'"),
+        ("--batch_size", "9" * 5000, "must be a whole number"),
         ("--min_subgraph_size", "0", "must be a whole number"),
         ("--use_trt", "maybe", "must be True or False, not 'maybe'"),
         ("--precision", "fp64", "invalid choice: 'fp64'"),
@@ -271,6 +275,8 @@ def test_dry_run_finds_what_a_run_would_refuse(infer, model_copy, model, photos,
         ("--config", model, "--image_path", "nowhere"),
         ("--config", model, "--image_path", "photos", "--save_dir", "photos"),
         ("--config", model, "--image_path", "photos", "--save_dir", "photos/1.png/out"),
+        ("--config", model, "--image_path", "photos", "--save_dir", ""),
+        ("--config", model, "--image_path", "photos", "--save_dir", "x" * 300),
     ):
         run = infer(*arguments, "--dry_run")
         assert (run.code, run.out) == (2, "")
@@ -352,7 +358,7 @@ def test_output_folders_that_can_not_be(infer, model, photos, tmp_path):
     for save_dir, message in [
         ("closed", "--save_dir closed can't be written to: permission denied"),
         ("closed/out", "--save_dir closed/out can't be written to: permission denied"),
-        ("file", "--save_dir file can't be written to: file exists"),
+        ("file", "--save_dir file can't be written to: not a directory"),
         ("photos", "--save_dir photos is the folder of the images itself"),
     ]:
         arguments = ("--config", model, "--image_path", "photos", "--save_dir", save_dir)
@@ -536,6 +542,25 @@ def test_sizes_that_do_not_fit_fail_alone(infer, models, model_copy, tmp_path):
     assert f"failed: in/thin.png: {message}" in run.err
 
 
+@pytest.mark.parametrize("more", [[], ["--dry_run"]])
+def test_a_closed_or_full_standard_output_is_no_crash(model, photos, tmp_path, more):
+    command = [sys.executable, ROOT / "infer.py", "--config", model, "--image_path", "photos"]
+    command += ["--device", "cpu", *more]
+    reader, writer = os.pipe()
+    os.close(reader)
+    for output in (writer, os.open("/dev/full", os.O_WRONLY)):
+        run = subprocess.run(command, cwd=tmp_path, stdout=output, stderr=subprocess.PIPE)
+        os.close(output)
+        assert (run.returncode, run.stderr) == (0, b"")
+    assert len(masks(tmp_path / "output")) == (0 if more else 5)
+
+
+def test_without_a_folder_for_temporary_files_a_run_goes_on(infer, model, photos, tmp_path):
+    places = {name: str(tmp_path / "gone") for name in ("TMPDIR", "TEMP", "TMP")}
+    run = infer("--config", model, "--image_path", photos, "--save_dir", "new", **places)
+    assert run.code == 0
+
+
 def test_ctrl_c_ends_the_process_at_once(model, tmp_path):
     import signal
     import time
@@ -546,7 +571,9 @@ def test_ctrl_c_ends_the_process_at_once(model, tmp_path):
     write_image(tmp_path / "image", (400, 600))
     command = [sys.executable, ROOT / "infer.py", "--config", model, "--image_path", "list.txt"]
     process = subprocess.Popen([*command, "--device", "cpu"], cwd=tmp_path, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
     while not (tmp_path / "output").exists() or not os.listdir(tmp_path / "output"):
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=10)

@@ -1,6 +1,7 @@
 """A deploy.yaml is read in every form that exports have, and a wrong one is refused by name."""
 
 import logging
+import os
 
 import pytest
 
@@ -86,7 +87,13 @@ def test_a_byte_order_mark_is_no_obstacle(export):
     ("text", "message"),
     [
         ("Deploy: [", r"is not YAML \(line 1"),
-        ("Deploy: {a: 1\n b: !!python/object:os.x {}", "is not YAML"),
+        (GOOD + "\nx: !!python/object/apply:os.getcwd []", "is not YAML"),
+        (GOOD + "\nx: !!python/tuple [1]", "is not YAML"),
+        (GOOD + "\nx: !!bool x", "is not YAML"),
+        (GOOD + "\nx: !!int ''", "is not YAML"),
+        (GOOD + "\nx: !!timestamp abc", "is not YAML"),
+        (GOOD + "\nx: " + "1:" * 300 + "1.0", "is not YAML"),
+        ("a: &a {b: 1}\n" + GOOD + "\nx: {<<: *a}", "is not YAML"),
         (b"\x89PNG\r\n\xff\xfe", "is not YAML: it isn't UTF-8"),
         ("[" * 5000, "is not YAML"),
         ("", "has no map `Deploy`"),
@@ -112,6 +119,8 @@ def test_a_byte_order_mark_is_no_obstacle(export):
         (GOOD.replace("]}", "], input_shape: [3, 9, 9]}"), "`input_shape` must be four"),
         (GOOD.replace("]}", "], input_shape: 512}"), "`input_shape` must be four"),
         (GOOD.replace("]}", "], input_shape: [1, 3, 0, 9]}"), "`input_shape` must be four"),
+        (GOOD.replace("]}", f"], input_shape: [0x{'f' * 6000}, 3, 9, 9]}}"), "a huge number"),
+        (GOOD.replace("type: Normalize", f"type: Normalize, mean: [0x{'f' * 6000}]"), "mean of"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_name(export, text, message):
@@ -121,7 +130,10 @@ def test_a_wrong_file_is_refused_with_its_name(export, text, message):
     assert str(caught.value).startswith(str(path))
 
 
-def test_a_missing_file_a_folder_and_a_huge_file_are_refused(tmp_path):
+def test_a_missing_file_a_folder_a_pipe_and_a_huge_file_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match=r"pipe: is not a regular file"):
+        load_deploy_config(tmp_path / "pipe")
     with pytest.raises(ConfigError, match=r"nowhere.yaml: can't be read: no such file"):
         load_deploy_config(tmp_path / "nowhere.yaml")
     with pytest.raises(ConfigError, match=r"is a folder: name the deploy.yaml in it"):
@@ -169,6 +181,23 @@ def test_threads_are_the_usable_processors_up_to_ten(monkeypatch, processors, th
 
 def test_threads_that_are_given_are_obeyed():
     assert EngineOptions(device="cpu", cpu_threads=33).resolved(CPU).cpu_threads == 33
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("cpu_threads", 0),
+        ("cpu_threads", -1),
+        ("cpu_threads", 100_000),
+        ("cpu_threads", "2"),
+        ("enable_mkldnn", "False"),
+        ("precision", "fp64"),
+        ("device", "tpu"),
+    ],
+)
+def test_an_option_of_another_value_is_refused(option, value):
+    with pytest.raises(ConfigError, match=f"{option} must be .*, not {value!r}"):
+        EngineOptions(**{"device": "cpu", option: value}).resolved(CPU)
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_a_mask_never_takes_the_place_of_an_image(here):
     [
         b"\x89PNG\r\n\x1a\n...",
         b"\xff\xd8\xff\xe0",
-        b"BM....",
+        b"BM....\0\0\0\0....",
         b"II*\0....",
         b"MM\0*....",
         b"RIFF....WEBPVP8 ",
@@ -106,6 +106,27 @@ def test_a_mask_never_takes_the_place_of_an_image(here):
 def test_an_image_is_known_by_its_signature(here, signature):
     (here / "x.dat").write_bytes(signature)
     assert names("x.dat") == [("x.dat", "x.png")]
+
+
+@pytest.mark.parametrize("link", ["in/x.png", "x.png"])
+def test_a_mask_never_takes_the_place_of_what_an_image_links_to(here, link):
+    make(here, "output/x.png", "other.png")
+    (here / link).parent.mkdir(exist_ok=True)
+    (here / link).symlink_to(here / "output" / "x.png")
+    with pytest.raises(ConfigError, match=r"would overwrite the image .*x.png"):
+        names((here / link).parent if link.startswith("in") else ".")
+
+
+def test_folders_nested_too_deep_to_walk_are_a_sentence(here):
+    folder = os.open(here, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("d", dir_fd=folder)
+        inner = os.open("d", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+    with pytest.raises(ConfigError, match="nested too deep|holds no image"):
+        names(here)
 
 
 def test_an_image_is_known_by_its_suffix(here):
@@ -141,10 +162,38 @@ def test_absolute_and_parent_entries_keep_their_path_below_the_common_parent(her
 
 def test_repeated_lines_are_done_once(here):
     make(here, "a.jpg", "b.jpg")
+    (here / "x").mkdir()
     write_list(here, f"a.jpg\nb.jpg\n./a.jpg\n{here}/a.jpg\nx/../b.jpg\n")
     listing = find_jobs("list.txt", "output")
     assert [job.image for job in listing.jobs] == ["a.jpg", "b.jpg"]
     assert listing.repeated == 3
+
+
+def test_a_parent_of_a_link_is_the_one_that_the_system_takes(here):
+    """x/.. is far, not here: another b.jpg."""
+    make(here, "b.jpg", "far/b.jpg", "far/dir/c.jpg")
+    (here / "x").symlink_to("far/dir")
+    write_list(here, "b.jpg\nx/../b.jpg\n")
+    assert names("list.txt") == [("b.jpg", "b.png"), ("x/../b.jpg", "far/b.png")]
+
+
+def test_only_line_ends_end_a_line_of_a_list(here):
+    odd = ["a\x0cb.png", "c\u2028d.png", " lead.png", "e\x85f.png", "\u3000g.png"]
+    make(here, *odd)
+    write_list(here, "\r\n".join(odd))
+    assert [image for image, _ in names("list.txt")] == odd
+
+
+def test_a_list_may_begin_as_a_bitmap_does(here):
+    make(here, "BMW_1.png")
+    assert names(write_list(here, "BMW_1.png and more words\n")) == [("BMW_1.png", "BMW_1.png")]
+
+
+def test_a_large_file_that_is_no_text_is_not_read_to_its_end(here):
+    with open(here / "film.mp4", "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ConfigError, match="neither an image nor a list"):
+        names("film.mp4")
 
 
 def test_a_missing_entry_is_kept_to_fail_by_name(here):

@@ -86,6 +86,15 @@ def test_parameters_that_are_none_are_refused(files, tmp_path, name):
         check_model_files(files[0], str(params))
 
 
+@pytest.mark.parametrize("desc_size", [-5, 5000, 2_000_000])
+def test_a_damaged_size_is_refused_at_once(files, tmp_path, desc_size):
+    params = tmp_path / "params"
+    header = bytes(16) + desc_size.to_bytes(4, "little", signed=True)
+    params.write_bytes(header + b"\xff" * 2_000_000)
+    with pytest.raises(ConfigError, match="is cut off or damaged"):
+        check_model_files(files[0], str(params))
+
+
 def test_bytes_behind_the_last_tensor_are_refused(files, tmp_path):
     params = tmp_path / "params"
     params.write_bytes(Path(files[1]).read_bytes() + b"abc")

@@ -12,7 +12,14 @@ from PIL import Image
 import postprocess
 from errors import ConfigError, ImageError
 from frame import Padded, Resized
-from postprocess import encode_mask, label_map, output_kind, restore, write_whole
+from postprocess import (
+    encode_mask,
+    label_map,
+    output_kind,
+    prepare_save_dir,
+    restore,
+    write_whole,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,11 +54,12 @@ def test_another_form_is_refused(shape, dtype, message):
 
 
 @pytest.mark.parametrize("classes", [2, 3, 19, 255, 256])
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
 def test_the_label_is_numpys_argmax_ties_included(classes, dtype):
     random = np.random.default_rng(classes)
     scores = random.integers(-3, 4, (classes, 31, 33)).astype(dtype) / 4
     scores[:, :3] = 0.0
+    scores[1, 13:15] += np.finfo(dtype).eps  # no rounding on the way
     scores[:, :1] *= -1  # -0.0 equals 0.0
     scores[random.integers(classes), 5:9] = np.inf
     scores[0, 9:12] = -np.inf
@@ -110,7 +118,6 @@ def test_the_palette_has_the_colours_that_paddleseg_shows():
 
 
 def test_the_palette_equals_paddlesegs():
-    pytest.importorskip("oracle", reason="PaddleSeg's wheel is not installed")
     from paddleseg.utils.visualize import get_color_map_list
 
     assert list(postprocess.paddleseg_palette()) == get_color_map_list(256)
@@ -128,14 +135,14 @@ def test_a_mask_holds_the_class_ids_and_the_palette():
 
 
 def test_a_file_is_written_with_its_folders_and_the_umasks_mode(tmp_path):
-    umask = os.umask(0o027)
+    umask = os.umask(0o006)
     try:
         write_whole(b"mask", str(tmp_path), "a/b/c.png")
     finally:
         os.umask(umask)
     path = tmp_path / "a" / "b" / "c.png"
     assert path.read_bytes() == b"mask"
-    assert path.stat().st_mode & 0o777 == 0o640
+    assert path.stat().st_mode & 0o777 == 0o660
     assert os.listdir(path.parent) == ["c.png"]
 
 
@@ -156,9 +163,22 @@ def test_nothing_is_written_behind_a_link_out_of_the_output_folder(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ImageError, match="outside the output folder"):
-        write_whole(b"mask", str(tmp_path / "out"), "sub/a.png")
-    assert not os.listdir(tmp_path / "elsewhere")
+    stale = tmp_path / "elsewhere" / f"old{postprocess.PART_SUFFIX}"
+    stale.write_bytes(b"")
+    os.utime(stale, (0, 0))
+    targets = ["sub/a.png", "sub/deep/a.png"]
+    postprocess.prepare_save_dir(str(tmp_path / "out"), targets)
+    for target in targets:
+        with pytest.raises(ImageError, match="outside the output folder"):
+            write_whole(b"mask", str(tmp_path / "out"), target)
+    assert os.listdir(tmp_path / "elsewhere") == [stale.name]
+
+
+def test_the_output_folder_itself_may_be_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to("disk")
+    write_whole(b"mask", str(tmp_path / "out"), "sub/a.png")
+    assert (tmp_path / "disk" / "sub" / "a.png").read_bytes() == b"mask"
 
 
 def test_an_output_folder_that_is_gone_is_not_made_again(tmp_path):
@@ -198,6 +218,14 @@ def test_only_parts_older_than_a_day_are_swept(tmp_path):
 
 def test_an_output_folder_that_can_not_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    for save_dir in ("file", "file/out"):
-        with pytest.raises(ConfigError, match="--save_dir .*file.* can't be written to"):
-            postprocess.prepare_save_dir(str(tmp_path / save_dir), [])
+    for save_dir, message in [
+        ("file", "can't be written to: not a directory"),
+        ("file/out", "can't be written to: not a directory"),
+        ("x" * 300, "can't be written to: file name too long"),
+    ]:
+        for check in (postprocess.check_save_dir, lambda path: prepare_save_dir(path, [])):
+            with pytest.raises(ConfigError, match=message):
+                check(str(tmp_path / save_dir))
+    with pytest.raises(ConfigError, match="--save_dir is empty"):
+        prepare_save_dir("", [])
+    assert os.listdir(tmp_path) == ["file"]

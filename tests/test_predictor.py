@@ -1,10 +1,12 @@
 """The engine runs both graph forms as Paddle's public interface does, and explains its refusals."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
+import oracle
 import pytest
 from conftest import PADDLE, ROOT, scene
 
@@ -29,7 +31,6 @@ def tensor(size=(48, 64), images=1):
 @pytest.mark.parametrize("mkldnn", [None, True, False])
 @pytest.mark.parametrize("name", ["argmax", "logits", "keepdim", "foreground", "softmax"])
 def test_outputs_equal_those_of_paddles_public_interface(models, name, mkldnn):
-    oracle = pytest.importorskip("oracle", reason="PaddleSeg's wheel is not installed")
     config = models / name / "deploy.yaml"
     image = scene(48, 64)
     sample = prepare(image, load_deploy_config(config).transforms)
@@ -106,6 +107,20 @@ def test_an_output_of_fewer_rows_than_the_batch_is_an_error(models):
         run(tensor(images=3))
 
 
+def test_an_empty_output_is_an_error(models):
+    run = predictor(models / "crops8", enable_mkldnn=False)
+    assert run(tensor()).shape == (1, 40, 56)
+    with pytest.raises(EngineError, match=r"its output is \[1, 0, 0\] for 1 images"):
+        run(tensor((8, 8)))
+
+
+def test_a_path_that_is_not_utf8_is_a_sentence(models, tmp_path):
+    folder = tmp_path / os.fsdecode(b"mod\xe9l")
+    shutil.copytree(models / "argmax", folder)
+    with pytest.raises(ConfigError, match=r"mod\\xe9l.* isn't UTF-8, which Paddle needs"):
+        predictor(folder)
+
+
 @pytest.mark.parametrize("name", ["logits", "classes300"])
 def test_parameters_of_another_model_are_a_sentence(model_copy, models, name):
     folder = model_copy("argmax")
@@ -125,8 +140,6 @@ def test_a_graph_that_is_cut_off_is_a_sentence(model_copy):
 
 
 def test_a_json_graph_that_is_cut_off_is_a_sentence(json_models, tmp_path):
-    import shutil
-
     folder = tmp_path / "cut"
     shutil.copytree(json_models / "argmax", folder)
     whole = (folder / "model.json").read_bytes()
@@ -200,6 +213,7 @@ def test_where_the_native_module_does_not_load_paddle_is_imported_with_a_line():
         ),
         ("(Unavailable) Cannot read it\n  [Hint: x] (at /paddle/b.cc:2)", "Cannot read it"),
         ("plain\n  words", "plain words"),
+        ("In user code: File x.py\n InvalidArgumentError: It is wrong.", "It is wrong"),
         ("", "RuntimeError"),
     ],
 )

@@ -127,6 +127,7 @@ def test_what_is_no_file_is_refused_unopened(tmp_path):
         ("folder.jpg", "not a regular file"),
         ("broken.jpg", "a broken link"),
         ("gone.jpg", "no such file"),
+        ("nul\0.jpg", "no such file"),
         ("folder.jpg/x.jpg", "no such file"),
     ]:
         with pytest.raises(ImageError, match=message):
