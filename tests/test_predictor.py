@@ -110,7 +110,7 @@ def test_an_output_of_fewer_rows_than_the_batch_is_an_error(models):
 def test_an_empty_output_is_an_error(models):
     run = predictor(models / "crops8", enable_mkldnn=False)
     assert run(tensor()).shape == (1, 40, 56)
-    with pytest.raises(EngineError, match=r"its output is \[1, 0, 0\] for 1 images"):
+    with pytest.raises(EngineError, match=r"its output is \[1, 0, 0\] for 1 images|numel must > 0"):
         run(tensor((8, 8)))
 
 
