@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, NoReturn
 
 from errors import ConfigError, shown
@@ -19,17 +20,6 @@ from errors import ConfigError, shown
 log = logging.getLogger("paddleseg_infer")
 
 DONE, SOME_FAILED, NOT_STARTED = 0, 1, 2
-ENGINE_FLAGS = (
-    "device",
-    "use_trt",
-    "precision",
-    "min_subgraph_size",
-    "enable_auto_tune",
-    "auto_tuned_shape_file",
-    "cpu_threads",
-    "enable_mkldnn",
-    "print_detail",
-)
 
 
 def word_bool(text: str) -> bool:
@@ -242,7 +232,9 @@ def say(text: str) -> None:
 
 
 def engine_options(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ENGINE_FLAGS}
+    from config import EngineOptions
+
+    return {field.name: getattr(options, field.name) for field in fields(EngineOptions)}
 
 
 if __name__ == "__main__":
