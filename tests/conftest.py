@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -122,3 +123,27 @@ def infer(tmp_path):
         return run_
 
     return run
+
+
+@pytest.fixture
+def model(models):
+    """The `deploy.yaml` of a model that gives labels."""
+    return models / "argmax" / "deploy.yaml"
+
+
+def read_mask(path):
+    with Image.open(path) as mask:
+        assert mask.mode == "P"
+        return np.array(mask)
+
+
+def write_image(path, size=(48, 64), seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".png", scene(*size, seed))[1].tobytes())
+    return path
+
+
+def masks(folder):
+    """Paths of all files below `folder`."""
+    found = [os.path.join(parent, n) for parent, _, names in os.walk(folder) for n in names]
+    return sorted(os.path.relpath(path, folder) for path in found)
