@@ -141,8 +141,8 @@ def make_parser() -> Parser:
     )
 
     add = group("the report")
-    add("--benchmark", **switch, default=False, help="report stage times (default: False)")
-    add("--model_name", default="", metavar="NAME", help="the name in that report (default: none)")
+    add("--benchmark", **switch, default=False, help="no effect yet (default: False)")
+    add("--model_name", default="", metavar="NAME", help="no effect yet (default: none)")
     return parser
 
 
