@@ -1,7 +1,7 @@
 # make test: environment, tests, coverage.   make lint: ruff and mypy.
 # make stress MODELS=dir IMAGES=dir: label maps against PaddleSeg's, pixel for pixel.
 
-PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 VENV ?= .venv

@@ -74,7 +74,7 @@ def _read_deploy(path: str) -> Mapping[Any, Any]:
     try:
         content = yaml.load(text.decode("utf-8-sig"), _Loader)
     except UnicodeDecodeError:
-        raise ConfigError("is not YAML: it isn't UTF-8 text") from None
+        raise ConfigError("is not YAML but no text at all: give the deploy.yaml") from None
     except Exception as error:  # PyYAML lets many kinds through, KeyError of a wrong !!bool, say
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1}: {getattr(error, 'problem', '')})" if mark else ""
@@ -178,10 +178,11 @@ class EngineOptions:
         if device == "gpu" and not build.has_gpu:
             raise ConfigError(
                 "--device gpu needs paddlepaddle-gpu, and the installed Paddle is a CPU build: "
-                "install it (requirements-gpu.txt), or run with --device cpu"
+                "install that in its place, or run with --device cpu"
             )
         threads = self.cpu_threads or min(10, usable_processors())
-        options = replace(self, device=device, cpu_threads=threads)
+        use_trt = self.use_trt and device == "gpu"
+        options = replace(self, device=device, cpu_threads=threads, use_trt=use_trt)
         for line in options._without_effect(self):
             log.warning("%s", line)
         return options

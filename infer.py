@@ -88,8 +88,8 @@ def make_parser() -> Parser:
         "--dry_run",
         **switch,
         default=False,
-        help="check everything, print the images and the engine's settings, run nothing "
-        "(default: False)",
+        help="find the images, load the model, print the first ten images and the engine's "
+        "settings, run nothing (default: False)",
     )
 
     add = group("the engine")
@@ -162,7 +162,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return dry_run(options) if options.dry_run else run(options)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
-        return NOT_STARTED
+    except ModuleNotFoundError as error:
+        print(f"error: {error}: pip install -r requirements.txt", file=sys.stderr)
+    return NOT_STARTED
 
 
 def run(options: argparse.Namespace) -> int:
@@ -210,7 +212,7 @@ def dry_run(options: argparse.Namespace) -> int:
     check_save_dir(options.save_dir)
     plan = {
         "images": len(listing.jobs),
-        "first": [
+        "first_ten": [
             {"image": shown(job.image), "mask": shown(job.target)} for job in listing.jobs[:10]
         ],
         "unreadable_folders": [shown(path) for path, _ in listing.unreadable],

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 import postprocess
-from config import EngineOptions, engine_state, load_deploy_config
+from config import EngineOptions, load_deploy_config
 from errors import ConfigError, ImageError, reason, shown
 from images import Job
 from machine import PaddleBuild, find_paddle
-from predictor import EngineError, Predictor, checked_config
+from predictor import EngineError, Predictor
 from preprocess import Sample, prepare, read_image
 
 log = logging.getLogger("paddleseg_infer")
@@ -65,6 +65,8 @@ class Segmenter:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ConfigError(f"batch_size must be a whole number above 0, not {batch_size!r}")
         self.deploy = load_deploy_config(config_path)
+        if not self.deploy.transforms:
+            log.info("%s names no transforms: images go in as they are", shown(self.deploy.path))
         build = find_paddle()
         options = EngineOptions(**engine).resolved(build)
         self._batch_size = batch_size
@@ -226,9 +228,8 @@ class Segmenter:
 
 
 def planned_run(config_path: str | os.PathLike[str], **engine: Any) -> dict[str, Any]:
-    """The state of the engine's `Config` for these options, everything checked, nothing run."""
+    """The state of the engine's `Config` for these options: the model is loaded, nothing is run."""
     deploy = load_deploy_config(config_path)
     build = find_paddle()
     options = EngineOptions(**engine).resolved(build)
-    _, config = checked_config(deploy, options, build)
-    return {"paddle": str(build), **engine_state(config)}
+    return {"paddle": str(build), **Predictor(deploy, options, build).state}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from config import DeployConfig, EngineOptions, engine_config
+from config import DeployConfig, EngineOptions, engine_config, engine_state
 from errors import ConfigError, SegmentationError, shown
 from machine import PaddleBuild
 from model_files import check_model_files
@@ -39,7 +39,7 @@ class EngineError(SegmentationError):
 
 
 class Predictor:
-    """A loaded model.
+    """A loaded model. `state` is what its `Config` says of itself.
 
     Raises ConfigError where the files are no model, or not one that this Paddle can run.
     """
@@ -58,7 +58,10 @@ class Predictor:
         """
         if collect_shapes_in:
             options = replace(options, use_trt=False)
-        core, config = checked_config(deploy, options, build)
+        check_model_files(deploy.graph, deploy.params)
+        core = load_core(build, options.device == "gpu")
+        config = engine_config(core, deploy, options, build)
+        self.state = engine_state(config)
         if collect_shapes_in:
             config.collect_shape_range_info(collect_shapes_in)
         try:
@@ -89,15 +92,6 @@ class Predictor:
         if output.shape[:1] != tensor_nchw.shape[:1] or not output.size:
             raise EngineError(f"its output is {list(output.shape)} for {len(tensor_nchw)} images")
         return output
-
-
-def checked_config(
-    deploy: DeployConfig, options: EngineOptions, build: PaddleBuild
-) -> tuple[Any, Any]:
-    """Paddle's native module and the `Config` to create a predictor from. Raises ConfigError."""
-    check_model_files(deploy.graph, deploy.params)
-    core = load_core(build, options.device == "gpu")
-    return core, engine_config(core, deploy, options, build)
 
 
 def load_core(build: PaddleBuild, use_gpu: bool) -> Any:

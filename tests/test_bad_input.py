@@ -3,11 +3,13 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
 
 import cv2
 import pytest
 import yaml
-from conftest import PADDLE, masks, scene, write_image
+from conftest import PADDLE, ROOT, masks, scene, write_image
 
 # ---- bad input: nothing can start --------------------------------------------------------------
 
@@ -105,6 +107,33 @@ def test_more_classes_than_a_mask_holds(infer, models, photos):
     assert run.code == 2
     assert run.err.startswith("error: ")
     assert "300 classes: a mask of 8 bits a pixel holds 256" in run.err
+
+
+def test_dry_run_finds_what_a_run_would_refuse(infer, model_copy, model, photos, tmp_path):
+    folder = model_copy("argmax")
+    graph = folder / "model.pdmodel"
+    graph.write_bytes(graph.read_bytes()[:-100])
+    for arguments in (
+        ("--config", folder / "deploy.yaml", "--image_path", "photos"),
+        ("--config", model, "--image_path", "nowhere"),
+        ("--config", model, "--image_path", "photos", "--save_dir", "photos"),
+        ("--config", model, "--image_path", "photos", "--save_dir", "photos/1.png/out"),
+        ("--config", model, "--image_path", "photos", "--save_dir", ""),
+        ("--config", model, "--image_path", "photos", "--save_dir", "x" * 300),
+    ):
+        run = infer(*arguments, "--dry_run")
+        assert (run.code, run.out) == (2, "")
+        assert run.err.startswith("error: ")
+
+
+def test_a_missing_package_is_a_sentence(tmp_path, model):
+    (tmp_path / "cv2.py").write_text("raise ModuleNotFoundError(\"No module named 'cv2'\")")
+    (tmp_path / "a.png").write_bytes(b"")
+    command = [sys.executable, ROOT / "infer.py", "--config", model, "--image_path", "a.png"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 2
+    assert run.stderr == "error: No module named 'cv2': pip install -r requirements.txt\n"
 
 
 # ---- bad input: one image fails alone ----------------------------------------------------------

@@ -223,6 +223,16 @@ def test_a_gpu_on_a_cpu_build_is_refused(infer, model, photos, tmp_path):
     assert not (tmp_path / "output").exists()
 
 
+def test_auto_tune_without_effect_collects_nothing(infer, model, photos, tmp_path):
+    run = infer(
+        *("--config", model, "--image_path", photos, "--use_trt", "--enable_auto_tune"),
+        *("--auto_tuned_shape_file", "no/where"),
+    )
+    assert run.code == 0
+    assert "warning: --enable_auto_tune has no effect without --use_trt on a GPU" in run.err
+    assert "note" not in run.err
+
+
 def test_dry_run_tells_the_images_and_the_engine_and_does_nothing(infer, model, photos, tmp_path):
     for number in range(5, 12):
         write_image(photos / f"{number}.png")
@@ -234,29 +244,13 @@ def test_dry_run_tells_the_images_and_the_engine_and_does_nothing(infer, model, 
     assert run.err == "warning: --precision has no effect without --use_trt on a GPU\n"
     plan = yaml.safe_load(run.out)
     assert plan["images"] == 12
-    assert len(plan["first"]) == 10
-    assert plan["first"][0] == {"image": "photos/0.jpg", "mask": "0.png"}
+    assert len(plan["first_ten"]) == 10
+    assert plan["first_ten"][0] == {"image": "photos/0.jpg", "mask": "0.png"}
     assert plan["batch_size"] == 2
     engine = plan["engine"]
     assert (engine["device"], engine["cpu_threads"], engine["mkldnn"]) == ("cpu", 3, False)
     assert engine["graph"] == str(model.parent / "model.pdmodel")
     assert not (tmp_path / "output").exists()
-
-
-def test_dry_run_finds_what_a_run_would_refuse(infer, model_copy, model, photos, tmp_path):
-    folder = model_copy("argmax")
-    (folder / "model.pdmodel").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    for arguments in (
-        ("--config", folder / "deploy.yaml", "--image_path", "photos"),
-        ("--config", model, "--image_path", "nowhere"),
-        ("--config", model, "--image_path", "photos", "--save_dir", "photos"),
-        ("--config", model, "--image_path", "photos", "--save_dir", "photos/1.png/out"),
-        ("--config", model, "--image_path", "photos", "--save_dir", ""),
-        ("--config", model, "--image_path", "photos", "--save_dir", "x" * 300),
-    ):
-        run = infer(*arguments, "--dry_run")
-        assert (run.code, run.out) == (2, "")
-        assert run.err.startswith("error: ")
 
 
 # ---- the world around a run ---------------------------------------------------------------------

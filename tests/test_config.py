@@ -94,7 +94,7 @@ def test_a_byte_order_mark_is_no_obstacle(export):
         (GOOD + "\nx: !!timestamp abc", "is not YAML"),
         (GOOD + "\nx: " + "1:" * 300 + "1.0", "is not YAML"),
         ("a: &a {b: 1}\n" + GOOD + "\nx: {<<: *a}", "is not YAML"),
-        (b"\x89PNG\r\n\xff\xfe", "is not YAML: it isn't UTF-8"),
+        (b"\x89PNG\r\n\xff\xfe", "is not YAML but no text at all: give the deploy.yaml"),
         ("[" * 5000, "is not YAML"),
         ("", "has no map `Deploy`"),
         ("[1, 2]", "has no map `Deploy`"),

@@ -229,6 +229,12 @@ def test_a_bad_image_is_named_in_the_error(models, tmp_path):
         segmenter(models / "argmax")(path for path in [IMAGES[0], tmp_path / "gone.jpg"])
 
 
+def test_a_model_without_transforms_is_told(model_copy, caplog):
+    caplog.set_level(logging.INFO)
+    segmenter(model_copy("argmax", transforms=None))
+    assert "deploy.yaml names no transforms: images go in as they are" in caplog.text
+
+
 @pytest.mark.parametrize("batch_size", [0, -1, "2"])
 def test_a_batch_size_below_1_is_refused(models, batch_size):
     with pytest.raises(ConfigError, match="batch_size must be a whole number above 0"):
