@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import io
 import os
 import secrets
@@ -81,6 +82,7 @@ def restore(labels: np.ndarray, undo: Sequence[Resized | Padded]) -> np.ndarray:
 
 
 def resize_labels(labels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Labels uint8 [H, W] at another size, by OpenCV's nearest."""
     if labels.shape == (height, width):
         return labels
     return cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
@@ -89,6 +91,7 @@ def resize_labels(labels: np.ndarray, width: int, height: int) -> np.ndarray:
 # ---- masks -------------------------------------------------------------------------------------
 
 
+@functools.cache
 def paddleseg_palette() -> bytes:
     """256 RGB colours: Pascal VOC's map of interleaved bits, without its first, black.
 

@@ -12,29 +12,8 @@ SKY, BUILDING, VEGETATION, ROAD, SIDEWALK, CAR, PERSON, SIGN = range(len(CLASSES
 
 # Colours are blue, green, red. Those of the classes overlap on purpose, so that what a thing is
 # shows only in its shape, its texture and what is around it.
-SKIES = ((235, 190, 120), (225, 215, 205), (190, 190, 190), (150, 190, 240), (240, 220, 180))  # BGR
-WALLS = (
-    (90, 110, 150),
-    (150, 170, 190),
-    (120, 120, 120),
-    (80, 90, 160),
-    (190, 190, 180),
-    (160, 130, 100),
-    (110, 140, 120),
-    (200, 210, 220),
-)
+SKIES = ((235, 190, 120), (225, 215, 205), (190, 190, 190), (150, 190, 240), (240, 220, 180))
 LEAVES = ((50, 110, 60), (40, 90, 90), (60, 130, 110), (40, 100, 160), (70, 120, 70))
-PAINTS = (
-    (60, 60, 180),
-    (170, 90, 50),
-    (200, 200, 200),
-    (50, 50, 50),
-    (120, 120, 120),
-    (70, 120, 70),
-    (80, 160, 200),
-    (150, 150, 90),
-    (110, 80, 130),
-)
 FOG_START = 25.0  # metres
 
 
