@@ -15,6 +15,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, NoReturn
 
+if __package__:  # installed: in the package too the modules import each other by plain names
+    sys.path.insert(0, os.path.dirname(__file__))
+
 from errors import ConfigError, shown
 
 log = logging.getLogger("paddleseg_infer")
@@ -149,6 +152,7 @@ def make_parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
     options = make_parser().parse_args(arguments)
+    keep_standard_output(options.print_detail)
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal can't show is no crash
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -165,6 +169,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"error: {error}: pip install -r requirements.txt", file=sys.stderr)
     return NOT_STARTED
+
+
+def keep_standard_output(print_detail: bool) -> None:
+    """Leaves standard output to this program: Paddle's C++ code prints there in some models' runs.
+
+    A closed one is opened, to nowhere, or the first mask would be where those prints go.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if sys.stdout is None:
+        sys.stdout = open(nowhere, "w")  # noqa: SIM115 - for as long as the program runs
+    elif not print_detail:
+        sys.stdout = open(os.dup(1), "w")  # noqa: SIM115
+        os.dup2(nowhere, 1)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -239,9 +256,14 @@ def engine_options(options: argparse.Namespace) -> dict[str, Any]:
     return {field.name: getattr(options, field.name) for field in fields(EngineOptions)}
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """The entry point of `python infer.py` and of the installed `paddleseg-infer`."""
     # While the engine runs, a handler in Python would wait for it: let the system end the process,
     # unless it was started so that Ctrl-C doesn't reach it.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    command()

@@ -269,6 +269,24 @@ def test_a_closed_or_full_standard_output_is_no_crash(model, photos, tmp_path, m
     assert len(masks(tmp_path / "output")) == (0 if more else 5)
 
 
+def test_standard_output_is_the_programs_alone(infer, json_models, photos):
+    """Paddle 3.2 prints a line there for every mean over an axis in a json graph."""
+    run = infer("--config", json_models / "mean" / "deploy.yaml", "--image_path", photos)
+    assert run.code == 0, run
+    assert len(run.out.splitlines()) == 1
+
+
+@pytest.mark.parametrize("more", [[], ["--print_detail"]])
+def test_a_standard_output_that_is_closed_is_no_crash(model, photos, tmp_path, more):
+    command = [sys.executable, ROOT / "infer.py", "--config", model, "--image_path", "photos"]
+    command += ["--device", "cpu", *more]
+    closing = ["bash", "-c", 'exec "$@" >&-', "bash", *command]
+    run = subprocess.run(closing, cwd=tmp_path, capture_output=True)
+    assert run.returncode == 0, run.stderr
+    for name in masks(tmp_path / "output"):
+        assert read_mask(tmp_path / "output" / name).size
+
+
 def test_without_a_folder_for_temporary_files_a_run_goes_on(infer, model, photos, tmp_path):
     places = {name: str(tmp_path / "gone") for name in ("TMPDIR", "TEMP", "TMP")}
     run = infer("--config", model, "--image_path", photos, "--save_dir", "new", **places)
