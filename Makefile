@@ -1,33 +1,56 @@
-# make test: environment, tests, coverage.   make lint: ruff and mypy.
+# make demo: the demo's masks.         make test: the tests, with coverage.
+# make lint: ruff and mypy.            make clean: away with environments and caches.
 # make stress MODELS=dir IMAGES=dir: label maps against PaddleSeg's, pixel for pixel.
+# make draw: scenes, training and export of the demo again (about a quarter of an hour).
+#
+# Each makes an environment in .venv first, once. PYTHON= names another Python, VENV= another
+# folder, PADDLE=2.6.2 another Paddle than requirements.txt pins, TESTS= fewer tests.
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 VENV ?= .venv
+PADDLE ?=
+TESTS ?=
 BIN := $(VENV)/bin
 ORACLE := paddleseg==2.8.0
+MASKS := output/demo
 
-.PHONY: test lint stress clean
+.PHONY: demo test lint stress draw clean
 
-test: $(VENV)/ready
-	$(BIN)/python -m pytest -q --cov --cov-report=term
+demo: $(VENV)/ready-to-run
+	@$(BIN)/python infer.py --config demo/model/deploy.yaml --image_path demo/images \
+		--save_dir $(MASKS) --device cpu
+	@$(BIN)/python demo/tell.py demo/model/deploy.yaml $(MASKS)
 
-lint: $(VENV)/ready
+test: $(VENV)/ready-to-test
+	$(BIN)/python -m pytest -q $(if $(TESTS),$(TESTS),--cov --cov-report=term)
+
+lint: $(VENV)/ready-to-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-stress: $(VENV)/ready
+stress: $(VENV)/ready-to-test
 	@test -n "$(MODELS)" -a -n "$(IMAGES)" || { echo "make stress MODELS=dir IMAGES=dir"; exit 2; }
 	$(BIN)/python -W ignore tests/compare.py --models "$(MODELS)" --images "$(IMAGES)"
 
-$(VENV)/ready: requirements.txt requirements-dev.txt
+draw: $(VENV)/ready-to-test
+	$(BIN)/python -W ignore demo/make_demo.py
+
+$(VENV)/ready-to-run: requirements.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 is needed: none was found"; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -r requirements.txt -r requirements-dev.txt
-	$(BIN)/pip install --quiet --no-deps $(ORACLE)
-	touch $@
+	@echo "Installing requirements.txt into $(VENV), once: 200 MB, a minute or a few"
+	@$(PYTHON) -m venv $(VENV)
+	@sed '$(if $(PADDLE),s/^paddlepaddle==[^ ]*/paddlepaddle==$(PADDLE)/)' $< > $(VENV)/requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
+	@touch $@
+
+$(VENV)/ready-to-test: $(VENV)/ready-to-run requirements-dev.txt
+	@echo "Installing requirements-dev.txt into $(VENV), once"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(ORACLE)
+	@touch $@
 
 clean:
-	rm -rf $(VENV) .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv* .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis output/demo

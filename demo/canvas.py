@@ -26,14 +26,14 @@ class Scene:
         self.image = np.zeros((height, width, 3), np.float32)  # BGR, 0 to 255
         self.labels = np.zeros((height, width), np.uint8)
         self.horizon = height * random.uniform(0.36, 0.5)
-        self.centre = width * random.uniform(0.4, 0.6)
-        self.focal = height * random.uniform(0.75, 1.0)
+        self.centre = width * random.uniform(0.44, 0.56)
+        self.focal = height * random.uniform(0.9, 1.2)
         self.camera = random.uniform(1.4, 2.2)  # metres above the ground
         self.haze = np.array(self.pick(SKIES), np.float32)
         self.sun = random.choice([-1.0, 1.0])  # side that shadows fall to
         self.sunny = random.uniform() < 0.6
 
-    def pick(self, colours, spread=18.0):
+    def pick(self, colours, spread=11.0):
         """One of the colours, varied."""
         colour = np.array(colours[self.random.integers(len(colours))], np.float32)
         varied = colour * self.random.uniform(0.75, 1.2) + self.random.normal(0, spread, 3)

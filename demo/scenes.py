@@ -10,15 +10,16 @@ import numpy as np
 from canvas import BUILDING, LEAVES, ROAD, SIDEWALK, SKIES, SKY, VEGETATION, Scene, grey
 from things import FARTHEST, draw_car, draw_person, draw_sign, draw_tree
 
+# Blue, green, red: plaster, sandstone, concrete, brick, ochre, brown, slate, cream.
 WALLS = (
-    (90, 110, 150),
-    (150, 170, 190),
-    (120, 120, 120),
-    (80, 90, 160),
-    (190, 190, 180),
-    (160, 130, 100),
-    (110, 140, 120),
-    (200, 210, 220),
+    (150, 175, 195),
+    (120, 150, 175),
+    (135, 135, 135),
+    (80, 95, 150),
+    (105, 150, 185),
+    (80, 105, 130),
+    (125, 115, 105),
+    (190, 205, 215),
 )
 
 
@@ -27,8 +28,8 @@ def draw_scene(seed: int, index: int, width: int = 320, height: int = 240):
     scene = Scene(np.random.default_rng([seed, index]), width, height)
     random = scene.random
     draw_sky(scene)
-    half_road = random.uniform(3.0, 5.5)
-    half_walk = half_road + random.uniform(1.5, 3.0)
+    half_road = random.uniform(2.6, 4.2)
+    half_walk = half_road + random.uniform(1.8, 3.2)
     draw_ground(scene, half_road, half_walk)
     things = []
     for side in (-1, 1):
@@ -44,7 +45,8 @@ def draw_scene(seed: int, index: int, width: int = 320, height: int = 240):
     if random.uniform() < 0.3:
         things.append((draw_person, random.uniform(-half_road, half_road)))
     placed = [
-        (random.uniform(4, 6) * random.uniform(1, FARTHEST[draw]), draw, x) for draw, x in things
+        (random.uniform(3.6, 5.4) * random.uniform(1, FARTHEST[draw]), draw, x)
+        for draw, x in things
     ]
     for z, draw, x in sorted(placed, key=lambda item: -item[0]):
         draw(scene, x, z)
@@ -70,12 +72,12 @@ def strip(scene, left, right, near=0.6, far=400.0):
 def draw_ground(scene, half_road, half_walk):
     random = scene.random
     grass = random.uniform() < 0.5
-    beyond, label = (scene.pick(LEAVES), VEGETATION) if grass else (grey(scene), SIDEWALK)
+    beyond, label = (scene.pick(LEAVES[:3]), VEGETATION) if grass else (grey(scene), SIDEWALK)
     scene.paint(strip(scene, -300, 300), beyond, label, grain=0.16 if grass else 0.05)
     tiles = random.uniform(0.8, 1.6)
     for side in (-1, 1):
         edges = sorted((side * half_road, side * half_walk))
-        scene.paint(strip(scene, *edges), grey(scene), SIDEWALK, grain=0.05, cell=1.5)
+        scene.paint(strip(scene, *edges), grey(scene, 105, 195), SIDEWALK, grain=0.05, cell=1.5)
         for z in np.arange(1.5, 30, tiles):  # joints between tiles
             joint = [
                 (edges[0], 0, z),
@@ -97,8 +99,8 @@ def draw_ground(scene, half_road, half_walk):
         for z in np.arange(random.uniform(1, 3), 60, random.uniform(4, 7)):
             scene.paint(strip(scene, -0.08, 0.08, z, z + 2.2), (white,) * 3, ROAD, grain=0.08)
     for side in (-1, 1):
-        kerb = sorted((side * half_road, side * (half_road + 0.15)))
-        scene.paint(strip(scene, *kerb), grey(scene, 110, 200), SIDEWALK, grain=0.05)
+        kerb = sorted((side * half_road, side * (half_road + 0.22)))
+        scene.paint(strip(scene, *kerb), grey(scene, 130, 215), SIDEWALK, grain=0.05)
         if random.uniform() < 0.4:
             line = sorted((side * (half_road - 0.35), side * (half_road - 0.25)))
             scene.paint(strip(scene, *line), (white,) * 3, ROAD)
@@ -163,9 +165,9 @@ def light(scene):
     random = scene.random
     image = scene.image
     patches = 1 + 0.12 * scene.noise(scene.width / 3)[..., None]
-    cast = random.normal(1, 0.07, 3).astype(np.float32)
-    image = np.clip(image * patches * cast * random.uniform(0.55, 1.15), 0, 255)
+    cast = random.normal(1, 0.045, 3).astype(np.float32)
+    image = np.clip(image * patches * cast * random.uniform(0.65, 1.12), 0, 255)
     image = 255 * (image / 255) ** random.uniform(0.8, 1.25)
     image = cv2.GaussianBlur(image, (0, 0), random.uniform(0.4, 0.9))
-    image = image + random.normal(0, random.uniform(2, 9), image.shape)
+    image = image + random.normal(0, random.uniform(2, 6.5), image.shape)
     return np.clip(np.round(image), 0, 255).astype(np.uint8)

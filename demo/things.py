@@ -14,7 +14,17 @@ PAINTS = (
     (150, 150, 90),
     (110, 80, 130),
 )
-BOARDS = ((40, 40, 190), (180, 90, 30), (60, 190, 220), (220, 220, 220), (80, 130, 60))
+COATS = (
+    (50, 50, 200),
+    (190, 90, 40),
+    (40, 130, 220),
+    (60, 200, 220),
+    (120, 60, 130),
+    (40, 40, 40),
+    (110, 150, 50),
+)
+BOARDS = ((35, 35, 200), (190, 90, 25), (40, 190, 230), (225, 225, 225))
+RIMS = ((225, 225, 225), (35, 35, 200))
 
 
 def cast_shadow(scene, x, z, wide, long):
@@ -72,18 +82,18 @@ def draw_car(scene, x, z):
     z_far = z + long
     flank = [(inner, 0.25, z), (inner, 0.25, z_far), (inner, belt, z_far), (inner, belt, z)]
     scene.paint(scene.project(flank), paint * 0.8, CAR, z)
-    cabin = [
-        (inner * 0.98 + x * 0.02, belt, z + long * 0.1),
-        (inner, belt, z + long * 0.75),
-        (inner * 0.9 + x * 0.1, tall, z + long * 0.6),
-        (inner * 0.9 + x * 0.1, tall, z + long * 0.2),
-    ]
-    scene.paint(scene.project(cabin), glass * 0.8, CAR, z)
+    top = x - np.sign(x) * wide * 0.75  # the roof is narrower than the body
+    cabin = [(inner, belt, z), (inner, belt, z_far * 0.8 + z * 0.2)]
+    cabin += [(top, tall, z + long * 0.6), (top, tall, z + 0.3)]
+    scene.paint(scene.project(cabin), paint * 0.85, CAR, z)
+    middle = np.mean(cabin, axis=0)
+    side_window = [middle + (np.array(corner) - middle) * 0.75 for corner in cabin]
+    scene.paint(scene.project(side_window), glass * 0.8, CAR, z)
     roof = [
-        (x - wide * 0.8, tall, z + 0.3),
-        (x + wide * 0.8, tall, z + 0.3),
-        (x + wide * 0.8, tall, z + long * 0.6),
-        (x - wide * 0.8, tall, z + long * 0.6),
+        (x - wide * 0.75, tall, z + 0.3),
+        (x + wide * 0.75, tall, z + 0.3),
+        (x + wide * 0.75, tall, z + long * 0.6),
+        (x - wide * 0.75, tall, z + long * 0.6),
     ]
     scene.paint(scene.project(roof), paint * 1.15, CAR, z)
     for offset in (-0.75, 0.75):
@@ -95,8 +105,8 @@ def draw_car(scene, x, z):
         scene.paint(scene.project(ring), (28, 28, 28), CAR)
     scene.box(x - wide, x + wide, 0.25, belt, z, paint, CAR, grain=0.04, cell=4)
     window = [
-        (x - wide * 0.95, belt, z),
-        (x + wide * 0.95, belt, z),
+        (x - wide, belt, z),
+        (x + wide, belt, z),
         (x + wide * 0.75, tall, z + 0.3),
         (x - wide * 0.75, tall, z + 0.3),
     ]
@@ -119,15 +129,15 @@ def draw_person(scene, x, z):
     random = scene.random
     tall, turn = random.uniform(1.5, 1.9), random.uniform(0.6, 1.0)
     skin = scene.pick(((130, 160, 210), (90, 120, 170), (60, 80, 110)), 8)
-    coat, legs = scene.pick(PAINTS), scene.pick(((90, 60, 50), (50, 50, 50), (110, 120, 130)))
-    step, wide = random.uniform(0.02, 0.28), 0.24 * turn
+    coat, legs = scene.pick(COATS), scene.pick(((90, 60, 50), (50, 50, 50), (110, 120, 130)))
+    step, wide = random.uniform(0.02, 0.28), 0.28 * turn
     cast_shadow(scene, x, z, 0.2, 0.9)
     for foot in (-step, step):
         leg = [
-            (x - 0.1, tall * 0.5, z),
-            (x + 0.1, tall * 0.5, z),
-            (x + foot + 0.09, 0, z),
-            (x + foot - 0.09, 0, z),
+            (x - 0.14, tall * 0.5, z),
+            (x + 0.14, tall * 0.5, z),
+            (x + foot + 0.12, 0, z),
+            (x + foot - 0.12, 0, z),
         ]
         scene.paint(scene.project(leg), legs, PERSON, z, 0.08)
     torso = [
@@ -142,21 +152,21 @@ def draw_person(scene, x, z):
         sleeve = [
             (x + arm * wide * 0.8, tall * 0.82, z),
             (x + arm * wide * 1.2, tall * 0.8, z),
-            (hand + 0.05, tall * 0.47, z),
-            (hand - 0.05, tall * 0.47, z),
+            (hand + 0.07, tall * 0.47, z),
+            (hand - 0.07, tall * 0.47, z),
         ]
         scene.paint(scene.project(sleeve), np.array(coat) * 0.85, PERSON, z)
-    scene.ellipse(x, tall * 0.92, z, 0.115, 0.145, skin, PERSON, depth=z)
+    scene.ellipse(x, tall * 0.92, z, 0.135, 0.16, skin, PERSON, depth=z)
     hair = np.array(scene.pick(((40, 50, 60), (60, 110, 160), (120, 120, 120))))
-    scene.ellipse(x, tall * 0.965, z, 0.12, 0.085, hair, PERSON, depth=z)
+    scene.ellipse(x, tall * 0.965, z, 0.14, 0.09, hair, PERSON, depth=z)
 
 
 def draw_sign(scene, x, z):
     random = scene.random
-    pole, size = random.uniform(2.0, 2.7), random.uniform(0.36, 0.6)
+    pole, size = random.uniform(2.0, 2.7), random.uniform(0.45, 0.68)
     cast_shadow(scene, x, z, 0.06, 0.9)
-    scene.box(x - 0.07, x + 0.07, 0, pole, z, grey(scene, 70, 170), SIGN)
-    board, rim = np.array(scene.pick(BOARDS, 8)), np.array(scene.pick(BOARDS, 8))
+    scene.box(x - 0.1, x + 0.1, 0, pole, z, grey(scene, 120, 180), SIGN)
+    board, rim = np.array(scene.pick(BOARDS, 8)), np.array(scene.pick(RIMS, 8))
     corners = int(random.choice([3, 4, 8, 24]))
     turned = {3: np.pi / 2, 4: np.pi / 4, 8: np.pi / 8, 24: 0.0}[corners]
     for scale, colour in ((1.0, rim), (0.8, board)):
@@ -167,4 +177,4 @@ def draw_sign(scene, x, z):
 
 
 # How many times as far away as the nearest a thing may stand: small things less.
-FARTHEST = {draw_tree: 4.5, draw_car: 4.0, draw_person: 2.6, draw_sign: 2.4}
+FARTHEST = {draw_tree: 4.0, draw_car: 3.0, draw_person: 1.5, draw_sign: 1.5}

@@ -1,0 +1,98 @@
+"""The demo's network and its export in PaddleSeg's form."""
+
+from pathlib import Path
+
+import paddle
+import yaml
+from canvas import CLASSES
+from paddle import nn
+
+
+def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1):
+    padding = kernel // 2
+    return nn.Sequential(
+        nn.Conv2D(inputs, outputs, kernel, stride, padding, groups=groups, bias_attr=False),
+        nn.BatchNorm2D(outputs),
+        nn.ReLU(),
+    )
+
+
+class Up(nn.Layer):
+    """Doubles the coarse map's size, each pixel giving four, and mixes it with the finer map."""
+
+    def __init__(self, coarse: int, fine: int, outputs: int):
+        super().__init__()
+        half = outputs // 2
+        self.grow = nn.Sequential(nn.Conv2D(coarse, 4 * half, 1), nn.PixelShuffle(2))
+        self.mix = convolution(half + fine, outputs)
+
+    def forward(self, coarse, fine):
+        return self.mix(paddle.concat([cut(self.grow(coarse), fine), fine], axis=1))
+
+
+def cut(grown, like):
+    """`grown` at the size of `like`: where that is odd, doubling gave a pixel too many."""
+    height, width = paddle.shape(like)[2], paddle.shape(like)[3]
+    return grown[:, :, :height, :width]
+
+
+class DemoNet(nn.Layer):
+    """A small U-Net: float32 [N, 3, H, W] to logits [N, 8, H, W], of any height and width.
+
+    Made for training on a CPU: nothing is convolved at full size, and maps grow by pixel shuffle,
+    since Paddle's interpolation and depthwise convolutions on a CPU take longer than dense ones.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.half = convolution(3, 16, 5, 2)
+        self.quarter = nn.Sequential(convolution(16, 32, 3, 2), convolution(32, 32))
+        self.eighth = nn.Sequential(convolution(32, 56, 3, 2), convolution(56, 56))
+        self.sixteenth = nn.Sequential(
+            convolution(56, 72, 3, 2),
+            convolution(72, 72),
+            convolution(72, 72, 7, groups=72),  # sees far at little cost, the map being small
+            convolution(72, 72, 1),
+        )
+        self.to_eighth, self.to_quarter = Up(72, 56, 48), Up(48, 32, 40)
+        self.to_half = Up(40, 16, 32)
+        self.head = nn.Sequential(nn.Conv2D(32, 4 * len(CLASSES), 1), nn.PixelShuffle(2))
+
+    def forward(self, image):
+        half = self.half(image)
+        quarter = self.quarter(half)
+        eighth = self.eighth(quarter)
+        x = self.to_eighth(self.sixteenth(eighth), eighth)
+        x = self.to_half(self.to_quarter(x, quarter), half)
+        return cut(self.head(x), image)
+
+
+class Labelled(nn.Layer):
+    """The network as PaddleSeg exports it with `--output_op argmax`: int32 [N, H, W]."""
+
+    def __init__(self, network: nn.Layer):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return paddle.argmax(self.network(x), axis=1, dtype="int32")
+
+
+def export(network: nn.Layer, folder: Path) -> None:
+    """Writes model.pdmodel, model.pdiparams and deploy.yaml into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    network.eval()
+    spec = paddle.static.InputSpec([None, 3, None, None], "float32", "x")
+    static = paddle.jit.to_static(Labelled(network), input_spec=[spec])
+    paddle.jit.save(static, str(folder / "model"))
+    (folder / "model.pdiparams.info").unlink(missing_ok=True)
+    deploy = {
+        "input_shape": [-1, 3, -1, -1],
+        "labels": list(CLASSES),
+        "model": "model.pdmodel",
+        "output_dtype": "int32",
+        "output_op": "argmax",
+        "params": "model.pdiparams",
+        "transforms": [{"type": "Normalize"}],
+    }
+    (folder / "deploy.yaml").write_text(yaml.safe_dump({"Deploy": deploy}, sort_keys=True))

@@ -1,0 +1,25 @@
+"""The requirements files: every line bounded and explained, CPU and GPU in step."""
+
+import re
+
+import pytest
+from conftest import ROOT
+
+LINE = re.compile(r"(?P<name>[\w-]+)(?P<bounds>(?:[=<>]=?[\d.]+,?)+) +# (?P<reason>.+)")
+
+
+def lines(name):
+    text = (ROOT / name).read_text()
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-gpu.txt"])
+def test_every_line_is_bounded_and_says_why(name):
+    for line in lines(name):
+        assert LINE.fullmatch(line), line
+
+
+def test_the_gpus_differ_in_paddle_and_its_numpy_alone():
+    cpu, gpu = lines("requirements.txt"), lines("requirements-gpu.txt")
+    different = {LINE.fullmatch(line)["name"] for line in {*cpu} ^ {*gpu}}
+    assert different == {"paddlepaddle", "paddlepaddle-gpu", "numpy"}
