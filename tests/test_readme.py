@@ -1,0 +1,145 @@
+"""The READMEs: both languages say the same, their flags are the program's, their commands run."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections import Counter
+
+import pytest
+from conftest import ROOT, masks
+
+from infer import make_parser
+
+ENGLISH = (ROOT / "README.md").read_text(encoding="utf-8")
+CHINESE = (ROOT / "README_cn.md").read_text(encoding="utf-8")
+BLOCK = re.compile(
+    r"(?:<!-- not run: (?P<why>[^\n]+) -->\n)?```(?P<kind>\w+)\n(?P<code>.*?)```", re.S
+)
+
+
+def sections(text):
+    """A README cut at its headings."""
+    return re.split(r"^#+ .*$", text, flags=re.M)
+
+
+def table_rows(text):
+    """The cells of every table row, heads and rules included."""
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    return [re.split(r"(?<!\\)\|", row)[1:-1] for row in rows]
+
+
+def spans(text):
+    """What stands between backquotes, outside of blocks; the languages may order it differently."""
+    return Counter(re.findall(r"`([^`\n]+)`", BLOCK.sub("", text)))
+
+
+def test_both_readmes_have_the_same_headings_and_links():
+    for pattern in (r"^(#+) ", r"\]\(([^)]+)\)"):
+        ours, theirs = (re.findall(pattern, text, re.M) for text in (ENGLISH, CHINESE))
+        assert [found.replace("README_cn", "README") for found in ours] == theirs
+
+
+def test_both_readmes_have_the_same_commands():
+    assert BLOCK.findall(ENGLISH) == BLOCK.findall(CHINESE)
+
+
+def test_both_readmes_name_the_same_things_section_by_section():
+    for ours, theirs in zip(sections(ENGLISH), sections(CHINESE), strict=True):
+        assert spans(ours) == spans(theirs)
+
+
+def test_both_readmes_have_the_same_tables():
+    ours, theirs = table_rows(ENGLISH), table_rows(CHINESE)
+    assert len(ours) == len(theirs)
+    for our_row, their_row in zip(ours, theirs, strict=True):
+        assert [spans(cell) for cell in our_row] == [spans(cell) for cell in their_row]
+        for our_cell, their_cell in zip(our_row, their_row, strict=True):
+            assert re.findall(r"\d[\d.]*", our_cell) == re.findall(r"\d[\d.]*", their_cell)
+
+
+def test_the_flags_are_the_programs_with_its_defaults():
+    documented = {}
+    for cells in table_rows(ENGLISH.split("## Flags")[1].split("\n## ")[0]):
+        if match := re.match(r" `(--\w+)[^`]*` $", cells[0]):
+            documented[match[1]] = cells[1].strip().strip("`")
+    options = [option for option in make_parser()._actions if option.dest != "help"]
+    assert list(documented) == [option.option_strings[0] for option in options]
+    # What isn't given is worked out later, or is nothing: the parser keeps None for these.
+    later = {"--device": "gpu", "--cpu_threads": "10", "--enable_mkldnn": "Paddle's own"}
+    for option in options:
+        flag = option.option_strings[0]
+        default = "required" if option.required else option.default
+        shown = later.get(flag, "none") if default in (None, "") else str(default)
+        assert documented[flag] == shown, flag
+
+
+def test_files_that_the_readme_names_are_there():
+    for name in re.findall(r"`([\w/]+(?:\.py|\.txt|/))`|\]\(([^):]+)\)", ENGLISH):
+        assert (ROOT / (name[0] or name[1])).exists(), name
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project to run in, and an environment that pip installs beside, not into."""
+    folder = tmp_path_factory.mktemp("readme") / "project"
+    shutil.copytree(
+        ROOT,
+        folder,
+        ignore=shutil.ignore_patterns(".*", "__pycache__", "output", "build", "*.egg-info"),
+    )
+    prefix = folder.parent / "installed"
+    packages = sysconfig.get_path("purelib", vars={"base": str(prefix)})
+    own = os.path.dirname(sys.executable)
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(prefix / "bin"), own, os.environ["PATH"]]),
+        "PYTHONPATH": packages,
+        "PIP_PREFIX": str(
+            prefix
+        ),  # `pip install .` lands here; what is there already is not touched
+        "VENV": sys.prefix,
+    }
+    return folder, environment
+
+
+def test_every_command_runs(project):
+    folder, environment = project
+    ran, said = [], ""
+    for match in BLOCK.finditer(ENGLISH):
+        if "wget" in match["code"]:  # what the downloads would bring, by their names
+            model = folder / "pp_liteseg_infer_model"
+            shutil.copytree(folder / "export", model)
+            subprocess.run(["tar", "-czf", f"{model}.tar.gz", model.name], cwd=folder, check=True)
+            shutil.rmtree(model)
+            subprocess.run(
+                [sys.executable, "-c", "import cv2; cv2.imwrite('cityscapes_demo.png', "
+                 "cv2.imread('demo/images/corner.jpg'))"], cwd=folder, check=True
+            )  # fmt: skip
+        if match["why"] is None:
+            command = {"sh": ["bash", "-ec"], "python": [sys.executable, "-c"]}[match["kind"]]
+            result = subprocess.run(
+                [*command, match["code"]],
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+            )
+            assert result.returncode == 0, (match["code"], result.stdout, result.stderr)
+            ran.append(match["code"])
+            said += result.stdout
+    assert len(ran) == 9
+    assert "output/demo/avenue.png: " in said
+    assert "road" in said
+    demo = ["avenue.png", "boulevard.png", "corner.png", "crossing.png"]
+    assert sorted(masks(folder / "masks")) == sorted(masks(folder / "output" / "demo")) == demo
+    expected = {"avenue.png", "cityscapes_demo.png", *(f"demo/{name}" for name in demo), *demo}
+    assert set(masks(folder / "output")) == expected
+
+
+def test_what_is_not_run_is_little_and_says_why():
+    reasons = [match["why"] for match in BLOCK.finditer(ENGLISH) if match["why"]]
+    assert len(reasons) == 9
+    assert all(re.search("needs|downloads|tests|runs", reason) for reason in reasons)
