@@ -180,7 +180,7 @@ def keep_standard_output(print_detail: bool) -> None:
     if sys.stdout is None:
         sys.stdout = open(nowhere, "w")  # noqa: SIM115 - for as long as the program runs
     elif not print_detail:
-        sys.stdout = open(os.dup(1), "w")  # noqa: SIM115
+        sys.stdout = open(os.dup(1), "w", encoding=sys.stdout.encoding)  # noqa: SIM115
         os.dup2(nowhere, 1)
 
 
