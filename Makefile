@@ -13,6 +13,7 @@ VENV ?= .venv
 PADDLE ?=
 TESTS ?=
 BIN := $(VENV)/bin
+OLD_NUMPY := $(if $(filter 2.%,$(PADDLE)),'numpy<2')  # Paddle 2 crashes on numpy 2
 ORACLE := paddleseg==2.8.0
 MASKS := output/demo
 
@@ -43,7 +44,7 @@ $(VENV)/ready-to-run: requirements.txt
 	@echo "Installing requirements.txt into $(VENV), once: 200 MB, a minute or a few"
 	@$(PYTHON) -m venv $(VENV)
 	@sed '$(if $(PADDLE),s/^paddlepaddle==[^ ]*/paddlepaddle==$(PADDLE)/)' $< > $(VENV)/requirements.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt $(OLD_NUMPY)
 	@touch $@
 
 $(VENV)/ready-to-test: $(VENV)/ready-to-run requirements-dev.txt
