@@ -41,7 +41,7 @@ draw: $(VENV)/ready-to-test
 
 $(VENV)/ready-to-run: requirements.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 is needed: none was found"; exit 2; }
-	@echo "Installing requirements.txt into $(VENV), once: 200 MB, a minute or a few"
+	@echo "Installing requirements.txt into $(VENV), once: a quarter of a gigabyte"
 	@$(PYTHON) -m venv $(VENV)
 	@sed '$(if $(PADDLE),s/^paddlepaddle==[^ ]*/paddlepaddle==$(PADDLE)/)' $< > $(VENV)/requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt $(OLD_NUMPY)
@@ -54,4 +54,5 @@ $(VENV)/ready-to-test: $(VENV)/ready-to-run requirements-dev.txt
 	@touch $@
 
 clean:
-	rm -rf .venv* .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis output/demo
+	rm -rf .venv* .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis output/demo \
+		build *.egg-info __pycache__ */__pycache__

@@ -115,7 +115,8 @@ def _read_list(path: str) -> Listing:
         text = "\0"
     if "\0" in text:
         raise ConfigError(
-            f"--image_path {shown(path)} is neither an image nor a list of images in UTF-8 text"
+            f"--image_path {shown(path)} is neither an image (PNG, JPEG, BMP, TIFF, WebP) nor a "
+            "list of images in UTF-8 text"
         )
     folder, place_of = os.path.dirname(path), _place_finder()
     entries: dict[str, str] = {}  # place to path as given, in the list's order

@@ -51,7 +51,6 @@ class Parser(argparse.ArgumentParser):
 
 def make_parser() -> Parser:
     parser = Parser(
-        prog="infer.py",
         description="Segments images with a model that PaddleSeg exported, and saves colour masks.",
         epilog="Flags of True or False may stand alone for True. Exit code: 0 all done; 1 some "
         "images failed, each is named; 2 nothing could be started; 130 or 143 interrupted.",
@@ -78,7 +77,7 @@ def make_parser() -> Parser:
         **switch,
         default=False,
         help="argmax over the class axis of a model that gives scores; it is taken anyway, this "
-        "flag saves a line that says so (default: False)",
+        "flag hides the line about it (default: False)",
     )
     add(
         "--network_size",
@@ -92,7 +91,7 @@ def make_parser() -> Parser:
         **switch,
         default=False,
         help="find the images, load the model, print the first ten images and the engine's "
-        "settings, run nothing (default: False)",
+        "settings, open no image (default: False)",
     )
 
     add = group("the engine")
@@ -134,7 +133,7 @@ def make_parser() -> Parser:
         "--enable_auto_tune",
         **switch,
         default=False,
-        help="run some of the images first to collect the dynamic shapes (default: False)",
+        help="run up to ten images first to collect the dynamic shapes (default: False)",
     )
     add(
         "--auto_tuned_shape_file",
@@ -167,7 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
     except ModuleNotFoundError as error:
-        print(f"error: {error}: pip install -r requirements.txt", file=sys.stderr)
+        hint = "pip install -r requirements.txt, or activate the environment where that was done"
+        print(f"error: {error}: {hint}", file=sys.stderr)
     return NOT_STARTED
 
 

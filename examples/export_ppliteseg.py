@@ -7,24 +7,41 @@ Without --weights the network keeps random ones, and its masks mean nothing: eno
 """
 
 import argparse
+import warnings
 from pathlib import Path
 
-import paddle
-import yaml
-from paddleseg.deploy.export import WrappedModel
-from paddleseg.models import STDC1, PPLiteSeg
+warnings.simplefilter("ignore")  # Paddle's, about compilers and its own old calls
+
+import paddle  # noqa: E402
+import yaml  # noqa: E402
+from paddleseg.deploy.export import WrappedModel  # noqa: E402
+from paddleseg.models import STDC1, PPLiteSeg  # noqa: E402
+
+
+def load_weights(network: paddle.nn.Layer, path: str) -> None:
+    """Ends the program where `path` isn't this network's: Paddle would leave random layers."""
+    if not Path(path).is_file():
+        raise SystemExit(f"error: --weights {path}: there is no such file")
+    weights = paddle.load(path)
+    for name, value in network.state_dict().items():
+        if name not in weights or list(weights[name].shape) != list(value.shape):
+            raise SystemExit(
+                f"error: --weights {path} doesn't fit at {name}: is it a PP-LiteSeg with STDC1, "
+                "and is --classes the number of classes that it was trained for?"
+            )
+    network.set_state_dict(weights)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--save_dir", type=Path, default=Path("export"), help="default: export")
-    parser.add_argument("--weights", help="a model.pdparams of the training (default: random)")
+    parser.add_argument("--weights", help="model.pdparams of a training (default: random)")
     parser.add_argument("--classes", type=int, default=19, help="default: 19, Cityscapes'")
     options = parser.parse_args()
 
     network = PPLiteSeg(num_classes=options.classes, backbone=STDC1())
     if options.weights:
-        network.set_state_dict(paddle.load(options.weights))
+        load_weights(network, options.weights)
     network.eval()
     any_size = paddle.static.InputSpec([None, 3, None, None], "float32", "x")
     static = paddle.jit.to_static(WrappedModel(network, "argmax"), input_spec=[any_size])
