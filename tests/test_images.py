@@ -196,7 +196,7 @@ def test_a_list_may_begin_as_a_bitmap_does(here):
 def test_a_large_file_that_is_no_text_is_not_read_to_its_end(here):
     with open(here / "film.mp4", "wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(ConfigError, match="neither an image nor a list"):
+    with pytest.raises(ConfigError, match="neither an image .* nor a list of images"):
         names("film.mp4")
 
 
@@ -213,7 +213,7 @@ def test_a_list_of_nothing_is_refused(here, text):
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00a", b"a\0b.jpg\n", b"\x80abc"])
 def test_a_file_that_is_neither_image_nor_text_is_refused(here, content):
-    with pytest.raises(ConfigError, match="neither an image nor a list"):
+    with pytest.raises(ConfigError, match="neither an image .* nor a list of images"):
         names(write_list(here, content))
 
 
