@@ -9,8 +9,8 @@
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
-VENV ?= .venv
 PADDLE ?=
+VENV ?= .venv$(if $(PADDLE),-$(PADDLE))
 TESTS ?=
 BIN := $(VENV)/bin
 OLD_NUMPY := $(if $(filter 2.%,$(PADDLE)),'numpy<2')  # Paddle 2 crashes on numpy 2

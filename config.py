@@ -174,7 +174,9 @@ class EngineOptions:
             raise ConfigError(f"enable_mkldnn must be True or False, not {self.enable_mkldnn!r}")
         device = self.device or ("gpu" if build.has_gpu else "cpu")
         if self.device is None and not build.has_gpu:
-            log.warning("this Paddle is a CPU build: running there (--device cpu hides this line)")
+            log.warning(
+                "this Paddle is a CPU build: running on the CPU (--device cpu hides this line)"
+            )
         if device == "gpu" and not build.has_gpu:
             raise ConfigError(
                 "--device gpu needs paddlepaddle-gpu, and the installed Paddle is a CPU build: "

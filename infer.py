@@ -149,7 +149,7 @@ def make_parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit code."""
+    """Runs the command line, in a process of its own, and returns its exit code."""
     options = make_parser().parse_args(arguments)
     keep_standard_output(options.print_detail)
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal can't show is no crash
@@ -172,16 +172,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def keep_standard_output(print_detail: bool) -> None:
-    """Leaves standard output to this program: Paddle's C++ code prints there in some models' runs.
+    """Keeps standard output to this program: in some models' runs Paddle's C++ code prints there.
 
-    A closed one is opened, to nowhere, or the first mask would be where those prints go.
+    With `print_detail` those prints go to standard error. A closed stream is opened, to nowhere,
+    or a file that is written would get its number, and what is printed there.
     """
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    if sys.stdout is None:
-        sys.stdout = open(nowhere, "w")  # noqa: SIM115 - for as long as the program runs
-    elif not print_detail:
+    while (nowhere := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115 - these stay open
+    if sys.stdout:
         sys.stdout = open(os.dup(1), "w", encoding=sys.stdout.encoding)  # noqa: SIM115
-        os.dup2(nowhere, 1)
+    else:
+        sys.stdout = open(nowhere, "w")  # noqa: SIM115
+    os.dup2(2 if print_detail else nowhere, 1)
 
 
 def run(options: argparse.Namespace) -> int:

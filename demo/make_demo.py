@@ -14,7 +14,6 @@ os.environ["FLAGS_enable_pir_api"] = "0"  # a pdmodel, which every Paddle from 2
 
 import argparse
 import hashlib
-import itertools
 import multiprocessing
 import shutil
 import subprocess
@@ -30,17 +29,11 @@ import paddle
 from canvas import CLASSES
 from network import DemoNet, export
 from PIL import Image
-from scenes import draw_scene
+from scenes import demo_scenes, draw_scene
 from training import by_pixel, train
 
 HERE = Path(__file__).resolve().parent
 TRAINING_SCENES, TEST_SCENES = 700, 50
-DEMO_IMAGES = {  # name to width, height
-    "avenue": (480, 320),
-    "crossing": (400, 300),
-    "corner": (320, 320),
-    "boulevard": (560, 300),
-}
 
 
 # ---- scenes ------------------------------------------------------------------------------------
@@ -61,22 +54,13 @@ def draw_scenes(seed: int, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return scenes
 
 
-def draw_demo_images(seed: int, folder: Path) -> None:
-    """The demo's images and true masks: for each the next scene that shows every class."""
+def save_demo_images(seed: int, folder: Path) -> None:
     for name in ("images", "labels"):
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir()
-    numbers = itertools.count()
-    for name, size in DEMO_IMAGES.items():
-        scenes = (draw_scene(seed, number, *size) for number in numbers)
-        image, labels = next(scene for scene in scenes if shows_every_class(scene[1]))
+    for name, (image, labels) in demo_scenes(seed).items():
         cv2.imwrite(str(folder / "images" / f"{name}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 93])
         cv2.imwrite(str(folder / "labels" / f"{name}.png"), labels)
-
-
-def shows_every_class(labels: np.ndarray) -> bool:
-    counts = np.bincount(labels.ravel(), minlength=len(CLASSES))
-    return counts.min() > 0.008 * labels.size
 
 
 def digest(scenes: list[tuple[np.ndarray, np.ndarray]]) -> str:
@@ -145,7 +129,7 @@ def main() -> None:
         network = DemoNet()
         network.set_state_dict(paddle.load(str(weights)))
     export(network, model)
-    draw_demo_images(options.seed + 2000, options.folder)
+    save_demo_images(options.seed, options.folder)
     truth = [labels for _, labels in test]
     mean, ious = mean_iou(zip(truth, through_infer(model / "deploy.yaml", test), strict=True))
     print(" ".join(f"{name} {iou:.3f}" for name, iou in zip(CLASSES, ious, strict=True)))

@@ -7,7 +7,7 @@ import itertools
 
 import cv2
 import numpy as np
-from canvas import BUILDING, LEAVES, ROAD, SIDEWALK, SKIES, SKY, VEGETATION, Scene, grey
+from canvas import BUILDING, CLASSES, LEAVES, ROAD, SIDEWALK, SKIES, SKY, VEGETATION, Scene, grey
 from things import FARTHEST, draw_car, draw_person, draw_sign, draw_tree
 
 # Blue, green, red: plaster, sandstone, concrete, brick, ochre, brown, slate, cream.
@@ -21,6 +21,13 @@ WALLS = (
     (125, 115, 105),
     (190, 205, 215),
 )
+
+DEMO_SIZES = {  # width, height
+    "avenue": (480, 320),
+    "crossing": (400, 300),
+    "corner": (320, 320),
+    "boulevard": (560, 300),
+}
 
 
 def draw_scene(seed: int, index: int, width: int = 320, height: int = 240):
@@ -51,6 +58,21 @@ def draw_scene(seed: int, index: int, width: int = 320, height: int = 240):
     for z, draw, x in sorted(placed, key=lambda item: -item[0]):
         draw(scene, x, z)
     return light(scene), scene.labels
+
+
+def demo_scenes(seed: int):
+    """The demo's scenes by their names: for each the next that shows every class."""
+    numbers = itertools.count()
+    scenes = {}
+    for name, size in DEMO_SIZES.items():
+        drawn = (draw_scene(seed + 2000, number, *size) for number in numbers)
+        scenes[name] = next(scene for scene in drawn if shows_every_class(scene[1]))
+    return scenes
+
+
+def shows_every_class(labels: np.ndarray) -> bool:
+    counts = np.bincount(labels.ravel(), minlength=len(CLASSES))
+    return counts.min() > 0.008 * labels.size
 
 
 def draw_sky(scene):

@@ -1,4 +1,4 @@
-"""Trains the demo's network, on every core, and the colour-and-row classifier it is judged by."""
+"""Trains the demo's network, in two processes, and the classifier that it is compared with."""
 
 import time
 from pathlib import Path
@@ -13,12 +13,13 @@ from paddle.nn import functional
 CROP_WIDTH, CROP_HEIGHT = 208, 160
 BATCH, STEPS, PEAK_RATE = 8, 1600, 6e-3  # the batch is each process's
 PROCESSES = 2
+RARENESS = 0.15  # power of the classes' weights: rare ones count for more, 0 to 1
 
 Scene = tuple[np.ndarray, np.ndarray]  # BGR uint8 [h, w, 3], labels uint8 [h, w]
 
 
 def train(scenes: list[Scene], seed: int, weights: Path) -> None:
-    """Writes trained weights: one process a core, since one process trains on one core only."""
+    """Writes trained weights. Several processes, since Paddle trains on one core in each."""
     distributed.spawn(
         train_one, args=(scenes, seed, weights), nprocs=PROCESSES, backend="gloo", join=True
     )
@@ -30,7 +31,7 @@ def train_one(scenes: list[Scene], seed: int, weights: Path) -> None:
     paddle.seed(seed)
     random = np.random.default_rng([seed, 2, rank])
     network = paddle.DataParallel(DemoNet())
-    weight = class_weights(np.concatenate([labels.ravel() for _, labels in scenes]), 0.15)
+    weight = class_weights(np.concatenate([labels.ravel() for _, labels in scenes]))
     rate = paddle.optimizer.lr.OneCycleLR(PEAK_RATE, STEPS, phase_pct=0.15)
     optimizer = paddle.optimizer.AdamW(rate, parameters=network.parameters(), weight_decay=1e-3)
     started = time.monotonic()
@@ -49,10 +50,10 @@ def train_one(scenes: list[Scene], seed: int, weights: Path) -> None:
         paddle.save(network.state_dict(), str(weights))
 
 
-def class_weights(labels: np.ndarray, power: float) -> paddle.Tensor:
-    """float32 [classes]: rare classes count for more, so much more as `power` (0 to 1) says."""
+def class_weights(labels: np.ndarray) -> paddle.Tensor:
+    """float32 [classes]: how much a pixel of each class counts, 1 on average."""
     counts = np.bincount(labels, minlength=len(CLASSES))
-    weight = (counts.sum() / np.maximum(counts, 1)) ** power
+    weight = (counts.sum() / np.maximum(counts, 1)) ** RARENESS
     return paddle.to_tensor((weight / weight.mean()).astype(np.float32))
 
 
@@ -85,12 +86,12 @@ def by_pixel(training: list[Scene], scenes: list[Scene], seed: int) -> list[np.n
     )
     optimizer = paddle.optimizer.Adam(3e-3, parameters=network.parameters())
     samples, targets = [], []
-    for image, labels in training[:300]:
+    for image, labels in training:
         chosen = random.integers(0, labels.size, 2000)
         samples.append(pixel_features(image)[chosen])
         targets.append(labels.ravel()[chosen])
     samples, targets = np.concatenate(samples), np.concatenate(targets).astype(np.int64)
-    weight = class_weights(targets, 0.5)
+    weight = class_weights(targets)
     for _ in range(1500):
         chosen = random.integers(0, len(targets), 4096)
         logits = network(paddle.to_tensor(samples[chosen]))

@@ -1,11 +1,8 @@
 """infer.py as its users call it: a process, its files, what it prints and its exit code."""
 
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 
 import cv2
 import numpy as np
@@ -251,60 +248,3 @@ def test_dry_run_tells_the_images_and_the_engine_and_does_nothing(infer, model, 
     assert (engine["device"], engine["cpu_threads"], engine["mkldnn"]) == ("cpu", 3, False)
     assert engine["graph"] == str(model.parent / "model.pdmodel")
     assert not (tmp_path / "output").exists()
-
-
-# ---- the world around a run ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("more", [[], ["--dry_run"]])
-def test_a_closed_or_full_standard_output_is_no_crash(model, photos, tmp_path, more):
-    command = [sys.executable, ROOT / "infer.py", "--config", model, "--image_path", "photos"]
-    command += ["--device", "cpu", *more]
-    reader, writer = os.pipe()
-    os.close(reader)
-    for output in (writer, os.open("/dev/full", os.O_WRONLY)):
-        run = subprocess.run(command, cwd=tmp_path, stdout=output, stderr=subprocess.PIPE)
-        os.close(output)
-        assert (run.returncode, run.stderr) == (0, b"")
-    assert len(masks(tmp_path / "output")) == (0 if more else 5)
-
-
-def test_standard_output_is_the_programs_alone(infer, json_models, photos):
-    """Paddle 3.2 prints a line there for every mean over an axis in a json graph."""
-    run = infer("--config", json_models / "mean" / "deploy.yaml", "--image_path", photos)
-    assert run.code == 0, run
-    assert len(run.out.splitlines()) == 1
-
-
-@pytest.mark.parametrize("more", [[], ["--print_detail"]])
-def test_a_standard_output_that_is_closed_is_no_crash(model, photos, tmp_path, more):
-    command = [sys.executable, ROOT / "infer.py", "--config", model, "--image_path", "photos"]
-    command += ["--device", "cpu", *more]
-    closing = ["bash", "-c", 'exec "$@" >&-', "bash", *command]
-    run = subprocess.run(closing, cwd=tmp_path, capture_output=True)
-    assert run.returncode == 0, run.stderr
-    for name in masks(tmp_path / "output"):
-        assert read_mask(tmp_path / "output" / name).size
-
-
-def test_without_a_folder_for_temporary_files_a_run_goes_on(infer, model, photos, tmp_path):
-    places = {name: str(tmp_path / "gone") for name in ("TMPDIR", "TEMP", "TMP")}
-    run = infer("--config", model, "--image_path", photos, "--save_dir", "new", **places)
-    assert run.code == 0
-
-
-def test_ctrl_c_ends_the_process_at_once(model, tmp_path):
-    (tmp_path / "list.txt").write_text("\n".join(f"{n}.png" for n in range(3000)))
-    for number in range(3000):
-        (tmp_path / f"{number}.png").symlink_to(tmp_path / "image")
-    write_image(tmp_path / "image", (400, 600))
-    command = [sys.executable, ROOT / "infer.py", "--config", model, "--image_path", "list.txt"]
-    process = subprocess.Popen([*command, "--device", "cpu"], cwd=tmp_path, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "output").exists() or not os.listdir(tmp_path / "output"):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
-    assert process.returncode == -signal.SIGINT  # which a shell shows as 130
-    assert err == b""

@@ -159,7 +159,7 @@ def test_without_device_a_cpu_build_runs_on_the_cpu_and_says_so(caplog):
     options = EngineOptions().resolved(CPU)
     assert options.device == "cpu"
     assert [record.message for record in caplog.records] == [
-        "this Paddle is a CPU build: running there (--device cpu hides this line)"
+        "this Paddle is a CPU build: running on the CPU (--device cpu hides this line)"
     ]
 
 

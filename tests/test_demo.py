@@ -6,7 +6,7 @@ import pytest
 import yaml
 from canvas import CLASSES
 from conftest import ROOT, read_mask
-from scenes import draw_scene
+from scenes import demo_scenes, draw_scene
 from tell import shares
 
 DEMO = ROOT / "demo"
@@ -33,10 +33,10 @@ def test_a_scene_has_the_size_asked_for():
 
 def test_every_class_is_drawn_and_none_fills_the_street():
     labels = np.concatenate([draw_scene(1, number)[1].ravel() for number in range(12)])
-    shares = np.bincount(labels, minlength=len(CLASSES)) / labels.size
-    assert len(shares) == len(CLASSES)
-    assert shares.min() > 0.002
-    assert shares.max() < 0.5
+    filled = np.bincount(labels, minlength=len(CLASSES)) / labels.size
+    assert len(filled) == len(CLASSES)
+    assert filled.min() > 0.002
+    assert filled.max() < 0.5
 
 
 def truth(name):
@@ -50,6 +50,13 @@ def test_the_demos_images_have_different_sizes_and_true_masks():
         assert truth(name).shape == image.shape[:2]
         sizes.add(image.shape)
     assert len(sizes) == len(NAMES)
+
+
+def test_the_demos_masks_are_what_its_scripts_draw():
+    scenes = demo_scenes(seed=1)
+    assert sorted(scenes) == sorted(NAMES)
+    for name, (_, labels) in scenes.items():
+        assert np.array_equal(labels, truth(name))
 
 
 def test_the_demos_model_finds_its_classes(infer, tmp_path):

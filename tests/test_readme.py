@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, masks
@@ -81,6 +82,13 @@ def test_files_that_the_readme_names_are_there():
         assert (ROOT / (name[0] or name[1])).exists(), name
 
 
+def made_by_make():
+    """Whether the tests run in an environment that `make demo` finds ready."""
+    ready = Path(sys.prefix) / "ready-to-run"
+    needed = (ROOT / "requirements.txt").stat().st_mtime
+    return ready.exists() and ready.stat().st_mtime >= needed
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A copy of the project to run in, and an environment that pip installs beside, not into."""
@@ -97,10 +105,8 @@ def project(tmp_path_factory):
         **os.environ,
         "PATH": os.pathsep.join([str(prefix / "bin"), own, os.environ["PATH"]]),
         "PYTHONPATH": packages,
-        "PIP_PREFIX": str(
-            prefix
-        ),  # `pip install .` lands here; what is there already is not touched
-        "VENV": sys.prefix,
+        "PIP_PREFIX": str(prefix),
+        "VENV": sys.prefix if made_by_make() else str(folder.parent / "venv"),
     }
     return folder, environment
 
@@ -133,6 +139,9 @@ def test_every_command_runs(project):
     assert len(ran) == 9
     assert "output/demo/avenue.png: " in said
     assert "road" in said
+    assert (
+        "Installing requirements.txt" in said
+    ) != made_by_make()  # a second run installs nothing
     demo = ["avenue.png", "boulevard.png", "corner.png", "crossing.png"]
     assert sorted(masks(folder / "masks")) == sorted(masks(folder / "output" / "demo")) == demo
     expected = {"avenue.png", "cityscapes_demo.png", *(f"demo/{name}" for name in demo), *demo}
@@ -143,3 +152,12 @@ def test_what_is_not_run_is_little_and_says_why():
     reasons = [match["why"] for match in BLOCK.finditer(ENGLISH) if match["why"]]
     assert len(reasons) == 10
     assert all(re.search("needs|downloads|tests|runs", reason) for reason in reasons)
+
+
+def test_the_installed_command_names_itself(project):
+    folder, environment = project
+    wrong = subprocess.run(
+        ["paddleseg-infer", "--nope"], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert wrong.returncode == 2
+    assert "paddleseg-infer --help" in wrong.stderr

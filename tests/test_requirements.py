@@ -23,3 +23,9 @@ def test_the_gpus_differ_in_paddle_and_its_numpy_alone():
     cpu, gpu = lines("requirements.txt"), lines("requirements-gpu.txt")
     different = {LINE.fullmatch(line)["name"] for line in {*cpu} ^ {*gpu}}
     assert different == {"paddlepaddle", "paddlepaddle-gpu", "numpy"}
+
+
+def test_paddleseg_has_one_version_everywhere():
+    for name in ("Makefile", "README.md", "README_cn.md"):
+        versions = re.findall(r"paddleseg==([\d.]+)", (ROOT / name).read_text(encoding="utf-8"))
+        assert versions == ["2.8.0"], name

@@ -1,0 +1,72 @@
+"""The program as a process among others: its streams, its folders, its signals."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, masks, read_mask, write_image
+
+
+@pytest.fixture
+def printing_model(json_models):
+    """Paddle 3.2 prints a line to standard output for every mean over an axis in a json graph."""
+    return json_models / "mean" / "deploy.yaml"
+
+
+@pytest.mark.parametrize("more", [[], ["--dry_run"]])
+def test_a_closed_or_full_standard_output_is_no_crash(model, photos, tmp_path, more):
+    command = [sys.executable, ROOT / "infer.py", "--config", model, "--image_path", "photos"]
+    command += ["--device", "cpu", *more]
+    reader, writer = os.pipe()
+    os.close(reader)
+    for output in (writer, os.open("/dev/full", os.O_WRONLY)):
+        run = subprocess.run(command, cwd=tmp_path, stdout=output, stderr=subprocess.PIPE)
+        os.close(output)
+        assert (run.returncode, run.stderr) == (0, b"")
+    assert len(masks(tmp_path / "output")) == (0 if more else 5)
+
+
+@pytest.mark.parametrize("more", [[], ["--print_detail"]])
+def test_standard_output_is_the_programs_alone(infer, printing_model, photos, more):
+    run = infer("--config", printing_model, "--image_path", photos, *more)
+    assert run.code == 0, run
+    assert len(run.out.splitlines()) == 1
+
+
+@pytest.mark.parametrize("more", [[], ["--print_detail"]])
+@pytest.mark.parametrize("closed", [">&-", ">&- <&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_crash_and_no_file(printing_model, photos, tmp_path, closed, more):
+    command = [sys.executable, ROOT / "infer.py", "--config", printing_model, *more]
+    command += ["--image_path", "photos", "--device", "cpu"]
+    closing = ["bash", "-c", f'exec "$@" {closed}', "bash", *command]
+    run = subprocess.run(closing, cwd=tmp_path, capture_output=True)
+    assert run.returncode == 0, run.stderr
+    assert len(masks(tmp_path / "output")) == 5
+    for name in masks(tmp_path / "output"):
+        assert read_mask(tmp_path / "output" / name).size
+
+
+def test_without_a_folder_for_temporary_files_a_run_goes_on(infer, model, photos, tmp_path):
+    places = {name: str(tmp_path / "gone") for name in ("TMPDIR", "TEMP", "TMP")}
+    run = infer("--config", model, "--image_path", photos, "--save_dir", "new", **places)
+    assert run.code == 0
+
+
+def test_ctrl_c_ends_the_process_at_once(model, tmp_path):
+    (tmp_path / "list.txt").write_text("\n".join(f"{n}.png" for n in range(3000)))
+    for number in range(3000):
+        (tmp_path / f"{number}.png").symlink_to(tmp_path / "image")
+    write_image(tmp_path / "image", (400, 600))
+    command = [sys.executable, ROOT / "infer.py", "--config", model, "--image_path", "list.txt"]
+    process = subprocess.Popen([*command, "--device", "cpu"], cwd=tmp_path, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "output").exists() or not os.listdir(tmp_path / "output"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGINT  # which a shell shows as 130
+    assert err == b""
