@@ -58,7 +58,7 @@ def save_demo_images(seed: int, folder: Path) -> None:
     for name in ("images", "labels"):
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir()
-    for name, (image, labels) in demo_scenes(seed).items():
+    for name, image, labels in demo_scenes(seed):
         cv2.imwrite(str(folder / "images" / f"{name}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 93])
         cv2.imwrite(str(folder / "labels" / f"{name}.png"), labels)
 

@@ -61,13 +61,11 @@ def draw_scene(seed: int, index: int, width: int = 320, height: int = 240):
 
 
 def demo_scenes(seed: int):
-    """The demo's scenes by their names: for each the next that shows every class."""
+    """Yields the demo's scenes, name, image and labels: each the next that shows every class."""
     numbers = itertools.count()
-    scenes = {}
     for name, size in DEMO_SIZES.items():
-        drawn = (draw_scene(seed + 2000, number, *size) for number in numbers)
-        scenes[name] = next(scene for scene in drawn if shows_every_class(scene[1]))
-    return scenes
+        scenes = (draw_scene(seed + 2000, number, *size) for number in numbers)
+        yield name, *next(scene for scene in scenes if shows_every_class(scene[1]))
 
 
 def shows_every_class(labels: np.ndarray) -> bool:

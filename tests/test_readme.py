@@ -139,9 +139,8 @@ def test_every_command_runs(project):
     assert len(ran) == 9
     assert "output/demo/avenue.png: " in said
     assert "road" in said
-    assert (
-        "Installing requirements.txt" in said
-    ) != made_by_make()  # a second run installs nothing
+    # A second run installs nothing.
+    assert ("Installing requirements.txt" in said) != made_by_make()
     demo = ["avenue.png", "boulevard.png", "corner.png", "crossing.png"]
     assert sorted(masks(folder / "masks")) == sorted(masks(folder / "output" / "demo")) == demo
     expected = {"avenue.png", "cityscapes_demo.png", *(f"demo/{name}" for name in demo), *demo}
