@@ -86,6 +86,7 @@ def export(network: nn.Layer, folder: Path) -> None:
     static = paddle.jit.to_static(Labelled(network), input_spec=[spec])
     paddle.jit.save(static, str(folder / "model"))
     (folder / "model.pdiparams.info").unlink(missing_ok=True)
+    forget_sources(folder / "model.pdmodel")
     deploy = {
         "input_shape": [-1, 3, -1, -1],
         "labels": list(CLASSES),
@@ -96,3 +97,15 @@ def export(network: nn.Layer, folder: Path) -> None:
         "transforms": [{"type": "Normalize"}],
     }
     (folder / "deploy.yaml").write_text(yaml.safe_dump({"Deploy": deploy}, sort_keys=True))
+
+
+def forget_sources(graph: Path) -> None:
+    """Takes out of a pdmodel in which lines of which files on this machine its operators arose."""
+    paddle.enable_static()
+    program = paddle.static.deserialize_program(graph.read_bytes())
+    for block in program.blocks:
+        for operator in block.ops:
+            if operator.has_attr("op_callstack"):
+                operator._remove_attr("op_callstack")
+    graph.write_bytes(program.desc.serialize_to_string())
+    paddle.disable_static()

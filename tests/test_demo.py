@@ -82,6 +82,10 @@ def test_the_demos_model_is_small_and_names_its_classes():
     assert deploy["labels"] == list(CLASSES)
 
 
+def test_the_demos_graph_tells_nothing_of_the_machine_that_made_it():
+    assert b".py" not in (DEMO / "model" / "model.pdmodel").read_bytes()
+
+
 def test_the_classes_of_a_mask_are_told_largest_first(tmp_path):
     mask = np.zeros((10, 10), np.uint8)
     mask[:3], mask[3] = 2, 1
