@@ -1,5 +1,7 @@
 """One image on its way through the transforms, and what undoes them on a label map."""
 
+import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,6 +9,8 @@ import cv2
 import numpy as np
 
 from errors import ImageError
+
+_kept = threading.local()
 
 Step = tuple[np.ndarray, np.ndarray]  # a normalisation: mean and deviation, float64 [3]
 
@@ -42,13 +46,15 @@ class Border:
 class Frame:
     """One image on its way through the transforms, kept in the cheapest form that is exact.
 
-    PaddleSeg works on a float32 image from the start. Here the pixels stay uint8 as long as that
-    changes no bit, normalisation and padding are only noted, and `tensor` does both in one pass.
+    PaddleSeg works on a float32 RGB image from the start. Here the pixels stay uint8 and BGR as
+    long as that changes no bit, normalisation and padding are only noted, and `tensor` does all of
+    it in one pass.
     """
 
-    def __init__(self, image_rgb: np.ndarray):
-        """`image_rgb`: uint8 [H, W, 3]."""
-        self.pixels = image_rgb  # HWC, uint8 or float32
+    def __init__(self, image_bgr: np.ndarray):
+        """`image_bgr`: uint8 [H, W, 3]."""
+        self.pixels = image_bgr  # HWC, uint8 or float32
+        self.is_bgr = True  # only while the pixels are uint8
         self.is_float = True  # what PaddleSeg holds here; False once ScalePadding made it uint8
         self.steps: list[Step] = []  # normalisations that `pixels` still lacks
         self.border: Border | None = None  # padding that `pixels` still lacks
@@ -80,6 +86,7 @@ class Frame:
         # NEAREST only copies pixels: it commutes with what is done to each pixel alone.
         if self.border or interpolation != cv2.INTER_NEAREST:
             self._settle()
+            self.pixels = self._as_read_by(interpolation, height)
         self.pixels = cv2.resize(self.pixels, (width, height), interpolation=interpolation)
 
     def pad(self, width: int, height: int, value: float, transform: str) -> None:
@@ -101,8 +108,7 @@ class Frame:
 
     def pad_to_square(self, value: float) -> None:
         """Centres the image in a square of its longer side and truncates all to uint8."""
-        if self.steps or self.border:
-            self._settle()
+        self._settle()
         height, width = self.size
         side = max(height, width)
         top, left = (side - height) // 2, (side - width) // 2
@@ -112,19 +118,27 @@ class Frame:
         self.pixels = square
         self.is_float = False
 
-    def tensor(self) -> np.ndarray:
-        """The network's input [3, H, W], RGB: float32 (uint8 if ScalePadding came last)."""
+    def tensor(self, out: np.ndarray | None = None) -> np.ndarray:
+        """The network's input [3, H, W], RGB: float32 (uint8 if ScalePadding came last).
+
+        Written into `out` where that is given.
+        """
         height, width = self.pixels.shape[:2]
-        planes = np.empty((3, *self.size), np.float32 if self.is_float else np.uint8)
+        dtype = np.float32 if self.is_float else np.uint8
+        planes = np.empty((3, *self.size), dtype) if out is None else out
         inside = planes[:, :height, :width]
         if self.is_float and self.pixels.dtype == np.uint8:
             # 256 values cover every pixel, so the table holds PaddleSeg's own arithmetic.
             table = np.tile(np.arange(256, dtype=np.float32), (3, 1))
             normalize_in_place(table, self.steps)
-            for channel, plane in enumerate(cv2.split(self.pixels)):
+            plane = np.empty((height, width), np.uint8)
+            for channel in range(3):
+                cv2.extractChannel(self.pixels, 2 - channel if self.is_bgr else channel, dst=plane)
                 cv2.LUT(plane, table[channel], dst=inside[channel])
         else:
-            inside[...] = self.pixels.transpose(2, 0, 1)
+            inside[...] = (self.pixels[..., ::-1] if self.is_bgr else self.pixels).transpose(
+                2, 0, 1
+            )
             normalize_in_place(inside, self.steps)
         if self.border:
             value = np.full((3, 1), self.border.value, planes.dtype)
@@ -134,12 +148,51 @@ class Frame:
         return planes
 
     def _settle(self) -> None:
-        """Makes `pixels` the array that PaddleSeg holds here, for what looks at neighbours."""
+        """Makes `pixels` the RGB array that PaddleSeg holds here, if uint8 in place of float32.
+
+        For what looks at neighbours: OpenCV resizes swapped float channels to other bits.
+        """
         if self.steps or self.border:
             self.pixels = np.ascontiguousarray(self.tensor().transpose(1, 2, 0))
             self.steps, self.border = [], None
-        elif self.is_float:
-            self.pixels = self.pixels.astype(np.float32, copy=False)
+        elif self.is_bgr:
+            self.pixels = cv2.cvtColor(self.pixels, cv2.COLOR_BGR2RGB, dst=self.pixels)
+        self.is_bgr = False
+
+    def _as_read_by(self, interpolation: int, height_after: int) -> np.ndarray:
+        """The settled pixels as PaddleSeg gives them to the resize, in memory for that alone."""
+        if not self.is_float or self.pixels.dtype == np.float32:
+            return self.pixels
+        scratch = float_scratch(self.pixels.shape)
+        # Of a large photo LINEAR reads few rows: to make all of it float32 would take longer than
+        # the whole rest of its preparation.
+        height = self.size[0]
+        few = interpolation == cv2.INTER_LINEAR and height >= 3 * height_after
+        rows = linear_rows(height, height_after) if few else slice(None)
+        scratch[rows] = self.pixels[rows]
+        return scratch
+
+
+def linear_rows(before: int, after: int) -> np.ndarray:
+    """The rows that OpenCV's LINEAR reads of `before` rows to make `after`: two around each centre.
+
+    Around both where a centre lies so near to a row that OpenCV's float32 may round across it.
+    """
+    centres = (np.arange(after) + 0.5) * (before / after) - 0.5
+    doubt = before * 1e-6
+    upper = np.floor(np.concatenate([centres - doubt, centres + doubt])).astype(np.int64)
+    return np.unique(np.concatenate([upper, upper + 1]).clip(0, before - 1))
+
+
+def float_scratch(shape: tuple[int, ...]) -> np.ndarray:
+    """Float32 memory of that shape, of the calling thread, until it asks again.
+
+    It is kept, because fresh memory takes the system longer to give than this program to fill.
+    """
+    size = math.prod(shape)
+    if getattr(_kept, "scratch", None) is None or _kept.scratch.size < size:
+        _kept.scratch = np.empty(size, np.float32)
+    return _kept.scratch[:size].reshape(shape)
 
 
 def normalize_in_place(values: np.ndarray, steps: Sequence[Step]) -> None:

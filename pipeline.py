@@ -4,43 +4,41 @@
 >>> labels = segmenter(["a.jpg", "b.jpg"])  # a list of uint8 [H, W] arrays of class ids
 """
 
+import contextlib
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 import postprocess
-from config import EngineOptions, load_deploy_config
+from ahead import Ahead
+from batches import Batch, BatchReader, Result, Source, Undo
+from config import EngineOptions
+from deploy import load_deploy_config
 from errors import ConfigError, ImageError, reason, shown
+from files import prepare_save_dir, write_whole
 from images import Job
-from machine import PaddleBuild, find_paddle
+from machine import find_paddle
 from predictor import EngineError, Predictor
-from preprocess import Sample, prepare, read_image
 
 log = logging.getLogger("paddleseg_infer")
 
-Source = str | os.PathLike[str] | np.ndarray
 MAX_TUNING_RUNS = 10
+MAX_THREADS = 4  # beside the engine's: enough for a small network on large photos
 NOTES = {  # what is worth a line, by the output's kind and whether --with_argmax was given
     ("labels", True): "--with_argmax has no effect: this model's output is labels already",
     ("scores", False): "this model's output is scores: their argmax is taken (--with_argmax)",
     ("foreground", False): "this model has one channel: class 1 is where it is above 0.5",
     ("foreground", True): "--with_argmax has no effect on one channel: class 1 is above 0.5",
 }
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of one image: either `labels` or `error` is set."""
-
-    index: int  # of the image among those given
-    labels: np.ndarray | None = None  # uint8 [H, W]
-    error: ImageError | None = None
 
 
 class Segmenter:
@@ -50,6 +48,8 @@ class Segmenter:
     as PaddleSeg's script gives, instead of the image's), `with_argmax`, and those of
     `config.EngineOptions`. With `enable_auto_tune`, `tune_on` are images to collect TensorRT's
     dynamic shapes from. Raises ConfigError for a model or options that can't run.
+
+    The engine is loaded while the first images are read; `load()` loads it before.
     """
 
     def __init__(
@@ -69,19 +69,29 @@ class Segmenter:
             log.info("%s names no transforms: images go in as they are", shown(self.deploy.path))
         build = find_paddle()
         options = EngineOptions(**engine).resolved(build)
-        self._batch_size = batch_size
         if self.deploy.input_shape[0] not in (-1, batch_size):
-            self._batch_size = self.deploy.input_shape[0]
-            log.info("this model was exported for batches of %d: using that", self._batch_size)
+            batch_size = self.deploy.input_shape[0]
+            log.info("this model was exported for batches of %d: using that", batch_size)
+        self._batch_size = batch_size
         self._network_size = network_size
         self._with_argmax = with_argmax
         self._kind: str | None = None  # of the model's output, known after the first batch
-        if options.use_trt and options.enable_auto_tune:
-            with tempfile.TemporaryDirectory() as folder:  # read as the engine is made
-                tuned = self._tuned(options, build, tune_on, folder)
-                self._predictor = Predictor(self.deploy, tuned, build)
-        else:
-            self._predictor = Predictor(self.deploy, options, build)
+        self._options, self._build, self._tune_on = options, build, tune_on
+        # Reading and saving are given as many threads as the engine.
+        self._threads = min(MAX_THREADS, options.cpu_threads or 1)
+        self._reader = BatchReader(self.deploy, batch_size, ahead=self._threads)
+
+    def load(self) -> None:
+        """Loads the engine. Raises ConfigError."""
+        _ = self._predictor
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        options = self._options
+        if not (options.use_trt and options.enable_auto_tune):
+            return Predictor(self.deploy, options, self._build)
+        with tempfile.TemporaryDirectory() as folder:  # read as the engine is made
+            return Predictor(self.deploy, self._tuned(folder), self._build)
 
     def __call__(self, images: Source | Iterable[Source]) -> np.ndarray | list[np.ndarray]:
         """Label maps, uint8 [H, W] of class ids, of images in their order.
@@ -100,56 +110,99 @@ class Segmenter:
             labels[result.index] = result.labels
         return labels[0] if single else [labels[index] for index in range(len(labels))]
 
-    def save_masks(self, jobs: Sequence[Job], save_dir: str) -> Iterator[tuple[Job, str]]:
-        """Segments each job's image and saves its mask; yields each with "" or why it failed."""
-        for result in self.stream(job.image for job in jobs):
-            job, error = jobs[result.index], result.error
-            if result.labels is not None:
-                try:
-                    mask = postprocess.encode_mask(result.labels)
-                    postprocess.write_whole(mask, save_dir, job.target)
-                except ImageError as failure:
-                    error = failure
-            yield job, str(error or "")
-
     def stream(self, images: Iterable[Source]) -> Iterator[Result]:
-        """Reads images one by one and yields their results as their batches end.
+        """Yields results as their batches end, while the next images are read, in other threads.
 
-        Only tensors of one shape meet in a batch. A batch that isn't full runs when the images end,
-        or once `4 * batch_size` more have been read, so memory stays bounded.
+        How many are read before their turn is bounded (see BatchReader.batches), and so is memory.
         """
-        waiting: dict[tuple[int, ...], list[tuple[int, Sample]]] = {}  # by shape, oldest first
-        for index, image in enumerate(images):
-            try:
-                sample = self._sample(image)
-            except ImageError as error:
-                yield Result(index, error=error)
-                continue
-            batch = waiting.setdefault(sample.tensor.shape, [])
-            batch.append((index, sample))
-            if len(batch) == self._batch_size:
-                yield from self._run(waiting.pop(sample.tensor.shape))
-            oldest = next(iter(waiting), None)
-            if oldest and index - waiting[oldest][0][0] >= 4 * self._batch_size:
-                yield from self._run(waiting.pop(oldest))
-        for batch in waiting.values():
-            yield from self._run(batch)
+        with self._reading(images) as (batches, pool):
+            yield from self._results(batches, pool, Result)
 
-    def _tuned(
-        self, options: EngineOptions, build: PaddleBuild, images: Sequence[Source], folder: str
-    ) -> EngineOptions:
-        """`options` with a file of dynamic shapes, collected over `images` unless it is there."""
+    def save_masks(self, jobs: Iterable[Job], save_dir: str) -> Iterator[tuple[Job, str]]:
+        """Segments each job's image and saves its mask; yields each with "" or why it failed.
+
+        Makes `save_dir` once the engine is loaded. Raises ConfigError.
+        """
+        taken: dict[int, Job] = {}
+
+        def images() -> Iterator[str]:
+            for index, job in enumerate(jobs):
+                taken[index] = job
+                yield job.image
+
+        def save(index: int, labels: np.ndarray) -> Result:
+            write_whole(postprocess.encode_mask(labels), save_dir, taken[index].target)
+            return Result(index)
+
+        with self._reading(images()) as (batches, pool):
+            self.load()
+            prepare_save_dir(save_dir)
+            for result in self._results(batches, pool, save):
+                yield taken.pop(result.index), str(result.error or "")
+
+    @contextlib.contextmanager
+    def _reading(self, images: Iterable[Source]) -> Iterator[tuple[Ahead, ThreadPoolExecutor]]:
+        """Batches that are made ahead, and threads to finish the results in."""
+        with (
+            ThreadPoolExecutor(self._threads) as pool,
+            Ahead(self._reader.batches(images, pool), depth=1) as batches,
+        ):
+            yield batches, pool
+
+    def _results(
+        self,
+        batches: Iterable[Batch | Result],
+        pool: ThreadPoolExecutor,
+        finish: Callable[[int, Any], Result],
+    ) -> Iterator[Result]:
+        """Runs batch after batch; meanwhile `finish` makes results of the labels of the last."""
+        finishing: deque[Future[Result]] = deque()
+        for batch in batches:
+            if isinstance(batch, Result):
+                yield batch
+                continue
+            before = len(finishing)
+            for item in self._outputs(batch):
+                if isinstance(item, Result):
+                    yield item
+                else:
+                    finishing.append(pool.submit(self._finished, *item, finish))
+            for _ in range(before):
+                yield finishing.popleft().result()
+        for result in finishing:
+            yield result.result()
+
+    def _outputs(self, batch: Batch) -> Iterator[tuple[int, Undo, np.ndarray] | Result]:
+        """Runs one batch; if the network refuses it, each of its images by itself."""
+        try:
+            output = self._predictor(batch.tensor_nchw)
+        except (EngineError, MemoryError) as error:
+            if len(batch.indices) > 1:
+                for item in zip(batch.indices, batch.undos, batch.tensor_nchw, strict=False):
+                    yield from self._outputs(self._reader.batch_of_one(*item))
+                return
+            height, width = batch.tensor_nchw.shape[2:]
+            why = str(error) if isinstance(error, EngineError) else "not enough memory"
+            refusal = f"the network can't take it as {width}x{height}; it may be too small: {why}"
+            yield Result(batch.indices[0], error=ImageError(refusal))
+            return
+        self._kind = self._kind or self._kind_of(output)
+        yield from zip(batch.indices, batch.undos, output, strict=False)
+
+    def _tuned(self, folder: str) -> EngineOptions:
+        """The options with a file of dynamic shapes, collected unless it is there."""
+        options = self._options
         kept = options.auto_tuned_shape_file
         if kept and os.path.exists(kept):
             log.info("the dynamic shapes are those of %s", shown(kept))
             return options
         # Paddle ends the process where it can't write the file, so it gets one that it can.
         collected = os.path.join(folder, "shapes.pbtxt")
-        collecting = Predictor(self.deploy, options, build, collect_shapes_in=collected)
+        collecting = Predictor(self.deploy, options, self._build, collect_shapes_in=collected)
         runs = 0
-        for image in images:
+        for image in self._tune_on:
             try:
-                tensor = self._sample(image).tensor
+                tensor = self._reader.frame(image).tensor()
                 collecting(np.stack([tensor] * self._batch_size))
             except (ImageError, EngineError, MemoryError):
                 continue  # its turn comes again, and its reason is told then
@@ -168,48 +221,6 @@ class Segmenter:
                 ) from None
         return replace(options, auto_tuned_shape_file=collected)
 
-    def _sample(self, image: Source) -> Sample:
-        if not isinstance(image, np.ndarray):
-            image = read_image(os.fspath(image))
-        elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise ImageError(
-                f"an array must be uint8 BGR [H, W, 3], not {image.dtype} {list(image.shape)}"
-            )
-        sample = prepare(image, self.deploy.transforms)
-        height, width = sample.tensor.shape[1:]
-        fixed_height, fixed_width = self.deploy.input_shape[2:]
-        if fixed_height not in (-1, height) or fixed_width not in (-1, width):
-            raise ImageError(
-                f"the model takes {fixed_width}x{fixed_height} only (`input_shape`; -1 is any) and "
-                f"the transforms make this image {width}x{height}: add a Resize to the transforms "
-                f"in {shown(self.deploy.path)}, or export without --input_shape"
-            )
-        return sample
-
-    def _run(self, batch: list[tuple[int, Sample]]) -> Iterator[Result]:
-        """Runs one batch; if the network refuses it, each of its images by itself."""
-        tensors = [sample.tensor for _, sample in batch]
-        if self.deploy.input_shape[0] != -1:  # a batch that must be full: copies fill it
-            tensors += tensors[-1:] * (self._batch_size - len(tensors))
-        try:
-            output = self._predictor(np.stack(tensors) if len(tensors) > 1 else tensors[0][None])
-        except (EngineError, MemoryError) as error:
-            if len(batch) > 1:
-                for item in batch:
-                    yield from self._run([item])
-                return
-            height, width = tensors[0].shape[1:]
-            why = str(error) if isinstance(error, EngineError) else "not enough memory"
-            refusal = f"the network can't take it as {width}x{height}; it may be too small: {why}"
-            yield Result(batch[0][0], error=ImageError(refusal))
-            return
-        kind = self._kind = self._kind or self._kind_of(output)
-        for (index, sample), image_output in zip(batch, output, strict=False):
-            try:
-                yield Result(index, labels=self._labels(image_output, kind, sample))
-            except ImageError as error:
-                yield Result(index, error=error)
-
     def _kind_of(self, output: np.ndarray) -> str:
         try:
             kind = postprocess.output_kind(output)
@@ -219,12 +230,17 @@ class Segmenter:
             log.info("%s", note)
         return kind
 
-    def _labels(self, output: np.ndarray, kind: str, sample: Sample) -> np.ndarray:
-        labels = postprocess.label_map(output, kind)
-        if self._network_size:
-            return labels
-        height, width = sample.tensor.shape[1:]
-        return postprocess.restore(postprocess.resize_labels(labels, width, height), sample.undo)
+    def _finished(
+        self, index: int, undo: Undo, output: np.ndarray, finish: Callable[[int, Any], Result]
+    ) -> Result:
+        """The labels of one image out of the network's output, and what `finish` makes of them."""
+        try:
+            labels = postprocess.label_map(output, self._kind or "")
+            if not self._network_size:
+                labels = postprocess.restore(labels, undo)
+            return finish(index, labels)
+        except ImageError as error:
+            return Result(index, error=error)
 
 
 def planned_run(config_path: str | os.PathLike[str], **engine: Any) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from config import DeployConfig, EngineOptions, engine_config, engine_state
+from config import EngineOptions, engine_config, engine_state
+from deploy import DeployConfig
 from errors import ConfigError, SegmentationError, shown
 from machine import PaddleBuild
 from model_files import check_model_files

@@ -4,25 +4,16 @@ import io
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from PIL import JpegImagePlugin
 
 from errors import ImageError, reason
-from frame import Frame, Padded, Resized
+from frame import Frame
 from transforms import Transform
 
 cv2.setLogLevel(0)  # OpenCV prints what it dislikes about a file; here each file gets a sentence
-
-
-@dataclass(frozen=True)
-class Sample:
-    """An image ready for the network."""
-
-    tensor: np.ndarray  # float32 [3, H, W], RGB
-    undo: tuple[Resized | Padded, ...]  # what was done to its size, in that order
 
 
 def read_image(path: str) -> np.ndarray:
@@ -76,13 +67,16 @@ def _check_jpeg(data: bytes) -> None:
         raise ImageError(f"the JPEG is cut off or damaged ({error})") from None
 
 
-def prepare(image_bgr: np.ndarray, transforms: Sequence[Transform]) -> Sample:
-    """Runs the transforms on uint8 BGR [H, W, 3]. Raises ImageError where its size forbids one."""
+def prepare(image_bgr: np.ndarray, transforms: Sequence[Transform]) -> Frame:
+    """Runs the transforms on uint8 BGR [H, W, 3], whose `tensor()` is then the network's input.
+
+    The image itself may be changed. Raises ImageError where its size forbids a transform.
+    """
     try:
-        frame = Frame(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB))
+        frame = Frame(image_bgr)
         for transform in transforms:
             transform.apply(frame)
-        return Sample(frame.tensor(), tuple(frame.undo))
+        return frame
     except (cv2.error, MemoryError, OverflowError, ValueError) as error:
         height, width = image_bgr.shape[:2]
         raise ImageError(

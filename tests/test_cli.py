@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import ROOT, masks, read_mask, write_image
 
-from infer import make_parser
+from flags import make_parser
 
 # ---- the main job ------------------------------------------------------------------------------
 
@@ -177,6 +177,7 @@ def test_defaults_are_the_documented_ones():
         "enable_auto_tune": False,
         "auto_tuned_shape_file": None,
         "cpu_threads": None,
+        "num_workers": 1,
         "enable_mkldnn": None,
         "benchmark": False,
         "model_name": "",

@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from config import EngineOptions, load_deploy_config
+from config import EngineOptions
+from deploy import load_deploy_config
 from errors import ConfigError
 from machine import PaddleBuild
 from transforms import Normalize, Resize

@@ -9,9 +9,7 @@ import oracle
 import pytest
 from conftest import scene
 
-from config import EngineOptions
 from errors import ConfigError, ImageError
-from machine import find_paddle
 from pipeline import Segmenter
 from preprocess import read_image
 
@@ -60,7 +58,8 @@ def test_only_tensors_of_one_shape_meet_and_none_waits_for_long(models):
     assert order == [1, 2, 3, 4, 5, 6, 7, 8, 0, 9, 10, 11, 13, 12]
 
 
-def test_results_come_while_images_are_still_being_read(models):
+def test_few_images_are_read_before_their_turn(models):
+    """As many as are read at once, a batch that is ready, and one that is filled."""
     read = []
 
     def images():
@@ -68,8 +67,30 @@ def test_results_come_while_images_are_still_being_read(models):
             read.append(number)
             yield scene(48, 64)
 
-    next(segmenter(models / "argmax", batch_size=2).stream(images()))
-    assert len(read) == 2
+    stream = segmenter(models / "argmax", batch_size=2).stream(images())
+    for result in stream:
+        assert len(read) <= min(100, result.index + 2 * 2 + 2 * 2 + 2)
+        if result.index == 50:
+            break
+    stream.close()
+    assert len(read) < 70
+
+
+def test_what_the_source_of_images_raises_arrives(models):
+    def images():
+        yield scene(48, 64)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(segmenter(models / "argmax").stream(images()))
+
+
+@pytest.mark.parametrize("name", ["argmax", "resize"])
+def test_the_array_given_is_not_changed(models, name):
+    image = scene(48, 65)
+    image.flags.writeable = False
+    segmenter(models / name)(image)
+    assert np.array_equal(image, scene(48, 65))
 
 
 def test_paths_and_arrays_give_the_same(models, photos):
@@ -124,13 +145,15 @@ def test_one_channel_is_compared_as_it_stands(models):
 
 def test_auto_tune_collects_keeps_and_takes_shapes(models, tmp_path, caplog):
     """On the CPU, for real; that TensorRT then reads the file needs a GPU to see."""
-    caplog.set_level(logging.INFO)
-    ours = segmenter(models / "argmax", batch_size=2)
-    build, folder, kept = find_paddle(), tmp_path / "private", tmp_path / "shapes"
+    folder, kept = tmp_path / "private", tmp_path / "shapes"
     folder.mkdir()
     paths = [tmp_path / "gone.jpg", *IMAGES]
-    wanted = EngineOptions("cpu", cpu_threads=1, auto_tuned_shape_file=str(kept))
-    tuned = ours._tuned(wanted, build, paths, str(folder))
+    ours = segmenter(
+        models / "argmax", batch_size=2, tune_on=paths, auto_tuned_shape_file=str(kept)
+    )
+    caplog.clear()
+    caplog.set_level(logging.INFO)
+    tuned = ours._tuned(str(folder))
     text = kept.read_text()
     assert tuned.auto_tuned_shape_file == str(folder / "shapes.pbtxt")
     assert (folder / "shapes.pbtxt").read_text() == text
@@ -138,28 +161,26 @@ def test_auto_tune_collects_keeps_and_takes_shapes(models, tmp_path, caplog):
     sides = {key: re.findall(key + r": (\d+)", of_input)[:4] for key in ("min_shape", "max_shape")}
     assert sides == {"min_shape": ["2", "3", "1", "1"], "max_shape": ["2", "3", "48", "64"]}
     assert not caplog.records
-    assert ours._tuned(wanted, build, paths, str(folder)) == wanted
+    assert ours._tuned(str(folder)).auto_tuned_shape_file == str(kept)
     assert f"the dynamic shapes are those of {kept}" in caplog.text
 
 
 def test_auto_tune_makes_ten_runs_over_the_images_that_work(models, tmp_path):
-    ours = segmenter(models / "argmax")
     bad, good = [tmp_path / "gone.jpg"] * 12, [scene(8 + n, 8) for n in range(12)]
-    wanted = EngineOptions("cpu", cpu_threads=1)
-    text = Path(ours._tuned(wanted, find_paddle(), bad + good, str(tmp_path)).auto_tuned_shape_file)
-    of_input = text.read_text().split('name: "x"')[1].split("shape_range_info")[0]
+    ours = segmenter(models / "argmax", tune_on=bad + good)
+    text = Path(ours._tuned(str(tmp_path)).auto_tuned_shape_file).read_text()
+    of_input = text.split('name: "x"')[1].split("shape_range_info")[0]
     assert re.findall(r"max_shape: (\d+)", of_input)[:4] == ["1", "3", "17", "8"]
 
 
 def test_auto_tune_explains_what_goes_wrong(models, tmp_path):
-    ours = segmenter(models / "argmax")
-    nowhere = EngineOptions("cpu", cpu_threads=1, auto_tuned_shape_file=str(tmp_path / "no" / "x"))
+    nowhere = {"auto_tuned_shape_file": str(tmp_path / "no" / "x")}
     with pytest.raises(
         ConfigError, match=r"--auto_tuned_shape_file .*no/x can't be written: no su"
     ):
-        ours._tuned(nowhere, find_paddle(), IMAGES, str(tmp_path))
+        segmenter(models / "argmax", tune_on=IMAGES, **nowhere)._tuned(str(tmp_path))
     with pytest.raises(ConfigError, match="no image could be run to collect"):
-        ours._tuned(nowhere, find_paddle(), [tmp_path / "gone.jpg"], str(tmp_path))
+        segmenter(models / "argmax", tune_on=[tmp_path / "gone.jpg"])._tuned(str(tmp_path))
 
 
 # ---- refusals ----------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import oracle
 import pytest
 from conftest import PADDLE, ROOT, scene
 
-from config import EngineOptions, engine_config, load_deploy_config
+from config import EngineOptions, engine_config
+from deploy import load_deploy_config
 from errors import ConfigError
 from machine import PaddleBuild, find_paddle
 from predictor import EngineError, Predictor, gist, load_core
@@ -25,7 +26,7 @@ def predictor(folder, **options):
 
 
 def tensor(size=(48, 64), images=1):
-    return np.stack([prepare(scene(*size, n), []).tensor / 255 for n in range(images)])
+    return np.stack([prepare(scene(*size, n), []).tensor() / 255 for n in range(images)])
 
 
 @pytest.mark.parametrize("mkldnn", [None, True, False])
@@ -34,7 +35,7 @@ def test_outputs_equal_those_of_paddles_public_interface(models, name, mkldnn):
     config = models / name / "deploy.yaml"
     image = scene(48, 64)
     sample = prepare(image, load_deploy_config(config).transforms)
-    output = predictor(models / name, enable_mkldnn=mkldnn, cpu_threads=2)(sample.tensor[None])
+    output = predictor(models / name, enable_mkldnn=mkldnn, cpu_threads=2)(sample.tensor()[None])
     expected = oracle.Oracle(str(config), mkldnn, threads=2).output(image)
     assert output.dtype == expected.dtype
     assert np.array_equal(output, expected)

@@ -1,0 +1,126 @@
+"""Images to batches, each a tensor for the network: read by several threads, in a fixed order."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from deploy import DeployConfig
+from errors import ImageError, shown
+from frame import Frame, Padded, Resized
+from preprocess import prepare, read_image
+
+Source = str | os.PathLike[str] | np.ndarray
+Undo = Sequence[Resized | Padded]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images whose tensors have one shape."""
+
+    indices: Sequence[int]  # of the images among those given
+    undos: Sequence[Undo]
+    tensor_nchw: np.ndarray  # float32; where the network takes full batches only, copies fill it
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one image: either `labels` or `error` is set."""
+
+    index: int  # of the image among those given
+    labels: np.ndarray | None = None  # uint8 [H, W]
+    error: ImageError | None = None
+
+
+class BatchReader:
+    """Reads images for the model of `deploy`, up to `ahead` of them at once."""
+
+    def __init__(self, deploy: DeployConfig, batch_size: int, ahead: int):
+        self._deploy = deploy
+        self._batch_size = batch_size
+        self._ahead = ahead
+
+    def batches(
+        self, images: Iterable[Source], pool: ThreadPoolExecutor
+    ) -> Iterator[Batch | Result]:
+        """Batches as they fill, and a Result for each image that fails.
+
+        Only tensors of one shape meet in a batch. A batch that isn't full comes when the images
+        end, or once `4 * batch_size` more have been read, so memory stays bounded.
+        """
+        waiting: dict[tuple[int, int], list[tuple[int, Frame]]] = {}  # by size, oldest first
+        for index, reading in self._read_ahead(images, pool):
+            try:
+                frame = reading.result()
+            except ImageError as error:
+                yield Result(index, error=error)
+                continue
+            group = waiting.setdefault(frame.size, [])
+            group.append((index, frame))
+            if len(group) == self._batch_size:
+                yield from self._batched(waiting.pop(frame.size))
+            oldest = next(iter(waiting), None)
+            if oldest and index - waiting[oldest][0][0] >= 4 * self._batch_size:
+                yield from self._batched(waiting.pop(oldest))
+        for group in waiting.values():
+            yield from self._batched(group)
+
+    def _read_ahead(
+        self, images: Iterable[Source], pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[int, Future[Frame]]]:
+        reading: deque[tuple[int, Future[Frame]]] = deque()
+        for item in enumerate(images):
+            reading.append((item[0], pool.submit(self.frame, item[1])))
+            if len(reading) == self._ahead:
+                yield reading.popleft()
+        yield from reading
+
+    def frame(self, image: Source) -> Frame:
+        if not isinstance(image, np.ndarray):
+            image = read_image(os.fspath(image))
+        elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ImageError(
+                f"an array must be uint8 BGR [H, W, 3], not {image.dtype} {list(image.shape)}"
+            )
+        else:
+            image = image.copy()  # its owner's stays as it is
+        frame = prepare(image, self._deploy.transforms)
+        height, width = frame.size
+        fixed_height, fixed_width = self._deploy.input_shape[2:]
+        if fixed_height not in (-1, height) or fixed_width not in (-1, width):
+            raise ImageError(
+                f"the model takes {fixed_width}x{fixed_height} only (`input_shape`; -1 is any) and "
+                f"the transforms make this image {width}x{height}: add a Resize to the transforms "
+                f"in {shown(self._deploy.path)}, or export without --input_shape"
+            )
+        return frame
+
+    def _batched(self, group: Sequence[tuple[int, Frame]]) -> Iterator[Batch | Result]:
+        """One batch; where memory doesn't hold it, each image by itself."""
+        indices, frames = zip(*group, strict=True)
+        try:
+            tensor_nchw = np.empty((self._slots(len(frames)), 3, *frames[0].size), np.float32)
+            for slot, frame in enumerate(frames):
+                frame.tensor(out=tensor_nchw[slot])
+            tensor_nchw[len(frames) :] = tensor_nchw[len(frames) - 1]
+        except (MemoryError, ValueError):  # ValueError: beyond what an array may hold
+            if len(group) > 1:
+                for item in group:
+                    yield from self._batched([item])
+                return
+            height, width = frames[0].size
+            refusal = f"there is not enough memory for its tensor of {width}x{height}"
+            yield Result(indices[0], error=ImageError(refusal))
+            return
+        # What the network gives may be smaller than what it is given.
+        undos = [(*frame.undo, Resized(*frame.size)) for frame in frames]
+        yield Batch(indices, undos, tensor_nchw)
+
+    def batch_of_one(self, index: int, undo: Undo, tensor_chw: np.ndarray) -> Batch:
+        return Batch([index], [undo], tensor_chw[None].repeat(self._slots(1), axis=0))
+
+    def _slots(self, images: int) -> int:
+        return images if self._deploy.input_shape[0] == -1 else self._batch_size

@@ -1,0 +1,109 @@
+"""Masks to files: whole or not at all, and never outside the output folder."""
+
+import contextlib
+import errno
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Iterable
+
+from errors import ConfigError, ImageError, reason, shown
+
+PART_SUFFIX = ".paddleseg-infer.part"
+STALE_SECONDS = 24 * 3600
+
+
+def write_whole(data: bytes, save_dir: str, target: str) -> None:
+    """Writes `data` to `target` below `save_dir`, under that name whole or not at all.
+
+    Raises ImageError. Makes folders below `save_dir`, never `save_dir` itself: if it vanishes
+    while the program runs, a disk is gone.
+    """
+    path = os.path.join(save_dir, target)
+    try:
+        folder = _make_folders(save_dir, os.path.dirname(target))
+        # A name of its own: a mask's may already be as long as names can be.
+        part = os.path.join(folder, f".{secrets.token_hex(8)}{PART_SUFFIX}")
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(data)
+            os.replace(part, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(part)
+            raise
+    except OSError as error:
+        raise ImageError(f"its mask can't be written: {reason(error)}") from None
+
+
+def _make_folders(save_dir: str, below: str) -> str:
+    folder = save_dir
+    for name in below.split(os.sep) if below else ():
+        folder = os.path.join(folder, name)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder)
+        if not _is_inside(folder, save_dir):  # nothing is made there either
+            raise ImageError("its mask would lie outside the output folder, behind a link")
+    return folder
+
+
+def _is_inside(folder: str, save_dir: str) -> bool:
+    root = os.path.realpath(save_dir)
+    return os.path.commonpath([os.path.realpath(folder), root]) == root
+
+
+def check_save_dir(save_dir: str) -> None:
+    """Raises ConfigError where the output folder can't be made or written to. Makes nothing."""
+    if not save_dir:
+        raise ConfigError("--save_dir is empty: name a folder")
+    folder = os.path.abspath(save_dir)
+    try:
+        while not _is_folder(folder):
+            folder = os.path.dirname(folder)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _unwritable(save_dir, error) from None
+
+
+def _is_folder(path: str) -> bool:
+    """False where nothing is there. Raises OSError for a file, or a name that can't be."""
+    try:
+        os.stat(os.path.join(path, ""))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _unwritable(save_dir: str, error: OSError) -> ConfigError:
+    return ConfigError(f"--save_dir {shown(save_dir)} can't be written to: {reason(error)}")
+
+
+def prepare_save_dir(save_dir: str) -> None:
+    """Makes the output folder and tries it. Raises ConfigError where nothing can be written."""
+    check_save_dir(save_dir)
+    try:
+        os.makedirs(save_dir, exist_ok=True)
+        with tempfile.TemporaryFile(dir=save_dir):
+            pass
+    except OSError as error:
+        raise _unwritable(save_dir, error) from None
+
+
+def sweep_parts(save_dir: str, targets: Iterable[str]) -> None:
+    """Removes what killed runs left half-written beside `targets`, once it is a day old."""
+    for folder in sorted({os.path.dirname(target) for target in targets}):
+        if _is_inside(os.path.join(save_dir, folder), save_dir):
+            _sweep_folder(os.path.join(save_dir, folder))
+
+
+def _sweep_folder(folder: str) -> None:
+    # Younger ones may belong to a run that is still at work.
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(PART_SUFFIX):
+                with contextlib.suppress(OSError):
+                    if time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_SECONDS:
+                        os.unlink(entry.path)

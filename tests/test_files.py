@@ -1,0 +1,106 @@
+"""Files appear whole or not at all, and never outside the output folder."""
+
+import os
+import time
+
+import pytest
+
+from errors import ConfigError, ImageError
+from files import PART_SUFFIX, check_save_dir, prepare_save_dir, sweep_parts, write_whole
+
+
+def test_a_file_is_written_with_its_folders_and_the_umasks_mode(tmp_path):
+    umask = os.umask(0o006)
+    try:
+        write_whole(b"mask", str(tmp_path), "a/b/c.png")
+    finally:
+        os.umask(umask)
+    path = tmp_path / "a" / "b" / "c.png"
+    assert path.read_bytes() == b"mask"
+    assert path.stat().st_mode & 0o777 == 0o660
+    assert os.listdir(path.parent) == ["c.png"]
+
+
+def test_a_file_replaces_another_and_a_link_but_not_what_the_link_names(tmp_path):
+    other = tmp_path / "other"
+    other.write_bytes(b"untouched")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_bytes(b"old")
+    (out / "b.png").symlink_to(other)
+    for name in ("a.png", "b.png"):
+        write_whole(b"new", str(out), name)
+        assert (out / name).read_bytes() == b"new"
+    assert other.read_bytes() == b"untouched"
+
+
+def test_nothing_is_written_behind_a_link_out_of_the_output_folder(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere")
+    stale = tmp_path / "elsewhere" / f"old{PART_SUFFIX}"
+    stale.write_bytes(b"")
+    os.utime(stale, (0, 0))
+    targets = ["sub/a.png", "sub/deep/a.png"]
+    sweep_parts(str(tmp_path / "out"), targets)
+    for target in targets:
+        with pytest.raises(ImageError, match="outside the output folder"):
+            write_whole(b"mask", str(tmp_path / "out"), target)
+    assert os.listdir(tmp_path / "elsewhere") == [stale.name]
+
+
+def test_the_output_folder_itself_may_be_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to("disk")
+    write_whole(b"mask", str(tmp_path / "out"), "sub/a.png")
+    assert (tmp_path / "disk" / "sub" / "a.png").read_bytes() == b"mask"
+
+
+def test_an_output_folder_that_is_gone_is_not_made_again(tmp_path):
+    for target in ("a.png", "sub/a.png"):
+        with pytest.raises(ImageError, match="can't be written: no such file"):
+            write_whole(b"mask", str(tmp_path / "gone"), target)
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize("target", ["taken.png", "file/a.png", "x" * 260 + ".png"])
+def test_a_name_that_can_not_be_had_fails_and_leaves_nothing(tmp_path, target):
+    (tmp_path / "taken.png").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ImageError, match="its mask can't be written"):
+        write_whole(b"mask", str(tmp_path), target)
+    assert sorted(os.listdir(tmp_path)) == ["file", "taken.png"]
+
+
+def test_names_may_be_as_long_as_the_system_allows(tmp_path):
+    write_whole(b"mask", str(tmp_path), "x" * 251 + ".png")
+    assert os.listdir(tmp_path) == ["x" * 251 + ".png"]
+
+
+def test_only_parts_older_than_a_day_are_swept(tmp_path):
+    (tmp_path / "sub").mkdir()
+    day_ago = time.time() - 25 * 3600
+    for folder in (tmp_path, tmp_path / "sub"):
+        for name in ("old" + PART_SUFFIX, "new" + PART_SUFFIX, "old.part"):
+            (folder / name).write_bytes(b"")
+            if name.startswith("old"):
+                os.utime(folder / name, (day_ago, day_ago))
+    sweep_parts(str(tmp_path), ["a.png", "sub/b.png"])
+    left = ["new" + PART_SUFFIX, "old.part"]
+    assert sorted(os.listdir(tmp_path)) == sorted([*left, "sub"])
+    assert sorted(os.listdir(tmp_path / "sub")) == sorted(left)
+
+
+def test_an_output_folder_that_can_not_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for save_dir, message in [
+        ("file", "can't be written to: not a directory"),
+        ("file/out", "can't be written to: not a directory"),
+        ("x" * 300, "can't be written to: file name too long"),
+    ]:
+        for check in (check_save_dir, prepare_save_dir):
+            with pytest.raises(ConfigError, match=message):
+                check(str(tmp_path / save_dir))
+    with pytest.raises(ConfigError, match="--save_dir is empty"):
+        prepare_save_dir("")
+    assert os.listdir(tmp_path) == ["file"]

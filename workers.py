@@ -1,0 +1,195 @@
+"""Many images over worker processes, which ask for the next image when they have time for it.
+
+This process loads no engine: what kills one kills a worker, and its images are known.
+"""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import Pipe, Process
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple
+
+from errors import ConfigError
+from images import Job
+
+log = logging.getLogger("paddleseg_infer")
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+
+class Next(NamedTuple):
+    """A worker asks for an image: the answer is a job's number, or None when there are no more."""
+
+
+class Note(NamedTuple):
+    """A line for the user."""
+
+    level: int
+    text: str
+
+
+class Ended(NamedTuple):
+    """An image is done, or has failed."""
+
+    number: int  # of the job
+    error: str  # "" where its mask is saved
+
+
+class Refused(NamedTuple):
+    """This worker can't start."""
+
+    error: str
+
+
+def segment(
+    jobs: Sequence[Job], save_dir: str, config_path: str, *, num_workers: int, **options: Any
+) -> Iterator[tuple[Job, str]]:
+    """Saves the masks of `jobs`; yields each job with "" or why it failed.
+
+    One batch is run in this process, more in `num_workers` others. `options` are those of
+    `pipeline.Segmenter`. Raises ConfigError where nothing can start.
+    """
+    batches = -(-len(jobs) // options["batch_size"])
+    options["num_workers"] = min(num_workers, batches)
+    if batches > 1:
+        yield from _in_workers(jobs, save_dir, config_path, options)
+        return
+    from pipeline import Segmenter
+
+    segmenter = Segmenter(config_path, tune_on=[job.image for job in jobs], **options)
+    yield from segmenter.save_masks(jobs, save_dir)
+
+
+# ---- in this process ---------------------------------------------------------------------------
+
+
+@dataclass
+class _Worker:
+    process: Process
+    holding: set[int] = field(default_factory=set)  # numbers of the jobs that it was given
+    refusal: str = ""
+
+
+def _in_workers(
+    jobs: Sequence[Job], save_dir: str, config_path: str, options: dict[str, Any]
+) -> Iterator[tuple[Job, str]]:
+    workers: dict[Connection, _Worker] = {}
+    try:
+        for _ in range(options["num_workers"]):
+            ours, theirs = Pipe()
+            arguments = (theirs, os.getpid(), jobs, save_dir, config_path, options)
+            process = Process(target=_work, args=arguments, daemon=True)
+            process.start()
+            theirs.close()  # so that its end is seen here
+            workers[ours] = _Worker(process)
+        yield from _fed(workers, jobs)
+    finally:
+        for worker in workers.values():
+            worker.process.kill()
+
+
+def _fed(workers: dict[Connection, _Worker], jobs: Sequence[Job]) -> Iterator[tuple[Job, str]]:
+    """Answers the workers until all have ended."""
+    waiting = iter(range(len(jobs)))
+    started = False  # an image has ended
+    told: set[Note] = set()
+    death = ""
+    while workers:
+        for connection in wait(list(workers)):
+            assert isinstance(connection, Connection)
+            worker = workers[connection]
+            try:
+                message = connection.recv()
+            except (EOFError, ConnectionError):
+                del workers[connection]
+                if worker.holding or worker.refusal:
+                    death = worker.refusal or _how_it_died(worker.process)
+                    if not started and not workers:
+                        raise ConfigError(death) from None
+                    yield from ((jobs[number], death) for number in sorted(worker.holding))
+                continue
+            if isinstance(message, Next):
+                number = next(waiting, None)
+                if number is not None:
+                    worker.holding.add(number)
+                connection.send(number)
+            elif isinstance(message, Ended):
+                started = True
+                worker.holding.remove(message.number)
+                yield jobs[message.number], message.error
+            elif isinstance(message, Refused):
+                worker.refusal = message.error
+            elif message not in told:  # each worker has the same to say
+                told.add(message)
+                log.log(message.level, "%s", message.text)
+    yield from ((jobs[number], f"not tried: {death}") for number in waiting)
+
+
+def _how_it_died(process: Process) -> str:
+    process.join()
+    code = process.exitcode or 0
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return f"the worker process that had it ended with {how}"
+
+
+# ---- in a worker -------------------------------------------------------------------------------
+
+
+def _work(
+    connection: Connection,
+    parent: int,
+    jobs: Sequence[Job],
+    save_dir: str,
+    config_path: str,
+    options: dict[str, Any],
+) -> None:
+    _end_with(parent)
+    sending = threading.Lock()
+
+    def send(message: NamedTuple) -> None:
+        with sending:
+            connection.send(message)
+
+    class Tell(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            send(Note(record.levelno, record.getMessage()))
+
+    log.handlers, log.propagate = [Tell()], False
+    log.setLevel(logging.INFO)
+    numbers: dict[Job, int] = {}
+
+    def asked_for() -> Iterator[Job]:  # iterated in a thread of its own
+        send(Next())
+        while (number := connection.recv()) is not None:
+            numbers[jobs[number]] = number
+            yield jobs[number]
+            send(Next())
+
+    from pipeline import Segmenter
+
+    try:
+        tune_on = [job.image for job in jobs] if options["enable_auto_tune"] else []
+        segmenter = Segmenter(config_path, tune_on=tune_on, **options)
+        for job, error in segmenter.save_masks(asked_for(), save_dir):
+            send(Ended(numbers.pop(job), error))
+    except ConfigError as error:
+        send(Refused(str(error)))
+
+
+def _end_with(parent: int) -> None:
+    """No worker outlives the process that feeds it, whatever ends that.
+
+    Where the system has no such wish (Linux has), a worker ends with the batch that it is at.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it had ended before
+            os._exit(1)
