@@ -85,8 +85,6 @@ class BatchReader:
             raise ImageError(
                 f"an array must be uint8 BGR [H, W, 3], not {image.dtype} {list(image.shape)}"
             )
-        else:
-            image = image.copy()  # its owner's stays as it is
         frame = prepare(image, self._deploy.transforms)
         height, width = frame.size
         fixed_height, fixed_width = self._deploy.input_shape[2:]

@@ -31,6 +31,7 @@ class EngineOptions:
     num_workers: int = 1  # processes that share the machine, this one among them
     enable_mkldnn: bool | None = None  # None: as Paddle does by itself, which is on
     print_detail: bool = False
+    cache_dir: str | None = None  # of optimised graphs (cache.py); None: the user's; "": none
 
     def resolved(self, build: PaddleBuild) -> "EngineOptions":
         """With device and thread count decided. Raises ConfigError for what can't be had."""
@@ -72,6 +73,7 @@ class EngineOptions:
             "auto_tuned_shape_file": ("--enable_auto_tune", self.enable_auto_tune),
             "cpu_threads": ("--device cpu", not on_gpu),
             "enable_mkldnn": ("--device cpu", not on_gpu),
+            "cache_dir": ("--device cpu", not on_gpu),
         }
         return [
             f"--{name} has no effect without {need}"

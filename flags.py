@@ -105,6 +105,12 @@ def make_parser() -> Parser:
         help="oneDNN on the CPU (default: Paddle's own, which is on in 2.6 and 3; False turns it "
         "off)",
     )
+    add(
+        "--cache_dir",
+        metavar="DIR",
+        help="where graphs that Paddle takes over 2 s to optimise are kept for the next start "
+        '(default: ~/.cache/paddleseg-infer; "" keeps none)',
+    )
     add("--print_detail", **switch, default=False, help="Paddle's own log (default: False)")
 
     add = group("TensorRT, on a GPU")

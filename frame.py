@@ -148,28 +148,27 @@ class Frame:
         return planes
 
     def _settle(self) -> None:
-        """Makes `pixels` the RGB array that PaddleSeg holds here, if uint8 in place of float32.
-
-        For what looks at neighbours: OpenCV resizes swapped float channels to other bits.
-        """
+        """Makes `pixels` what PaddleSeg holds here, but for uint8 in place of float32, and BGR."""
         if self.steps or self.border:
             self.pixels = np.ascontiguousarray(self.tensor().transpose(1, 2, 0))
-            self.steps, self.border = [], None
-        elif self.is_bgr:
-            self.pixels = cv2.cvtColor(self.pixels, cv2.COLOR_BGR2RGB, dst=self.pixels)
-        self.is_bgr = False
+            self.steps, self.border, self.is_bgr = [], None, False
 
     def _as_read_by(self, interpolation: int, height_after: int) -> np.ndarray:
         """The settled pixels as PaddleSeg gives them to the resize, in memory for that alone."""
-        if not self.is_float or self.pixels.dtype == np.float32:
-            return self.pixels
-        scratch = float_scratch(self.pixels.shape)
-        # Of a large photo LINEAR reads few rows: to make all of it float32 would take longer than
-        # the whole rest of its preparation.
+        # Of a large photo LINEAR reads few rows: to make all of it RGB and float32 would take
+        # longer than the whole rest of its preparation.
         height = self.size[0]
         few = interpolation == cv2.INTER_LINEAR and height >= 3 * height_after
-        rows = linear_rows(height, height_after) if few else slice(None)
-        scratch[rows] = self.pixels[rows]
+        makes_float = self.is_float and self.pixels.dtype == np.uint8
+        rows = linear_rows(height, height_after) if few and makes_float else slice(None)
+        read = self.pixels[rows]
+        if self.is_bgr:  # before the resize: OpenCV resizes swapped float channels to other bits
+            read = cv2.cvtColor(read, cv2.COLOR_BGR2RGB)
+            self.is_bgr = False
+        if not makes_float:
+            return read
+        scratch = float_scratch(self.pixels.shape)
+        scratch[rows] = read
         return scratch
 
 

@@ -15,6 +15,7 @@ class PaddleBuild:
     version: tuple[int, int, int]
     has_gpu: bool
     folder: str
+    commit: str = ""
 
     def __str__(self) -> str:
         return ".".join(map(str, self.version)) + (" (GPU build)" if self.has_gpu else "")
@@ -40,7 +41,8 @@ def find_paddle() -> PaddleBuild:
         raise ConfigError(
             f"Paddle {stated['full_version']} is too old: this program needs 2.6 or newer"
         )
-    return PaddleBuild(version, stated.get("cuda_version", "False") != "False", folder)
+    has_gpu = stated.get("cuda_version", "False") != "False"
+    return PaddleBuild(version, has_gpu, folder, stated.get("commit", ""))
 
 
 def usable_processors() -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cache import create_predictor
 from config import EngineOptions, engine_config, engine_state
 from deploy import DeployConfig
 from errors import ConfigError, SegmentationError, shown
@@ -63,10 +64,12 @@ class Predictor:
         core = load_core(build, options.device == "gpu")
         config = engine_config(core, deploy, options, build)
         self.state = engine_state(config)
-        if collect_shapes_in:
-            config.collect_shape_range_info(collect_shapes_in)
         try:
-            self._predictor = core.create_predictor(config)
+            if collect_shapes_in:
+                config.collect_shape_range_info(collect_shapes_in)
+                self._predictor = core.create_predictor(config)
+            else:
+                self._predictor = create_predictor(core, config, deploy, options, build)
             inputs, outputs = self._predictor.get_input_names(), self._predictor.get_output_names()
             self._input = self._predictor.get_input_handle(inputs[0])
             # PaddleSeg's script too takes the first of several outputs.
@@ -101,6 +104,9 @@ def load_core(build: PaddleBuild, use_gpu: bool) -> Any:
     `import paddle` takes 3 to 4 s, the native module alone a quarter of a second. On a GPU the
     whole import is needed: it finds the CUDA libraries. FULL_IMPORT in the environment asks for it.
     """
+    # Between layers and batches the engine's threads spin for Paddle's 200 ms, if one lets them,
+    # on processors that reading and saving need. Of 0, 1, 3, 5 and 200 ms 3 served all models best.
+    os.environ.setdefault("KMP_BLOCKTIME", "3")
     if not use_gpu and NATIVE_MODULE not in sys.modules and not os.environ.get(FULL_IMPORT):
         try:
             return _load_native(os.path.join(build.folder, "base", "libpaddle.so"))

@@ -70,7 +70,7 @@ def _check_jpeg(data: bytes) -> None:
 def prepare(image_bgr: np.ndarray, transforms: Sequence[Transform]) -> Frame:
     """Runs the transforms on uint8 BGR [H, W, 3], whose `tensor()` is then the network's input.
 
-    The image itself may be changed. Raises ImageError where its size forbids a transform.
+    The image stays as it is. Raises ImageError where its size forbids a transform.
     """
     try:
         frame = Frame(image_bgr)

@@ -26,7 +26,7 @@ from transforms import (
 
 def ours(image, chain):
     made = [make_transform(e["type"], {k: v for k, v in e.items() if k != "type"}) for e in chain]
-    return prepare(image.copy(), made)
+    return prepare(image, made)
 
 
 def assert_equal(image, chain):

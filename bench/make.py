@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Makes what the benchmarks run on: `python bench/make.py FOLDER`, under Paddle 2.6.2.
+
+Newer Paddles can't export these networks as a pdmodel for any size, which every engine here reads.
+The weights are random and the batch norms calibrated on a few images, so that every output depends
+on its input: good for measuring, not for looking at.
+"""
+
+import sys
+import warnings
+from pathlib import Path
+
+warnings.simplefilter("ignore")
+import sklearn.cluster  # noqa: E402, F401 - before paddle, or the process crashes in zlib
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "demo")]
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import paddle  # noqa: E402
+import yaml  # noqa: E402
+from paddleseg.deploy.export import WrappedModel  # noqa: E402
+from paddleseg.models import STDC1, HRNet_W18, OCRNet, PPHumanSegLite, PPLiteSeg  # noqa: E402
+from scenes import draw_scene  # noqa: E402
+
+NORMALIZE = [{"type": "Normalize"}]
+
+
+def networks():
+    """Name, network, output, transforms."""
+    yield "ppliteseg", PPLiteSeg(19, STDC1()), "argmax", NORMALIZE
+    yield "ppliteseg_logits", PPLiteSeg(19, STDC1()), "none", NORMALIZE
+    small = [{"type": "Resize", "target_size": [192, 192]}, *NORMALIZE]
+    yield "humanseg_lite", PPHumanSegLite(2), "softmax", small
+    yield "ocrnet", OCRNet(19, HRNet_W18(), backbone_indices=[0]), "argmax", NORMALIZE
+
+
+def calibrate(network: paddle.nn.Layer, images: list[np.ndarray]) -> None:
+    """Gives the batch norms the statistics of `images`."""
+    for layer in network.sublayers():
+        if isinstance(layer, paddle.nn.BatchNorm2D | paddle.nn.SyncBatchNorm):
+            layer._momentum = 0.0
+    network.train()
+    batch = np.stack(images).astype(np.float32).transpose(0, 3, 1, 2) / 127.5 - 1
+    with paddle.no_grad():
+        network(paddle.to_tensor(batch))
+    network.eval()
+
+
+def make_models(folder: Path, images: list[np.ndarray]) -> None:
+    paddle.seed(0)
+    for name, network, output, transforms in networks():
+        calibrate(network, images)
+        any_size = paddle.static.InputSpec([None, 3, None, None], "float32", "x")
+        exported = network if output == "none" else WrappedModel(network, output)
+        static = paddle.jit.to_static(exported, input_spec=[any_size])
+        paddle.jit.save(static, str(folder / name / "model"))
+        deploy = {
+            "model": "model.pdmodel",
+            "params": "model.pdiparams",
+            "transforms": transforms,
+            "output_op": output,
+        }
+        (folder / name / "deploy.yaml").write_text(yaml.safe_dump({"Deploy": deploy}))
+
+
+def make_images(folder: Path, count: int, width: int, height: int) -> None:
+    """JPEGs of `width` x `height`, drawn at a third of that and given a camera's noise."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for index in range(count):
+        scene, _ = draw_scene(7, index, 480, round(480 * height / width))
+        image = cv2.resize(scene, (width, height), interpolation=cv2.INTER_CUBIC)
+        noise = random.normal(0, 3, image.shape).astype(np.int8)
+        image = cv2.add(image, noise, dtype=cv2.CV_8U)
+        cv2.imwrite(str(folder / f"{index:03}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    make_images(folder / "photo", 1, 800, 534)
+    make_images(folder / "streets", 100, 1024, 512)
+    make_images(folder / "large", 24, 4000, 3000)
+    few = [cv2.imread(str(folder / "streets" / f"{n:03}.jpg"))[..., ::-1] for n in range(4)]
+    make_models(folder, few)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""Optimised graphs, kept between runs: for a large network Paddle takes 20 s to make one.
+
+Paddle itself keys such files by nothing and believes whatever it finds. So an entry here is named
+by all that it depends on, and its files' digests are compared before each use.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import platform
+import re
+import secrets
+import shutil
+import stat
+import time
+from typing import TYPE_CHECKING, Any
+
+from errors import ConfigError, reason, shown
+from machine import PaddleBuild
+from model_files import check_model_files
+
+if TYPE_CHECKING:
+    from config import EngineOptions
+    from deploy import DeployConfig
+
+log = logging.getLogger("paddleseg_infer")
+
+# Graphs of 135 to 190 kB take Paddle 0.2 to 0.5 s, one of 820 kB 21 s.
+MIN_GRAPH_BYTES = 200_000
+SLOW_SECONDS = 2.0
+UNUSED_SECONDS = 30 * 24 * 3600
+ABANDONED_SECONDS = 24 * 3600
+DIGESTS = "sha256.json"
+NEW_PREFIX = ".new-"
+PADDLES_KINDS = ("pdmodel", "pdiparams")
+
+
+def default_cache_dir() -> str:
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # the XDG specification: others are to be ignored
+        base = os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "paddleseg-infer")
+
+
+def create_predictor(
+    core: Any,
+    config: Any,
+    deploy: "DeployConfig",
+    options: "EngineOptions",
+    build: PaddleBuild,
+) -> Any:
+    """Paddle's predictor for `config`, from the optimised graph of an earlier run if kept.
+
+    What is wrong with the cache is told in a line and costs only time. Raises what Paddle raises.
+    """
+    if not _is_worth_it(deploy, options, build):
+        return core.create_predictor(config)
+    folder = default_cache_dir() if options.cache_dir is None else options.cache_dir
+    try:
+        _prepare(folder)
+        entry = os.path.join(folder, _key(deploy, options, build))
+        if _is_whole(entry):
+            os.utime(entry)
+            config.set_optim_cache_dir(entry)
+            config.use_optimized_model(True)
+            return core.create_predictor(config)
+        return _create_and_keep(core, config, deploy, folder, entry)
+    except (OSError, _Unusable) as error:
+        why = reason(error) if isinstance(error, OSError) else str(error)
+        log.warning("the cache %s is not used: %s (--cache_dir names another)", shown(folder), why)
+    return core.create_predictor(config)
+
+
+class _Unusable(Exception):
+    """The cache can't be had, for a reason that is a sentence."""
+
+
+def _is_worth_it(deploy: "DeployConfig", options: "EngineOptions", build: PaddleBuild) -> bool:
+    return (
+        options.cache_dir != ""
+        and options.device == "cpu"
+        and build.version >= (3, 0, 0)
+        and not deploy.is_pir  # with oneDNN Paddle writes one, but can't read it
+        and os.path.getsize(deploy.graph) >= MIN_GRAPH_BYTES
+    )
+
+
+def _prepare(folder: str) -> None:
+    """Makes the cache folder. Graphs are code: raises _Unusable where another user could write."""
+    if not os.path.isdir(folder):
+        os.makedirs(os.path.dirname(os.path.abspath(folder)), exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+    status = os.stat(folder)
+    if not stat.S_ISDIR(status.st_mode):
+        raise _Unusable("it is no folder")
+    if hasattr(os, "geteuid"):
+        if status.st_uid != os.geteuid():
+            raise _Unusable("it belongs to another user")
+        if status.st_mode & 0o077:
+            raise _Unusable("others may enter it; chmod 700 makes it private")
+
+
+def _key(deploy: "DeployConfig", options: "EngineOptions", build: PaddleBuild) -> str:
+    """A name for all that an optimised graph depends on."""
+    digest = hashlib.sha256()
+    for path in (deploy.graph, deploy.params):
+        digest.update(bytes.fromhex(_sha256(path)))
+    engine = [str(build), build.commit, options.enable_mkldnn, _processor()]
+    digest.update(json.dumps(engine).encode())
+    return digest.hexdigest()
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _processor() -> str:
+    """Kind and features of the processor, by which Paddle chooses the layout of weights."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        lines = re.findall(r"^(?:model name|flags|Features|CPU part)\s*:.*$", file.read(), re.M)
+        return "\n".join(sorted(set(lines)))
+    return platform.processor()
+
+
+def _is_whole(entry: str) -> bool:
+    """Whether the entry is there and holds what was written. A bad one is told and taken away."""
+    if not os.path.isdir(entry):
+        return False
+    try:
+        with open(os.path.join(entry, DIGESTS), encoding="utf-8") as file:
+            digests = json.load(file)
+        if digests and all(_sha256(os.path.join(entry, n)) == d for n, d in digests.items()):
+            return True
+    except (OSError, ValueError, AttributeError):
+        pass  # told as what it is: damaged
+    log.warning("the cache entry %s is damaged: it is made again", shown(entry))
+    _remove(entry)
+    return False
+
+
+def _create_and_keep(
+    core: Any, config: Any, deploy: "DeployConfig", folder: str, entry: str
+) -> Any:
+    """Creates the predictor, and keeps the graph that it made if that took long."""
+    new = os.path.join(folder, NEW_PREFIX + secrets.token_hex(8))
+    needed = 3 * (os.path.getsize(deploy.graph) + os.path.getsize(deploy.params))
+    if shutil.disk_usage(folder).free < needed:
+        raise _Unusable("there is too little space left")
+    os.mkdir(new, 0o700)
+    try:
+        config.set_optim_cache_dir(new)
+        config.enable_save_optim_model(True)
+        started = time.monotonic()
+        predictor = core.create_predictor(config)
+        if time.monotonic() - started < SLOW_SECONDS:
+            return predictor
+        try:
+            graph, params = (os.path.join(new, f"_optimized.{kind}") for kind in PADDLES_KINDS)
+            check_model_files(graph, params)  # Paddle doesn't notice that a full disk cuts them off
+            _keep(new, entry)
+            _sweep(folder)
+        except (OSError, ConfigError, _Unusable) as error:
+            log.warning("the optimised graph can't be kept in %s: %s", shown(folder), error)
+        return predictor
+    finally:
+        _remove(new)
+
+
+def _keep(new: str, entry: str) -> None:
+    """Gives the new files their entry's name; where another process was faster its entry stays."""
+    digests = {name: _sha256(os.path.join(new, name)) for name in os.listdir(new)}
+    with open(os.path.join(new, DIGESTS), "w", encoding="utf-8") as file:
+        json.dump(digests, file)
+    try:
+        os.rename(new, entry)
+    except OSError as error:
+        if not os.path.isdir(entry):
+            raise _Unusable(f"the entry can't be kept: {reason(error)}") from None
+
+
+def _sweep(folder: str) -> None:
+    """Removes entries that nobody used for long, and what killed runs left."""
+    with contextlib.suppress(OSError), os.scandir(folder) as found:
+        for item in found:
+            is_new = item.name.startswith(NEW_PREFIX)
+            if not (is_new or re.fullmatch(r"[0-9a-f]{64}", item.name)):
+                continue  # not made here
+            with contextlib.suppress(OSError):
+                age = time.time() - item.stat(follow_symlinks=False).st_mtime
+                if age > (ABANDONED_SECONDS if is_new else UNUSED_SECONDS):
+                    _remove(item.path)
+
+
+def _remove(path: str) -> None:
+    shutil.rmtree(path, ignore_errors=True)

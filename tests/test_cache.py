@@ -1,0 +1,230 @@
+"""Optimised graphs are kept, checked before use, and never in the way of a run."""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import PADDLE, ROOT, scene
+
+import cache
+from machine import find_paddle
+from pipeline import Segmenter
+
+pytestmark = pytest.mark.skipif(PADDLE < (3, 0, 0), reason="Paddle 2 keeps no optimised graph")
+
+IMAGE = scene(48, 64)
+EVERY_GRAPH = "import cache; cache.MIN_GRAPH_BYTES, cache.SLOW_SECONDS = 0, 0.0; "
+
+
+@pytest.fixture
+def every_graph(monkeypatch):
+    """Small graphs are kept too, however fast they were made."""
+    monkeypatch.setattr(cache, "MIN_GRAPH_BYTES", 0)
+    monkeypatch.setattr(cache, "SLOW_SECONDS", 0.0)
+
+
+def labels(model, folder, name="argmax", **options):
+    options = {"cpu_threads": 1, "device": "cpu", "cache_dir": str(folder), **options}
+    return Segmenter(model.parent.parent / name / "deploy.yaml", **options)(IMAGE)
+
+
+def entries(folder):
+    return sorted(os.listdir(folder))
+
+
+@pytest.mark.parametrize("name", ["argmax", "logits", "softmax", "resize"])
+@pytest.mark.parametrize("mkldnn", [None, False])
+def test_labels_are_the_same_with_and_without(every_graph, model, tmp_path, name, mkldnn, caplog):
+    expected = labels(model, "", name, enable_mkldnn=mkldnn)
+    for _ in range(3):
+        kept = labels(model, tmp_path / "kept", name, enable_mkldnn=mkldnn, with_argmax=True)
+        assert np.array_equal(kept, expected)
+    assert len(entries(tmp_path / "kept")) == 1
+    assert "cache" not in caplog.text
+
+
+def test_the_second_start_uses_the_kept_graph(every_graph, model, tmp_path):
+    """Seen by giving the entry of one model the content of another."""
+    labels(model, tmp_path, "argmax")
+    [entry] = entries(tmp_path)
+    other = labels(model, tmp_path / "other", "keepdim")
+    [of_other] = entries(tmp_path / "other")
+    for file in os.listdir(tmp_path / entry):
+        (tmp_path / entry / file).write_bytes((tmp_path / "other" / of_other / file).read_bytes())
+    assert not np.array_equal(other, labels(model, ""))
+    assert np.array_equal(other, labels(model, tmp_path))
+
+
+def test_an_entry_belongs_to_one_model_one_paddle_one_setting_one_processor(model, monkeypatch):
+    from config import EngineOptions
+    from deploy import load_deploy_config
+
+    build, options = find_paddle(), EngineOptions(device="cpu")
+    one = load_deploy_config(model)
+    other = load_deploy_config(model.parent.parent / "logits" / "deploy.yaml")
+    keys = [
+        cache._key(one, options, build),
+        cache._key(replace(one, graph=other.graph), options, build),
+        cache._key(replace(one, params=other.params), options, build),
+        cache._key(one, options, replace(build, version=(3, 9, 9))),
+        cache._key(one, options, replace(build, commit="another")),
+        cache._key(one, replace(options, enable_mkldnn=False), build),
+    ]
+    monkeypatch.setattr(cache, "_processor", lambda: "another")
+    keys.append(cache._key(one, options, build))
+    assert len(set(keys)) == 7
+
+
+@pytest.mark.parametrize("harm", ["zeroed", "cut", "gone", "no digests", "foreign digests"])
+def test_a_damaged_entry_is_told_and_made_again(every_graph, model, tmp_path, caplog, harm):
+    expected = labels(model, tmp_path)
+    entry = tmp_path / entries(tmp_path)[0]
+    params, digests = entry / "_optimized.pdiparams", entry / cache.DIGESTS
+    content = params.read_bytes()
+    if harm == "zeroed":
+        params.write_bytes(content[:-400] + bytes(400))
+    elif harm == "cut":
+        params.write_bytes(content[:-4])
+    elif harm == "gone":
+        params.unlink()
+    elif harm == "no digests":
+        digests.unlink()
+    else:
+        digests.write_text("[1]")
+    assert np.array_equal(labels(model, tmp_path), expected)
+    assert "is damaged: it is made again" in caplog.text
+    assert params.read_bytes() == content
+    caplog.clear()
+    assert np.array_equal(labels(model, tmp_path), expected)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"), [(0o755, "others may enter it"), (0o720, "others may enter it")]
+)
+def test_a_folder_that_others_can_enter_is_not_used(
+    every_graph, model, tmp_path, caplog, mode, told
+):
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    folder.chmod(mode)
+    labels(model, folder)
+    assert "others may enter it" in caplog.text
+    assert entries(folder) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_another_users_folder_is_not_used(every_graph, model, tmp_path, caplog):
+    folder = tmp_path / "kept"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 12345, 12345)
+    labels(model, folder)
+    assert "it belongs to another user" in caplog.text
+    assert entries(folder) == []
+
+
+def test_what_can_not_be_made_or_kept_is_told_and_harms_nothing(
+    every_graph, model, tmp_path, caplog, monkeypatch
+):
+    expected = labels(model, "")
+    (tmp_path / "file").write_bytes(b"")
+    for folder, told in [("file", "it is no folder"), ("file/below", "file exists")]:
+        assert np.array_equal(labels(model, tmp_path / folder), expected)
+        assert told in caplog.text
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    assert np.array_equal(labels(model, tmp_path / "full"), expected)
+    assert "too little space left" in caplog.text
+    assert entries(tmp_path / "full") == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_disk_that_fills_while_paddle_writes_keeps_nothing(
+    every_graph, model, tmp_path, caplog, monkeypatch
+):
+    """As another program would fill it, after the check before."""
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 40))
+    expected = labels(model, "")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "none", disk])
+    if mounted.returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        (disk / "kept").mkdir(mode=0o700)
+        assert np.array_equal(labels(model, disk / "kept"), expected)
+        assert "the optimised graph can't be kept" in caplog.text
+        assert entries(disk / "kept") == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_ten_processes_at_once_leave_one_whole_entry(model, tmp_path):
+    run = EVERY_GRAPH + "import sys, infer; sys.exit(infer.main())"
+    command = [sys.executable, "-c", run, "--config", model, "--image_path", "image.png"]
+    command += ["--device", "cpu", "--cpu_threads", "1", "--cache_dir", "kept"]
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "image.png"), IMAGE)
+    processes = [
+        subprocess.Popen(
+            [*command, "--save_dir", f"out{number}"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for number in range(10)
+    ]
+    for process in processes:
+        _, err = process.communicate(timeout=120)
+        assert (process.returncode, err) == (0, b"")
+    assert len(entries(tmp_path / "kept")) == 1
+    assert cache._is_whole(str(tmp_path / "kept" / entries(tmp_path / "kept")[0]))
+    made = {(tmp_path / f"out{number}" / "image.png").read_bytes() for number in range(10)}
+    assert len(made) == 1
+
+
+def test_entries_that_nobody_used_for_a_month_go_at_the_next_write(every_graph, model, tmp_path):
+    tmp_path.chmod(0o700)
+    names = {"a" * 64: 31, "b" * 64: 29, cache.NEW_PREFIX + "old": 2, cache.NEW_PREFIX + "now": 0}
+    names |= {"not from here": 100}
+    for name, days in names.items():
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - days * 86400 - 60,) * 2)
+    labels(model, tmp_path)
+    left = set(names) - {"a" * 64, cache.NEW_PREFIX + "old"}
+    assert set(entries(tmp_path)) > left
+    assert len(entries(tmp_path)) == len(left) + 1
+    mine = tmp_path / (set(entries(tmp_path)) - left).pop()
+    os.utime(mine, (0, 0))
+    labels(model, tmp_path)
+    assert time.time() - mine.stat().st_mtime < 60  # used, and so not swept
+
+
+def test_small_graphs_and_fast_ones_leave_nothing(model, tmp_path, monkeypatch):
+    labels(model, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+    monkeypatch.setattr(cache, "MIN_GRAPH_BYTES", 0)
+    labels(model, tmp_path / "kept")
+    assert entries(tmp_path / "kept") == []
+
+
+def test_the_default_folder_is_the_users_cache(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert cache.default_cache_dir() == "/somewhere/paddleseg-infer"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative, so to be ignored")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert cache.default_cache_dir() == "/home/me/.cache/paddleseg-infer"
+
+
+def test_logging_says_nothing_of_a_cache_that_works(every_graph, model, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    labels(model, tmp_path / "kept")
+    labels(model, tmp_path / "kept")
+    assert not caplog.records

@@ -1,0 +1,141 @@
+"""Worker processes: the same masks, whatever their number, and none outlives the run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, masks, read_mask, write_image
+
+IMAGES = 500
+
+
+@pytest.fixture
+def started(model, tmp_path):
+    """A function that starts a run over 500 images, and returns when it has saved masks."""
+    (tmp_path / "photos").mkdir()
+    write_image(tmp_path / "image", (400, 600))
+    for number in range(IMAGES):
+        (tmp_path / "photos" / f"{number}.png").symlink_to(tmp_path / "image")
+    processes = []
+
+    def start(*arguments):
+        command = [sys.executable, ROOT / "infer.py", "--config", model, "--image_path", "photos"]
+        process = subprocess.Popen(
+            [*command, "--device", "cpu", *arguments],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        until(lambda: len(masks(tmp_path / "output")) > 10)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def until(holds, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def children(process):
+    with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+        return [int(number) for number in file.read().split()]
+
+
+def is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("flags", [["--num_workers", "2"], ["--num_workers", "3"]])
+@pytest.mark.parametrize("batch_size", ["1", "2"])
+def test_masks_are_those_of_one_process(infer, model, photos, tmp_path, flags, batch_size):
+    alone = infer("--config", model, "--image_path", photos, "--batch_size", "100")
+    many = infer(
+        "--config", model, "--image_path", photos, "--save_dir", "many", *flags,
+        "--batch_size", batch_size,
+    )  # fmt: skip
+    assert (alone.code, many.code) == (0, 0)
+    assert masks(tmp_path / "many") == masks(tmp_path / "output")
+    for name in masks(tmp_path / "many"):
+        one, other = (read_mask(tmp_path / folder / name) for folder in ("many", "output"))
+        assert (one == other).all()
+
+
+def test_each_line_is_told_once_and_each_bad_image_fails_alone(infer, models, photos, tmp_path):
+    (photos / "bad.jpg").write_bytes(b"")
+    config = models / "logits" / "deploy.yaml"
+    run = infer("--config", config, "--image_path", photos, "--num_workers", "3")
+    assert run.code == 1
+    assert len(masks(tmp_path / "output")) == 5
+    told, failed = run.err.splitlines()
+    assert told.startswith("note: this model's output is scores")
+    assert failed == f"failed: {photos}/bad.jpg: the file is empty"
+
+
+def test_more_workers_than_batches_are_not_started(infer, model, photos):
+    run = infer("--config", model, "--image_path", photos, "--num_workers", "200")
+    assert run.code == 0, run
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_dead_worker_fails_the_images_it_had_and_no_others(started, tmp_path, signal_):
+    process = started("--num_workers", "2")
+    os.kill(children(process)[1], signal_)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    failed = err.splitlines()
+    assert 0 < len(failed) < 20
+    assert all(
+        line.endswith(f"the worker process that had it ended with {signal_.name}")
+        for line in failed
+    )
+    named = {os.path.basename(line.split(": ")[1]) for line in failed}
+    saved = {name for name in masks(tmp_path / "output") if name.endswith(".png")}
+    assert saved | named == {f"{number}.png" for number in range(IMAGES)}
+    assert out.startswith(f"{IMAGES - len(failed)} of {IMAGES} images done")
+
+
+def test_when_all_workers_are_dead_the_rest_is_named(started):
+    process = started()
+    os.kill(children(process)[0], signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "not tried: the worker process that had it ended with SIGKILL" in err
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_worker_outlives_the_run(started, signal_):
+    process = started("--num_workers", "2")
+    workers = children(process)
+    assert len(workers) == 2
+    process.send_signal(signal_)
+    process.wait(timeout=10)
+    assert process.returncode == -signal_
+    until(lambda: not any(is_running(pid) for pid in workers), seconds=5)
+
+
+def test_a_worker_that_dies_while_it_loads_ends_the_run(infer, model_copy, photos, tmp_path):
+    """A graph whose first bytes are a graph's and whose rest is not kills Paddle 3 as it loads."""
+    folder = model_copy("argmax")
+    graph = folder / "model.pdmodel"
+    content = bytearray(graph.read_bytes())
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    graph.write_bytes(content)
+    run = infer("--config", folder / "deploy.yaml", "--image_path", photos)
+    assert run.code == 2, run
+    assert run.err.startswith("error: ")
+    assert not (tmp_path / "output").exists()
