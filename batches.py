@@ -1,6 +1,7 @@
 """Images to batches, each a tensor for the network: read by several threads, in a fixed order."""
 
 import os
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,11 +19,21 @@ Undo = Sequence[Resized | Padded]
 
 
 @dataclass(frozen=True)
+class Times:
+    """Seconds that one image took; of what a batch shares, its part."""
+
+    preprocess: float
+    inference: float
+    postprocess: float
+
+
+@dataclass(frozen=True)
 class Batch:
     """Images whose tensors have one shape."""
 
     indices: Sequence[int]  # of the images among those given
     undos: Sequence[Undo]
+    seconds: Sequence[float]  # that each image's reading and transforms took
     tensor_nchw: np.ndarray  # float32; where the network takes full batches only, copies fill it
 
 
@@ -33,6 +44,10 @@ class Result:
     index: int  # of the image among those given
     labels: np.ndarray | None = None  # uint8 [H, W]
     error: ImageError | None = None
+    times: Times | None = None  # of one that didn't fail
+
+
+_Read = tuple[int, Frame, float]
 
 
 class BatchReader:
@@ -51,15 +66,15 @@ class BatchReader:
         Only tensors of one shape meet in a batch. A batch that isn't full comes when the images
         end, or once `4 * batch_size` more have been read, so memory stays bounded.
         """
-        waiting: dict[tuple[int, int], list[tuple[int, Frame]]] = {}  # by size, oldest first
+        waiting: dict[tuple[int, int], list[_Read]] = {}  # by size, oldest first
         for index, reading in self._read_ahead(images, pool):
             try:
-                frame = reading.result()
+                frame, seconds = reading.result()
             except ImageError as error:
                 yield Result(index, error=error)
                 continue
             group = waiting.setdefault(frame.size, [])
-            group.append((index, frame))
+            group.append((index, frame, seconds))
             if len(group) == self._batch_size:
                 yield from self._batched(waiting.pop(frame.size))
             oldest = next(iter(waiting), None)
@@ -70,13 +85,17 @@ class BatchReader:
 
     def _read_ahead(
         self, images: Iterable[Source], pool: ThreadPoolExecutor
-    ) -> Iterator[tuple[int, Future[Frame]]]:
-        reading: deque[tuple[int, Future[Frame]]] = deque()
+    ) -> Iterator[tuple[int, Future[tuple[Frame, float]]]]:
+        reading: deque[tuple[int, Future[tuple[Frame, float]]]] = deque()
         for item in enumerate(images):
-            reading.append((item[0], pool.submit(self.frame, item[1])))
+            reading.append((item[0], pool.submit(self._timed_frame, item[1])))
             if len(reading) == self._ahead:
                 yield reading.popleft()
         yield from reading
+
+    def _timed_frame(self, image: Source) -> tuple[Frame, float]:
+        started = time.perf_counter()
+        return self.frame(image), time.perf_counter() - started
 
     def frame(self, image: Source) -> Frame:
         if not isinstance(image, np.ndarray):
@@ -96,9 +115,10 @@ class BatchReader:
             )
         return frame
 
-    def _batched(self, group: Sequence[tuple[int, Frame]]) -> Iterator[Batch | Result]:
+    def _batched(self, group: Sequence[_Read]) -> Iterator[Batch | Result]:
         """One batch; where memory doesn't hold it, each image by itself."""
-        indices, frames = zip(*group, strict=True)
+        indices, frames, seconds = zip(*group, strict=True)
+        started = time.perf_counter()
         try:
             tensor_nchw = np.empty((self._slots(len(frames)), 3, *frames[0].size), np.float32)
             for slot, frame in enumerate(frames):
@@ -115,10 +135,11 @@ class BatchReader:
             return
         # What the network gives may be smaller than what it is given.
         undos = [(*frame.undo, Resized(*frame.size)) for frame in frames]
-        yield Batch(indices, undos, tensor_nchw)
+        shared = (time.perf_counter() - started) / len(frames)
+        yield Batch(indices, undos, [each + shared for each in seconds], tensor_nchw)
 
-    def batch_of_one(self, index: int, undo: Undo, tensor_chw: np.ndarray) -> Batch:
-        return Batch([index], [undo], tensor_chw[None].repeat(self._slots(1), axis=0))
+    def batch_of_one(self, index: int, undo: Undo, seconds: float, tensor_chw: np.ndarray) -> Batch:
+        return Batch([index], [undo], [seconds], tensor_chw[None].repeat(self._slots(1), axis=0))
 
     def _slots(self, images: int) -> int:
         return images if self._deploy.input_shape[0] == -1 else self._batch_size

@@ -142,6 +142,16 @@ def make_parser() -> Parser:
     )
 
     add = group("the report")
-    add("--benchmark", **switch, default=False, help="no effect yet (default: False)")
-    add("--model_name", default="", metavar="NAME", help="no effect yet (default: none)")
+    add(
+        "--benchmark",
+        **switch,
+        default=False,
+        help="run stage after stage and report how long each takes (default: False)",
+    )
+    add(
+        "--model_name",
+        default="",
+        metavar="NAME",
+        help="the model's name in the report (default: its folder's)",
+    )
     return parser

@@ -11,15 +11,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if __package__:  # installed: in the package too the modules import each other by plain names
     sys.path.insert(0, os.path.dirname(__file__))
 
 from errors import ConfigError, shown
 from flags import NOT_STARTED, make_parser
+
+if TYPE_CHECKING:
+    from images import Job
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -37,8 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.addLevelName(logging.WARNING, "warning")
     logging.basicConfig(format="%(levelname)s: %(message)s")
     log.setLevel(logging.INFO)
-    if options.benchmark or options.model_name:
-        log.warning("--benchmark and --model_name have no effect yet: there is no report")
     try:
         return dry_run(options) if options.dry_run else run(options)
     except ConfigError as error:
@@ -68,7 +69,6 @@ def keep_standard_output(print_detail: bool) -> None:
 def run(options: argparse.Namespace) -> int:
     from files import check_save_dir, sweep_parts
     from images import find_jobs
-    from workers import segment
 
     started = time.monotonic()
     listing = find_jobs(options.image_path, options.save_dir)
@@ -77,15 +77,7 @@ def run(options: argparse.Namespace) -> int:
     check_save_dir(options.save_dir)
     sweep_parts(options.save_dir, (job.target for job in listing.jobs))
     done, failed = 0, list(listing.unreadable)
-    for job, error in segment(
-        listing.jobs,
-        options.save_dir,
-        options.config,
-        batch_size=options.batch_size,
-        network_size=options.network_size,
-        with_argmax=options.with_argmax,
-        **engine_options(options),
-    ):
+    for job, error in outcomes(options, listing.jobs):
         if error:
             failed.append((job.image, error))
         else:
@@ -98,6 +90,28 @@ def run(options: argparse.Namespace) -> int:
         f"masks in {shown(options.save_dir)}\n"
     )
     return SOME_FAILED if failed else DONE
+
+
+def outcomes(options: argparse.Namespace, jobs: Sequence["Job"]) -> Iterator[tuple["Job", str]]:
+    """Segments the images; yields each job with "" or why it failed."""
+    how = {
+        "batch_size": options.batch_size,
+        "network_size": options.network_size,
+        "with_argmax": options.with_argmax,
+        **engine_options(options),
+    }
+    if not options.benchmark:
+        from workers import segment
+
+        if options.model_name:
+            log.warning("--model_name has no effect without --benchmark")
+        return segment(jobs, options.save_dir, options.config, **how)
+    from benchmark import benchmark
+
+    if options.num_workers > 1:
+        log.warning("--num_workers has no effect with --benchmark, which runs stage after stage")
+    how["num_workers"] = 1
+    return benchmark(jobs, options.save_dir, options.config, options.model_name, **how)
 
 
 def dry_run(options: argparse.Namespace) -> int:

@@ -16,6 +16,8 @@ class PaddleBuild:
     has_gpu: bool
     folder: str
     commit: str = ""
+    cuda: str = "False"  # the versions it was built with
+    cudnn: str = "False"
 
     def __str__(self) -> str:
         return ".".join(map(str, self.version)) + (" (GPU build)" if self.has_gpu else "")
@@ -41,8 +43,9 @@ def find_paddle() -> PaddleBuild:
         raise ConfigError(
             f"Paddle {stated['full_version']} is too old: this program needs 2.6 or newer"
         )
-    has_gpu = stated.get("cuda_version", "False") != "False"
-    return PaddleBuild(version, has_gpu, folder, stated.get("commit", ""))
+    cuda, cudnn = (stated.get(f"{kind}_version", "False") for kind in ("cuda", "cudnn"))
+    commit = stated.get("commit", "")
+    return PaddleBuild(version, cuda != "False", folder, commit, cuda, cudnn)
 
 
 def usable_processors() -> int:

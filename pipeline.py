@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,8 +21,8 @@ import numpy as np
 
 import postprocess
 from ahead import Ahead
-from batches import Batch, BatchReader, Result, Source, Undo
-from config import EngineOptions
+from batches import Batch, BatchReader, Result, Source, Times, Undo
+from config import EngineOptions, engine_state
 from deploy import load_deploy_config
 from errors import ConfigError, ImageError, reason, shown
 from files import prepare_save_dir, write_whole
@@ -72,11 +73,11 @@ class Segmenter:
         if self.deploy.input_shape[0] not in (-1, batch_size):
             batch_size = self.deploy.input_shape[0]
             log.info("this model was exported for batches of %d: using that", batch_size)
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._network_size = network_size
         self._with_argmax = with_argmax
         self._kind: str | None = None  # of the model's output, known after the first batch
-        self._options, self._build, self._tune_on = options, build, tune_on
+        self.options, self._build, self._tune_on = options, build, tune_on
         # Reading and saving are given as many threads as the engine.
         self._threads = min(MAX_THREADS, options.cpu_threads or 1)
         self._reader = BatchReader(self.deploy, batch_size, ahead=self._threads)
@@ -85,9 +86,14 @@ class Segmenter:
         """Loads the engine. Raises ConfigError."""
         _ = self._predictor
 
+    @property
+    def engine_config(self) -> Any:
+        """The `paddle.inference.Config` that the engine was made with."""
+        return self._predictor.config
+
     @cached_property
     def _predictor(self) -> Predictor:
-        options = self._options
+        options = self.options
         if not (options.use_trt and options.enable_auto_tune):
             return Predictor(self.deploy, options, self._build)
         with tempfile.TemporaryDirectory() as folder:  # read as the engine is made
@@ -118,8 +124,8 @@ class Segmenter:
         with self._reading(images) as (batches, pool):
             yield from self._results(batches, pool, Result)
 
-    def save_masks(self, jobs: Iterable[Job], save_dir: str) -> Iterator[tuple[Job, str]]:
-        """Segments each job's image and saves its mask; yields each with "" or why it failed.
+    def save_masks(self, jobs: Iterable[Job], save_dir: str) -> Iterator[tuple[Job, Result]]:
+        """Segments each job's image and saves its mask; yields each with what became of it.
 
         Makes `save_dir` once the engine is loaded. Raises ConfigError.
         """
@@ -138,7 +144,7 @@ class Segmenter:
             self.load()
             prepare_save_dir(save_dir)
             for result in self._results(batches, pool, save):
-                yield taken.pop(result.index), str(result.error or "")
+                yield taken.pop(result.index), result
 
     @contextlib.contextmanager
     def _reading(self, images: Iterable[Source]) -> Iterator[tuple[Ahead, ThreadPoolExecutor]]:
@@ -172,13 +178,17 @@ class Segmenter:
         for result in finishing:
             yield result.result()
 
-    def _outputs(self, batch: Batch) -> Iterator[tuple[int, Undo, np.ndarray] | Result]:
+    def _outputs(self, batch: Batch) -> Iterator[tuple[int, Undo, np.ndarray, Times] | Result]:
         """Runs one batch; if the network refuses it, each of its images by itself."""
+        started = time.perf_counter()
         try:
             output = self._predictor(batch.tensor_nchw)
         except (EngineError, MemoryError) as error:
             if len(batch.indices) > 1:
-                for item in zip(batch.indices, batch.undos, batch.tensor_nchw, strict=False):
+                read = zip(
+                    batch.indices, batch.undos, batch.seconds, batch.tensor_nchw, strict=False
+                )
+                for item in read:
                     yield from self._outputs(self._reader.batch_of_one(*item))
                 return
             height, width = batch.tensor_nchw.shape[2:]
@@ -187,11 +197,13 @@ class Segmenter:
             yield Result(batch.indices[0], error=ImageError(refusal))
             return
         self._kind = self._kind or self._kind_of(output)
-        yield from zip(batch.indices, batch.undos, output, strict=False)
+        inference = (time.perf_counter() - started) / len(batch.indices)
+        times = [Times(seconds, inference, 0.0) for seconds in batch.seconds]
+        yield from zip(batch.indices, batch.undos, output, times, strict=False)
 
     def _tuned(self, folder: str) -> EngineOptions:
         """The options with a file of dynamic shapes, collected unless it is there."""
-        options = self._options
+        options = self.options
         kept = options.auto_tuned_shape_file
         if kept and os.path.exists(kept):
             log.info("the dynamic shapes are those of %s", shown(kept))
@@ -203,7 +215,7 @@ class Segmenter:
         for image in self._tune_on:
             try:
                 tensor = self._reader.frame(image).tensor()
-                collecting(np.stack([tensor] * self._batch_size))
+                collecting(np.stack([tensor] * self.batch_size))
             except (ImageError, EngineError, MemoryError):
                 continue  # its turn comes again, and its reason is told then
             runs += 1
@@ -231,16 +243,23 @@ class Segmenter:
         return kind
 
     def _finished(
-        self, index: int, undo: Undo, output: np.ndarray, finish: Callable[[int, Any], Result]
+        self,
+        index: int,
+        undo: Undo,
+        output: np.ndarray,
+        times: Times,
+        finish: Callable[[int, Any], Result],
     ) -> Result:
         """The labels of one image out of the network's output, and what `finish` makes of them."""
+        started = time.perf_counter()
         try:
             labels = postprocess.label_map(output, self._kind or "")
             if not self._network_size:
                 labels = postprocess.restore(labels, undo)
-            return finish(index, labels)
+            result = finish(index, labels)
         except ImageError as error:
             return Result(index, error=error)
+        return replace(result, times=replace(times, postprocess=time.perf_counter() - started))
 
 
 def planned_run(config_path: str | os.PathLike[str], **engine: Any) -> dict[str, Any]:
@@ -248,4 +267,4 @@ def planned_run(config_path: str | os.PathLike[str], **engine: Any) -> dict[str,
     deploy = load_deploy_config(config_path)
     build = find_paddle()
     options = EngineOptions(**engine).resolved(build)
-    return {"paddle": str(build), **Predictor(deploy, options, build).state}
+    return {"paddle": str(build), **engine_state(Predictor(deploy, options, build).config)}

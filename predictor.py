@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cache import create_predictor
-from config import EngineOptions, engine_config, engine_state
+from config import EngineOptions, engine_config
 from deploy import DeployConfig
 from errors import ConfigError, SegmentationError, shown
 from machine import PaddleBuild
@@ -41,7 +41,7 @@ class EngineError(SegmentationError):
 
 
 class Predictor:
-    """A loaded model. `state` is what its `Config` says of itself.
+    """A loaded model, and the `paddle.inference.Config` that it was made with.
 
     Raises ConfigError where the files are no model, or not one that this Paddle can run.
     """
@@ -62,8 +62,7 @@ class Predictor:
             options = replace(options, use_trt=False)
         check_model_files(deploy.graph, deploy.params)
         core = load_core(build, options.device == "gpu")
-        config = engine_config(core, deploy, options, build)
-        self.state = engine_state(config)
+        self.config = config = engine_config(core, deploy, options, build)
         try:
             if collect_shapes_in:
                 config.collect_shape_range_info(collect_shapes_in)

@@ -63,7 +63,8 @@ def segment(
     from pipeline import Segmenter
 
     segmenter = Segmenter(config_path, tune_on=[job.image for job in jobs], **options)
-    yield from segmenter.save_masks(jobs, save_dir)
+    for job, result in segmenter.save_masks(jobs, save_dir):
+        yield job, str(result.error or "")
 
 
 # ---- in this process ---------------------------------------------------------------------------
@@ -176,8 +177,8 @@ def _work(
     try:
         tune_on = [job.image for job in jobs] if options["enable_auto_tune"] else []
         segmenter = Segmenter(config_path, tune_on=tune_on, **options)
-        for job, error in segmenter.save_masks(asked_for(), save_dir):
-            send(Ended(numbers.pop(job), error))
+        for job, result in segmenter.save_masks(asked_for(), save_dir):
+            send(Ended(numbers.pop(job), str(result.error or "")))
     except ConfigError as error:
         send(Refused(str(error)))
 
