@@ -1,6 +1,7 @@
 # make demo: the demo's masks.         make test: the tests, with coverage.
 # make lint: ruff and mypy.            make clean: away with environments and caches.
 # make stress MODELS=dir IMAGES=dir: label maps against PaddleSeg's, pixel for pixel.
+# make bench: the figures of the READMEs, in an hour and a half; BENCH= and PAIRS= fewer.
 # make draw: scenes, training and export of the demo again (about 13 minutes).
 #
 # Each makes an environment in .venv first, once. PYTHON= names another Python, VENV= another
@@ -12,12 +13,15 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 PADDLE ?=
 VENV ?= .venv$(if $(PADDLE),-$(PADDLE))
 TESTS ?=
+BENCH ?= start stages folder steady memory
+PAIRS ?= 9
 BIN := $(VENV)/bin
 OLD_NUMPY := $(if $(filter 2.%,$(PADDLE)),'numpy<2')  # Paddle 2 crashes on numpy 2
 ORACLE := paddleseg==2.8.0
 MASKS := output/demo
+MADE := bench/made
 
-.PHONY: demo test lint stress draw clean
+.PHONY: demo test lint stress bench draw clean
 
 demo: $(VENV)/ready-to-run
 	@$(BIN)/python infer.py --config demo/model/deploy.yaml --image_path demo/images \
@@ -35,6 +39,26 @@ lint: $(VENV)/ready-to-test
 stress: $(VENV)/ready-to-test
 	@test -n "$(MODELS)" -a -n "$(IMAGES)" || { echo "make stress MODELS=dir IMAGES=dir"; exit 2; }
 	$(BIN)/python -W ignore tests/compare.py --models "$(MODELS)" --images "$(IMAGES)"
+
+bench: $(VENV)/ready-to-test $(MADE)/ready .venv-paddlex/ready
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	@for script in $(BENCH); do \
+		$(BIN)/python -W ignore bench/$$script.py --made $(MADE) --pairs $(PAIRS) \
+			--paddlex .venv-paddlex/bin/python || exit 1; \
+	done
+
+# By Paddle 2.6.2: newer ones can't export these networks as a pdmodel of free size.
+$(MADE)/ready: bench/make.py
+	@$(MAKE) --no-print-directory .venv-2.6.2/ready-to-test PADDLE=2.6.2
+	@rm -rf $(MADE)
+	.venv-2.6.2/bin/python bench/make.py $(MADE)
+	@touch $@
+
+.venv-paddlex/ready:
+	@$(PYTHON) -m venv .venv-paddlex
+	@.venv-paddlex/bin/pip install --quiet --disable-pip-version-check \
+		paddlepaddle==3.2.2 "paddlex[base]==3.3.0" "langchain<0.4" "langchain-community<0.4"
+	@touch $@
 
 draw: $(VENV)/ready-to-test
 	$(BIN)/python -W ignore demo/make_demo.py
@@ -55,4 +79,4 @@ $(VENV)/ready-to-test: $(VENV)/ready-to-run requirements-dev.txt
 
 clean:
 	rm -rf .venv* .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis output/demo \
-		build *.egg-info __pycache__ */__pycache__
+		bench/made build *.egg-info __pycache__ */__pycache__

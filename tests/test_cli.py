@@ -179,6 +179,7 @@ def test_defaults_are_the_documented_ones():
         "cpu_threads": None,
         "num_workers": 1,
         "enable_mkldnn": None,
+        "cache_dir": None,
         "benchmark": False,
         "model_name": "",
         "with_argmax": False,

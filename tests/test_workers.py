@@ -40,6 +40,26 @@ def started(model, tmp_path):
         process.communicate()
 
 
+@pytest.fixture
+def infer_main(model, photos, tmp_path):
+    """A function that runs the command line in a process, and returns what that has imported."""
+
+    def run(*arguments):
+        call = "import sys, infer; infer.main(); print(*sys.modules, file=sys.__stderr__)"
+        command = [sys.executable, "-c", call, "--config", model, "--image_path", photos]
+        process = subprocess.run(
+            [*command, "--device", "cpu", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return set(process.stderr.split())
+
+    return run
+
+
 def until(holds, seconds=60):
     deadline = time.monotonic() + seconds
     while not holds():
@@ -84,6 +104,14 @@ def test_each_line_is_told_once_and_each_bad_image_fails_alone(infer, models, ph
     told, failed = run.err.splitlines()
     assert told.startswith("note: this model's output is scores")
     assert failed == f"failed: {photos}/bad.jpg: the file is empty"
+
+
+@pytest.mark.parametrize(("batch_size", "loads"), [("1", False), ("100", True)])
+def test_the_process_that_feeds_workers_loads_no_engine(infer_main, batch_size, loads):
+    """And one batch needs no workers: it is run in the process itself."""
+    modules = infer_main("--batch_size", batch_size)
+    heavy = {"cv2", "numpy", "paddle.base.libpaddle"}
+    assert heavy & modules == (heavy if loads else set())
 
 
 def test_more_workers_than_batches_are_not_started(infer, model, photos):

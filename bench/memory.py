@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Peak memory of a run, all its processes together, and memory and handles over many sizes.
+
+The second is a plot in text: 2,000 images of random sizes, a line each hundred.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import psutil
+from pairs import few_of, options, ours, paddleseg
+
+SIZES = 2000
+
+
+def watch(command, every: float = 0.02):
+    """Yields (megabytes, handles) of the process and its children while it runs.
+
+    Shared pages count once (PSS).
+    """
+    process = subprocess.Popen(
+        [str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    top = psutil.Process(process.pid)
+    while process.poll() is None:
+        try:
+            family = [top, *top.children(recursive=True)]
+            memory = sum(member.memory_full_info().pss for member in family) / 1e6
+            yield memory, sum(member.num_fds() for member in family)
+        except psutil.Error:
+            continue
+        time.sleep(every)
+    assert process.returncode == 0, command
+
+
+def main() -> None:
+    given = options()
+    print("\n### Peak memory, MB, parent and workers together, 24 images of 1024x512\n")
+    print("| model | ours | PaddleSeg's loop | ours, batch 4 | its loop, batch 4 |")
+    print("| --- | --- | --- | --- | --- |")
+    few = few_of(given.made / "streets", 24)
+    for name in ("ppliteseg", "ppliteseg_logits", "humanseg_lite"):
+        model = given.made / name
+        commands = [ours(model, few), paddleseg(model, few)]
+        commands += [ours(model, few, "--batch_size", 4), paddleseg(model, few, 4)]
+        peaks = [max(memory for memory, _ in watch(command)) for command in commands]
+        print(f"| {name} | " + " | ".join(f"{peak:.0f}" for peak in peaks) + " |", flush=True)
+
+    print(f"\n### {SIZES} images of random sizes through PP-LiteSeg\n\n| done | MB | handles |")
+    print("| --- | --- | --- |", flush=True)
+    random = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        images, output = Path(folder) / "images", Path(folder) / "masks"
+        images.mkdir()
+        for number in range(SIZES):
+            height, width = random.integers(32, 400, 2)
+            image = random.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+            cv2.imwrite(str(images / f"{number:04}.png"), cv2.resize(image, (width, height)))
+        told = 0
+        command = ours(given.made / "ppliteseg", images)
+        command[command.index("--save_dir") + 1] = output
+        for memory, handles in watch(command, 0.1):
+            done = len(os.listdir(output)) if output.exists() else 0
+            if done // 100 > told:
+                told = done // 100
+                print(
+                    f"| {done} | {memory:.0f} | {handles} | {'#' * int(memory // 10)}", flush=True
+                )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Measuring on a machine whose speed wavers: A and B in turn, and the ratio of each pair."""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PEERS = ROOT / "bench" / "peers"
+PROCESSORS = len(os.sched_getaffinity(0))
+ITS_THREADS = 10  # PaddleSeg's script's own, if one doesn't say otherwise
+Measure = Callable[[], float]
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--made", type=Path, required=True, help="what make.py made")
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--paddlex", help="the Python of an environment with PaddleX")
+    return parser.parse_args()
+
+
+def compare(a: Measure, b: Measure, pairs: int) -> tuple[float, float, list[float]]:
+    """Medians of A and of B, and the quartiles of A / B, each ratio of two neighbours in time."""
+    measured = []
+    for number in range(pairs):
+        first, second = (a, b) if number % 2 else (b, a)  # neither always has the warmer machine
+        one, other = first(), second()
+        measured.append((one, other) if number % 2 else (other, one))
+    ratios = [one / other for one, other in measured]
+    quartiles = statistics.quantiles(ratios, n=4) if pairs > 1 else ratios * 3
+    medians = [statistics.median(column) for column in zip(*measured, strict=True)]
+    return medians[0], medians[1], quartiles
+
+
+def table(title: str, unit: str, rows: Sequence[tuple[str, Measure, str, Measure]], pairs: int):
+    """Measures and prints a table in Markdown, a row as it is done."""
+    print(f"\n### {title}\n\n| A | B | A, {unit} | B, {unit} | A / B (quartiles) |")
+    print("| --- | --- | --- | --- | --- |", flush=True)
+    for name_a, a, name_b, b in rows:
+        one, other, (low, middle, high) = compare(a, b, pairs)
+        ratio = f"{middle:.3g} ({low:.3g} to {high:.3g})"
+        print(f"| {name_a} | {name_b} | {one:.4g} | {other:.4g} | {ratio} |", flush=True)
+
+
+def seconds(command: Sequence[object]) -> float:
+    """How long a process takes. Raises RuntimeError where it fails."""
+    started = time.perf_counter()
+    run = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    taken = time.perf_counter() - started
+    if run.returncode:
+        raise RuntimeError(f"{command}: {run.stderr[-2000:]}")
+    return taken
+
+
+def ours(model: Path, images: Path, *flags: object) -> list[object]:
+    return [
+        *(sys.executable, ROOT / "infer.py", "--config", model / "deploy.yaml"),
+        *("--image_path", images, "--device", "cpu", "--save_dir", scratch(), *flags),
+    ]
+
+
+def paddleseg(
+    model: Path, images: Path, batch_size: int = 1, threads: int = PROCESSORS
+) -> list[object]:
+    script = PEERS / "paddleseg_loop.py"
+    return [sys.executable, script, model / "deploy.yaml", images, scratch(), batch_size, threads]
+
+
+def bare(kind: str, model: Path, images: Path, batch_size: int = 1) -> float:
+    """Milliseconds an image of the engine alone."""
+    command = [sys.executable, PEERS / "bare_engine.py", kind, model / "deploy.yaml", images, 80]
+    run = subprocess.run(
+        [str(word) for word in [*command, batch_size]], capture_output=True, text=True, check=True
+    )
+    return float(run.stdout.split()[-1])
+
+
+def steady(command: Callable[[Path], list[object]], images: Path) -> float:
+    """Milliseconds an image once a run is under way: all images, less what a fifth take."""
+    number = len(os.listdir(images))
+    few = few_of(images, number // 5)
+    taken = seconds(command(images)) - seconds(command(few))
+    return taken / (number - number // 5) * 1000
+
+
+def few_of(folder: Path, count: int) -> Path:
+    """A folder of links to the first of its images."""
+    few = folder.parent / f"{folder.name}_{count}"
+    if not few.exists():
+        few.mkdir()
+        for name in sorted(os.listdir(folder))[:count]:
+            (few / name).symlink_to(folder / name)
+    return few
+
+
+def scratch() -> str:
+    return os.path.join(tempfile.gettempdir(), "paddleseg-infer-bench")

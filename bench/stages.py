@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""The work around the engine, each step beside PaddleSeg's way to the same bits."""
+
+import io
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent / place) for place in (".", "tests")]
+
+import oracle  # noqa: E402
+from pairs import options, table  # noqa: E402
+
+import postprocess  # noqa: E402
+from preprocess import prepare, read_image  # noqa: E402
+from transforms import make_transform  # noqa: E402
+
+REPEATS = 20
+
+
+def milliseconds(function) -> float:
+    started = time.perf_counter()
+    for _ in range(REPEATS):
+        function()
+    return (time.perf_counter() - started) / REPEATS * 1000
+
+
+def png(labels: np.ndarray, **how: int) -> bytes:
+    mask, buffer = Image.fromarray(labels), io.BytesIO()
+    mask.putpalette(postprocess.paddleseg_palette())
+    mask.save(buffer, "PNG", **how)
+    return buffer.getvalue()
+
+
+def main() -> None:
+    given = options()
+    street = cv2.resize(read_image(str(given.made / "streets" / "000.jpg")), (2048, 1024))
+    large = read_image(str(given.made / "large" / "000.jpg"))
+    rows = []
+    for name, image, entries in [
+        ("Normalize, 2048x1024", street, [{"type": "Normalize"}]),
+        (
+            "Resize to 192x192, Normalize, 12 megapixels",
+            large,
+            [{"type": "Resize", "target_size": [192, 192]}, {"type": "Normalize"}],
+        ),
+    ]:
+        transforms = [
+            make_transform(e["type"], {k: v for k, v in e.items() if k != "type"}) for e in entries
+        ]
+        mine = partial(milliseconds, lambda i=image, t=transforms: prepare(i, t).tensor())
+        theirs = partial(milliseconds, lambda i=image, e=entries: oracle.transformed(i, e))
+        rows.append((name, mine, "PaddleSeg's transforms", theirs))
+
+    scores = np.random.default_rng(0).standard_normal((19, 1024, 2048), np.float32)
+    assert np.array_equal(postprocess.label_map(scores, "scores"), scores.argmax(0))
+    argmax = partial(milliseconds, lambda: postprocess.label_map(scores, "scores"))
+    rows.append(
+        (
+            "argmax, 19x1024x2048",
+            argmax,
+            "np.argmax",
+            partial(milliseconds, lambda: scores.argmax(0)),
+        )
+    )
+    small = Path(__file__).resolve().parent.parent / "demo" / "labels"
+    labels = np.array(Image.open(sorted(small.iterdir())[0]))
+    labels = cv2.resize(labels, (2048, 1024), interpolation=cv2.INTER_NEAREST)
+    runs = partial(milliseconds, lambda: postprocess.encode_mask(labels))
+    size = len(postprocess.encode_mask(labels)) // 1000
+    for level in (1, 6):
+        other = f"zlib level {level}: {len(png(labels, compress_level=level)) // 1000} kB"
+        way = partial(milliseconds, lambda level=level: png(labels, compress_level=level))
+        rows.append((f"palette PNG, 2048x1024, by runs: {size} kB", runs, other, way))
+    table("Around the engine", "ms", rows, given.pairs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""How long one photo takes, the whole process; and --help, and a large network's second start."""
+
+import functools
+import os
+import shutil
+import sys
+import tempfile
+
+from pairs import (
+    ITS_THREADS,
+    PEERS,
+    PROCESSORS,
+    ROOT,
+    options,
+    ours,
+    paddleseg,
+    scratch,
+    seconds,
+    table,
+)
+
+
+def main() -> None:
+    given = options()
+    model, photo = given.made / "ppliteseg", given.made / "photo"
+    one = functools.partial(seconds, ours(model, photo))
+    rows = [
+        *(
+            (
+                "ours",
+                one,
+                f"PaddleSeg's loop, {threads} threads",
+                functools.partial(seconds, paddleseg(model, photo, 1, threads)),
+            )
+            for threads in (ITS_THREADS, PROCESSORS)
+        ),
+        (
+            "ours",
+            one,
+            "ours, PADDLESEG_INFER_FULL_IMPORT=1",
+            lambda: seconds(["env", "PADDLESEG_INFER_FULL_IMPORT=1", *ours(model, photo)]),
+        ),
+    ]
+    if given.paddlex:
+        script = [given.paddlex, PEERS / "paddlex_loop.py", model / "deploy.yaml", photo, scratch()]
+        rows.append(("ours", one, "PaddleX", lambda: seconds(script)))
+    rows.append(
+        ("ours --help", lambda: seconds([sys.executable, ROOT / "infer.py", "--help"]), "ours", one)
+    )
+    table("One 800x534 photo through PP-LiteSeg, the whole process", "s", rows, given.pairs)
+
+    large = given.made / "ocrnet"
+    with tempfile.TemporaryDirectory() as kept:
+        cache = os.path.join(kept, "cache")
+
+        def first() -> float:
+            shutil.rmtree(cache, ignore_errors=True)
+            return seconds(ours(large, photo, "--cache_dir", cache))
+
+        def second() -> float:
+            if not os.path.isdir(cache):
+                first()
+            return seconds(ours(large, photo, "--cache_dir", cache))
+
+        rows = [("second start", second, "first start", first)]
+        table("The same through OCRNet-HRNet-W18", "s", rows, min(3, given.pairs))
+
+
+if __name__ == "__main__":
+    main()

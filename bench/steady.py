@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Milliseconds an image once a run is under way, beside the bare engine, its rivals and itself."""
+
+from functools import partial
+
+from pairs import bare, options, ours, paddleseg, steady, table
+
+
+def main() -> None:
+    given = options()
+    streets, large = given.made / "streets", given.made / "large"
+    net, logits, tiny = (
+        given.made / name for name in ("ppliteseg", "ppliteseg_logits", "humanseg_lite")
+    )
+
+    def run(model, flags="", images=streets):
+        return partial(steady, lambda folder: ours(model, folder, *flags.split()), images)
+
+    def loop(model, images=streets):
+        return partial(steady, lambda folder: paddleseg(model, folder), images)
+
+    def engine(model, batch_size=1, kind="paddle"):
+        return partial(bare, kind, model, streets, batch_size)
+
+    two = "--num_workers 2"
+    rows = [
+        ("PP-LiteSeg", run(net), "the bare engine", engine(net)),
+        ("PP-LiteSeg, batch 4", run(net, "--batch_size 4"), "the same, batch 4", engine(net, 4)),
+        ("logits", run(logits), "the bare engine", engine(logits)),
+        ("PP-LiteSeg, 2 workers", run(net, two), "1 worker", run(net)),
+        ("PP-HumanSeg-Lite, 2 workers", run(tiny, two), "1 worker", run(tiny)),
+        ("PP-LiteSeg", run(net), "PaddleSeg's loop", loop(net)),
+        ("logits", run(logits), "PaddleSeg's loop", loop(logits)),
+        ("PP-HumanSeg-Lite", run(tiny), "PaddleSeg's loop", loop(tiny)),
+        (
+            "PP-HumanSeg-Lite, 12 megapixels",
+            run(tiny, images=large),
+            "PaddleSeg's loop",
+            loop(tiny, large),
+        ),
+        ("the bare engine", engine(net), "the openvino package", engine(net, kind="openvino")),
+    ]
+    title = "1024x512 (or 12 megapixels), once a run is under way"
+    table(title, "ms an image", rows, given.pairs)
+
+
+if __name__ == "__main__":
+    main()
