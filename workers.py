@@ -56,7 +56,7 @@ def segment(
     `pipeline.Segmenter`. Raises ConfigError where nothing can start.
     """
     batches = -(-len(jobs) // options["batch_size"])
-    options["num_workers"] = min(num_workers, batches)
+    options["num_workers"] = max(1, min(num_workers, batches))
     if batches > 1:
         yield from _in_workers(jobs, save_dir, config_path, options)
         return

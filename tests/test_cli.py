@@ -93,17 +93,6 @@ def test_without_device_a_cpu_build_warns_in_one_line(infer, model, photos):
     assert run.err.startswith("warning: this Paddle is a CPU build: running on the CPU")
 
 
-def test_a_report_that_is_not_there_yet_is_not_promised(infer, model, photos):
-    for flag in ("--benchmark", "--model_name"):
-        run = infer("--config", model, "--image_path", photos, flag, "True")
-        assert run.code == 0
-        assert run.err.count("\n") == 1
-        assert "warning: --benchmark and --model_name have no effect yet" in run.err
-
-
-# ---- arguments ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
