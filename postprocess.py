@@ -52,9 +52,10 @@ def label_map(output: np.ndarray, kind: str) -> np.ndarray:
     scores = output.astype(np.float32) if output.dtype == np.float16 else output
     if kind == "foreground":
         return (scores[0] > 0.5).astype(np.uint8)
-    labels = np.empty(scores.shape[1:], np.uint8)
-    rows = max(1, BAND_SCORES // max(1, labels.shape[1]))
-    for top in range(0, len(labels), rows):
+    _, height, width = scores.shape
+    labels = np.empty((height, width), np.uint8)
+    rows = max(1, BAND_SCORES // max(1, width))
+    for top in range(0, height, rows):
         _argmax(scores[:, top : top + rows], labels[top : top + rows])
     return labels
 
