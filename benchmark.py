@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from batches import Times
@@ -30,11 +30,16 @@ STAGES = {  # AutoLog's name of each of the fields of Times
 
 
 def benchmark(
-    jobs: Sequence[Job], save_dir: str, config_path: str, model_name: str, **options: Any
+    jobs: Sequence[Job],
+    save_dir: str,
+    config_path: str,
+    model_name: str,
+    say: Callable[[str], None],
+    **options: Any,
 ) -> Iterator[tuple[Job, str]]:
     """As `workers.segment`, batch after batch in this process; then it prints the report."""
-    batch_size = options["batch_size"]
-    segmenter = Segmenter(config_path, tune_on=[job.image for job in jobs], **options)
+    segmenter = Segmenter(config_path, tune_on=[job.image for job in jobs], in_turn=True, **options)
+    batch_size = segmenter.batch_size
     segmenter.load()
     try:
         for _ in range(WARM_UPS):
@@ -43,7 +48,7 @@ def benchmark(
         log.warning("an image of the first batch can't be run, so nothing was warmed up before")
     model_name = model_name or os.path.basename(os.path.dirname(os.path.abspath(config_path)))
     precision = segmenter.options.precision if segmenter.options.use_trt else "fp32"
-    auto_log = _auto_log(segmenter, model_name, precision)
+    auto_log = _auto_log(segmenter, model_name, precision, say)
     times: list[Times] = []
     started = time.perf_counter()
     try:
@@ -58,8 +63,8 @@ def benchmark(
             return
         if not (auto_log and _reported(auto_log, times)):
             for line in _own_report(segmenter, model_name, precision, times):
-                _line(line)
-        _line(f" images_per_second: {len(times) / seconds:.4g}")
+                say(line + "\n")
+        say(f" images_per_second: {len(times) / seconds:.4g}\n")
     finally:
         for process in multiprocessing.active_children():  # AutoLog's, which nothing else ends
             process.kill()
@@ -68,7 +73,9 @@ def benchmark(
 # ---- by AutoLog --------------------------------------------------------------------------------
 
 
-def _auto_log(segmenter: Segmenter, model_name: str, precision: str) -> Any:
+def _auto_log(
+    segmenter: Segmenter, model_name: str, precision: str, say: Callable[[str], None]
+) -> Any:
     """The installed AutoLogger at work, or None where there is none or it doesn't work."""
     try:
         from auto_log import AutoLogger  # type: ignore[import-not-found]
@@ -78,7 +85,7 @@ def _auto_log(segmenter: Segmenter, model_name: str, precision: str) -> Any:
         return None
     printer = logging.getLogger("paddleseg_infer.benchmark")
     printer.propagate = False
-    printer.handlers = [logging.StreamHandler(sys.stdout)]
+    printer.handlers = [_Saying(say)]
     on_gpu = segmenter.options.device == "gpu"
     try:
         return AutoLogger(
@@ -98,6 +105,15 @@ def _auto_log(segmenter: Segmenter, model_name: str, precision: str) -> Any:
     except Exception as error:  # whatever another program's module may raise
         log.warning("auto_log doesn't work here (%s): the report is this program's own", error)
         return None
+
+
+class _Saying(logging.Handler):
+    def __init__(self, say: Callable[[str], None]):
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say(record.getMessage() + "\n")
 
 
 def _reported(auto_log: Any, times: Sequence[Times]) -> bool:
@@ -152,10 +168,6 @@ def _own_report(
         stage: sum(getattr(each, stage) for each in times) / len(times) * 1000 for stage in STAGES
     }
     yield " " + ", ".join(f"{name}(ms): {mean_ms[stage]:.4f}" for stage, name in STAGES.items())
-
-
-def _line(text: str) -> None:
-    print(text, flush=True)
 
 
 def _total(times: Times) -> float:

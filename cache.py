@@ -15,6 +15,7 @@ import secrets
 import shutil
 import stat
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from errors import ConfigError, reason, shown
@@ -32,6 +33,7 @@ MIN_GRAPH_BYTES = 200_000
 SLOW_SECONDS = 2.0
 UNUSED_SECONDS = 30 * 24 * 3600
 ABANDONED_SECONDS = 24 * 3600
+FORMAT = 1  # raised when this program sets the engine up in another way
 DIGESTS = "sha256.json"
 NEW_PREFIX = ".new-"
 PADDLES_KINDS = ("pdmodel", "pdiparams")
@@ -40,13 +42,14 @@ PADDLES_KINDS = ("pdmodel", "pdiparams")
 def default_cache_dir() -> str:
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):  # the XDG specification: others are to be ignored
-        base = os.path.join(os.path.expanduser("~"), ".cache")
+        base = os.path.abspath(os.path.join(os.path.expanduser("~"), ".cache"))
     return os.path.join(base, "paddleseg-infer")
 
 
 def create_predictor(
     core: Any,
     config: Any,
+    make_config: Callable[[], Any],
     deploy: "DeployConfig",
     options: "EngineOptions",
     build: PaddleBuild,
@@ -60,12 +63,18 @@ def create_predictor(
     folder = default_cache_dir() if options.cache_dir is None else options.cache_dir
     try:
         _prepare(folder)
+        _sweep(folder)
         entry = os.path.join(folder, _key(deploy, options, build))
         if _is_whole(entry):
             os.utime(entry)
             config.set_optim_cache_dir(entry)
             config.use_optimized_model(True)
-            return core.create_predictor(config)
+            try:
+                return core.create_predictor(config)
+            except Exception:  # Paddle's are of many kinds
+                log.warning("the cache entry %s can't be loaded: it is made again", shown(entry))
+                _remove(entry)
+                config = make_config()
         return _create_and_keep(core, config, deploy, folder, entry)
     except (OSError, _Unusable) as error:
         why = reason(error) if isinstance(error, OSError) else str(error)
@@ -88,7 +97,7 @@ def _is_worth_it(deploy: "DeployConfig", options: "EngineOptions", build: Paddle
 
 
 def _prepare(folder: str) -> None:
-    """Makes the cache folder. Graphs are code: raises _Unusable where another user could write."""
+    """Makes the cache folder. Graphs are code: raises _Unusable where another user may enter."""
     if not os.path.isdir(folder):
         os.makedirs(os.path.dirname(os.path.abspath(folder)), exist_ok=True)
         with contextlib.suppress(FileExistsError):
@@ -108,7 +117,7 @@ def _key(deploy: "DeployConfig", options: "EngineOptions", build: PaddleBuild) -
     digest = hashlib.sha256()
     for path in (deploy.graph, deploy.params):
         digest.update(bytes.fromhex(_sha256(path)))
-    engine = [str(build), build.commit, options.enable_mkldnn, _processor()]
+    engine = [FORMAT, str(build), build.commit, options.enable_mkldnn, _processor()]
     digest.update(json.dumps(engine).encode())
     return digest.hexdigest()
 
@@ -165,7 +174,6 @@ def _create_and_keep(
             graph, params = (os.path.join(new, f"_optimized.{kind}") for kind in PADDLES_KINDS)
             check_model_files(graph, params)  # Paddle doesn't notice that a full disk cuts them off
             _keep(new, entry)
-            _sweep(folder)
         except (OSError, ConfigError, _Unusable) as error:
             log.warning("the optimised graph can't be kept in %s: %s", shown(folder), error)
         return predictor

@@ -4,6 +4,8 @@ import os
 import reprlib
 from typing import Any
 
+MISSING_HINT = "pip install -r requirements.txt, or activate the environment where that was done"
+
 
 class SegmentationError(Exception):
     """Base of everything this program raises on purpose. `str()` is a sentence for the user."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if __package__:  # installed: in the package too the modules import each other by plain names
     sys.path.insert(0, os.path.dirname(__file__))
 
-from errors import ConfigError, shown
+from errors import MISSING_HINT, ConfigError, shown
 from flags import NOT_STARTED, make_parser
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
     except ModuleNotFoundError as error:
-        hint = "pip install -r requirements.txt, or activate the environment where that was done"
-        print(f"error: {error}: {hint}", file=sys.stderr)
+        print(f"error: {error}: {MISSING_HINT}", file=sys.stderr)
     return NOT_STARTED
 
 
@@ -111,7 +110,7 @@ def outcomes(options: argparse.Namespace, jobs: Sequence["Job"]) -> Iterator[tup
     if options.num_workers > 1:
         log.warning("--num_workers has no effect with --benchmark, which runs stage after stage")
     how["num_workers"] = 1
-    return benchmark(jobs, options.save_dir, options.config, options.model_name, **how)
+    return benchmark(jobs, options.save_dir, options.config, options.model_name, say, **how)
 
 
 def dry_run(options: argparse.Namespace) -> int:

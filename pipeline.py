@@ -17,6 +17,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+import cv2
 import numpy as np
 
 import postprocess
@@ -48,7 +49,8 @@ class Segmenter:
     Options are the command line's: `batch_size`, `network_size` (label maps of the network's size,
     as PaddleSeg's script gives, instead of the image's), `with_argmax`, and those of
     `config.EngineOptions`. With `enable_auto_tune`, `tune_on` are images to collect TensorRT's
-    dynamic shapes from. Raises ConfigError for a model or options that can't run.
+    dynamic shapes from. With `in_turn` one thread reads and saves, for measuring.
+    Raises ConfigError for a model or options that can't run.
 
     The engine is loaded while the first images are read; `load()` loads it before.
     """
@@ -61,6 +63,7 @@ class Segmenter:
         network_size: bool = False,
         with_argmax: bool = False,
         tune_on: Sequence[Source] = (),
+        in_turn: bool = False,
         **engine: Any,
     ):
         if not isinstance(batch_size, int) or batch_size < 1:
@@ -79,7 +82,8 @@ class Segmenter:
         self._kind: str | None = None  # of the model's output, known after the first batch
         self.options, self._build, self._tune_on = options, build, tune_on
         # Reading and saving are given as many threads as the engine.
-        self._threads = min(MAX_THREADS, options.cpu_threads or 1)
+        self._threads = 1 if in_turn else min(MAX_THREADS, options.cpu_threads or 1)
+        self._prepared: set[str] = set()  # output folders: one that vanishes isn't made again
         self._reader = BatchReader(self.deploy, batch_size, ahead=self._threads)
 
     def load(self) -> None:
@@ -142,7 +146,9 @@ class Segmenter:
 
         with self._reading(images()) as (batches, pool):
             self.load()
-            prepare_save_dir(save_dir)
+            if save_dir not in self._prepared:
+                prepare_save_dir(save_dir)
+                self._prepared.add(save_dir)
             for result in self._results(batches, pool, save):
                 yield taken.pop(result.index), result
 
@@ -259,6 +265,8 @@ class Segmenter:
             result = finish(index, labels)
         except ImageError as error:
             return Result(index, error=error)
+        except (MemoryError, cv2.error) as error:
+            return Result(index, error=ImageError(f"its mask can't be made: {error}"))
         return replace(result, times=replace(times, postprocess=time.perf_counter() - started))
 
 

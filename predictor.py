@@ -1,5 +1,6 @@
 """One model in Paddle's engine: tensor in, array out."""
 
+import functools
 import importlib.util
 import logging
 import os
@@ -62,13 +63,16 @@ class Predictor:
             options = replace(options, use_trt=False)
         check_model_files(deploy.graph, deploy.params)
         core = load_core(build, options.device == "gpu")
-        self.config = config = engine_config(core, deploy, options, build)
+        make_config = functools.partial(engine_config, core, deploy, options, build)
+        self.config = make_config()
         try:
             if collect_shapes_in:
-                config.collect_shape_range_info(collect_shapes_in)
-                self._predictor = core.create_predictor(config)
+                self.config.collect_shape_range_info(collect_shapes_in)
+                self._predictor = core.create_predictor(self.config)
             else:
-                self._predictor = create_predictor(core, config, deploy, options, build)
+                self._predictor = create_predictor(
+                    core, self.config, make_config, deploy, options, build
+                )
             inputs, outputs = self._predictor.get_input_names(), self._predictor.get_output_names()
             self._input = self._predictor.get_input_handle(inputs[0])
             # PaddleSeg's script too takes the first of several outputs.

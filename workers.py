@@ -4,6 +4,7 @@ This process loads no engine: what kills one kills a worker, and its images are 
 """
 
 import ctypes
+import itertools
 import logging
 import os
 import signal
@@ -15,7 +16,7 @@ from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
-from errors import ConfigError
+from errors import MISSING_HINT, ConfigError, reason
 from images import Job
 
 log = logging.getLogger("paddleseg_infer")
@@ -86,7 +87,13 @@ def _in_workers(
             ours, theirs = Pipe()
             arguments = (theirs, os.getpid(), jobs, save_dir, config_path, options)
             process = Process(target=_work, args=arguments, daemon=True)
-            process.start()
+            try:
+                process.start()
+            except OSError as error:
+                raise ConfigError(
+                    f"worker {len(workers) + 1} can't be started ({reason(error)}): "
+                    "ask for fewer with --num_workers"
+                ) from None
             theirs.close()  # so that its end is seen here
             workers[ours] = _Worker(process)
         yield from _fed(workers, jobs)
@@ -97,8 +104,8 @@ def _in_workers(
 
 def _fed(workers: dict[Connection, _Worker], jobs: Sequence[Job]) -> Iterator[tuple[Job, str]]:
     """Answers the workers until all have ended."""
-    waiting = iter(range(len(jobs)))
-    started = False  # an image has ended
+    waiting: Iterator[int] = iter(range(len(jobs)))
+    saved = False  # a mask
     told: set[Note] = set()
     death = ""
     while workers:
@@ -107,21 +114,30 @@ def _fed(workers: dict[Connection, _Worker], jobs: Sequence[Job]) -> Iterator[tu
             worker = workers[connection]
             try:
                 message = connection.recv()
-            except (EOFError, ConnectionError):
+                if isinstance(message, Next):
+                    number = next(waiting, None)
+                    if number is not None:
+                        worker.holding.add(number)
+                    connection.send(number)
+            except (EOFError, OSError):  # it has ended, in the middle of a message perhaps
                 del workers[connection]
-                if worker.holding or worker.refusal:
-                    death = worker.refusal or _how_it_died(worker.process)
-                    if not started and not workers:
+                worker.process.join()
+                if worker.refusal:
+                    death = worker.refusal
+                    if not saved and not workers:
                         raise ConfigError(death) from None
+                    log.warning("a worker can't run: %s", death)
+                    waiting = itertools.chain(sorted(worker.holding), waiting)
+                elif worker.holding or worker.process.exitcode:
+                    death = _how_it_died(worker.process)
+                    if not saved and not workers:
+                        raise ConfigError(f"{death} before a mask was saved") from None
                     yield from ((jobs[number], death) for number in sorted(worker.holding))
                 continue
             if isinstance(message, Next):
-                number = next(waiting, None)
-                if number is not None:
-                    worker.holding.add(number)
-                connection.send(number)
-            elif isinstance(message, Ended):
-                started = True
+                continue  # it is answered
+            if isinstance(message, Ended):
+                saved = saved or not message.error
                 worker.holding.remove(message.number)
                 yield jobs[message.number], message.error
             elif isinstance(message, Refused):
@@ -133,10 +149,9 @@ def _fed(workers: dict[Connection, _Worker], jobs: Sequence[Job]) -> Iterator[tu
 
 
 def _how_it_died(process: Process) -> str:
-    process.join()
     code = process.exitcode or 0
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return f"the worker process that had it ended with {how}"
+    return f"the worker process ended with {how}"
 
 
 # ---- in a worker -------------------------------------------------------------------------------
@@ -172,15 +187,17 @@ def _work(
             yield jobs[number]
             send(Next())
 
-    from pipeline import Segmenter
-
     try:
+        from pipeline import Segmenter
+
         tune_on = [job.image for job in jobs] if options["enable_auto_tune"] else []
         segmenter = Segmenter(config_path, tune_on=tune_on, **options)
         for job, result in segmenter.save_masks(asked_for(), save_dir):
             send(Ended(numbers.pop(job), str(result.error or "")))
     except ConfigError as error:
         send(Refused(str(error)))
+    except ModuleNotFoundError as error:
+        send(Refused(f"{error}: {MISSING_HINT}"))
 
 
 def _end_with(parent: int) -> None:
