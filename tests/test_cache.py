@@ -1,5 +1,6 @@
 """Optimised graphs are kept, checked before use, and never in the way of a run."""
 
+import json
 import logging
 import os
 import subprocess
@@ -105,12 +106,23 @@ def test_a_damaged_entry_is_told_and_made_again(every_graph, model, tmp_path, ca
     assert not caplog.records
 
 
-@pytest.mark.parametrize(
-    ("mode", "told"), [(0o755, "others may enter it"), (0o720, "others may enter it")]
-)
-def test_a_folder_that_others_can_enter_is_not_used(
-    every_graph, model, tmp_path, caplog, mode, told
+def test_an_entry_that_paddle_can_not_load_is_told_and_made_again(
+    every_graph, model, tmp_path, caplog
 ):
+    expected = labels(model, tmp_path)
+    entry = tmp_path / entries(tmp_path)[0]
+    params = entry / "_optimized.pdiparams"
+    whole = params.read_bytes()
+    params.write_bytes(whole[: len(whole) // 2])
+    digests = {n: cache._sha256(str(entry / n)) for n in os.listdir(entry) if n != cache.DIGESTS}
+    (entry / cache.DIGESTS).write_text(json.dumps(digests))
+    assert np.array_equal(labels(model, tmp_path), expected)
+    assert "can't be loaded: it is made again" in caplog.text
+    assert params.read_bytes() == whole
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o720, 0o701])
+def test_a_folder_that_others_can_enter_is_not_used(every_graph, model, tmp_path, caplog, mode):
     folder = tmp_path / "kept"
     folder.mkdir()
     folder.chmod(mode)

@@ -225,3 +225,13 @@ def test_flags_with_effect_are_not_told(caplog):
     EngineOptions("gpu", True, "fp16", 5, True, "shapes").resolved(GPU)
     EngineOptions("cpu", cpu_threads=2, enable_mkldnn=True).resolved(CPU)
     assert not caplog.records
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, 6), (2, 3), (4, 1), (100, 1)])
+def test_workers_share_the_processors(monkeypatch, workers, threads):
+    monkeypatch.setattr("config.usable_processors", lambda: 6)
+    build = PaddleBuild((3, 2, 2), False, "")
+    options = EngineOptions(device="cpu", num_workers=workers).resolved(build)
+    assert options.cpu_threads == threads
+    given = EngineOptions(device="cpu", num_workers=workers, cpu_threads=5).resolved(build)
+    assert given.cpu_threads == 5

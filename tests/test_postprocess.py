@@ -120,3 +120,11 @@ def test_a_mask_holds_the_class_ids_and_the_palette():
     assert mask.mode == "P"
     assert np.array_equal(np.array(mask), labels)
     assert bytes(mask.getpalette()) == postprocess.paddleseg_palette()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 19])
+@pytest.mark.parametrize("band", [1, 100, 1 << 16])
+def test_the_highest_score_is_found_band_by_band(monkeypatch, classes, band):
+    monkeypatch.setattr(postprocess, "BAND_SCORES", band)
+    scores = np.random.default_rng(classes).integers(0, 4, (classes, 37, 23)).astype(np.float32)
+    assert np.array_equal(label_map(scores, "scores"), scores.argmax(0))

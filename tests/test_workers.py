@@ -114,6 +114,17 @@ def test_the_process_that_feeds_workers_loads_no_engine(infer_main, batch_size, 
     assert heavy & modules == (heavy if loads else set())
 
 
+def test_a_missing_package_is_a_sentence(infer, model, photos, tmp_path):
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "cv2.py").write_text("import nowhere_to_be_found")
+    path = str(tmp_path / "modules")
+    run = infer("--config", model, "--image_path", photos, "--num_workers", "2", PYTHONPATH=path)
+    assert run.code == 2
+    assert run.err.splitlines()[-1].startswith(
+        "error: No module named 'nowhere_to_be_found': pip install -r requirements.txt"
+    )
+
+
 def test_more_workers_than_batches_are_not_started(infer, model, photos):
     run = infer("--config", model, "--image_path", photos, "--num_workers", "200")
     assert run.code == 0, run
