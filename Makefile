@@ -1,7 +1,7 @@
 # make demo: the demo's masks.         make test: the tests, with coverage.
 # make lint: ruff and mypy.            make clean: away with environments and caches.
 # make stress MODELS=dir IMAGES=dir: label maps against PaddleSeg's, pixel for pixel.
-# make bench: the figures of the READMEs, in an hour and a half; BENCH= and PAIRS= fewer.
+# make bench: the figures of the READMEs, which takes long; BENCH= and PAIRS= fewer.
 # make draw: scenes, training and export of the demo again (about 13 minutes).
 #
 # Each makes an environment in .venv first, once. PYTHON= names another Python, VENV= another

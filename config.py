@@ -28,7 +28,7 @@ class EngineOptions:
     enable_auto_tune: bool = False
     auto_tuned_shape_file: str | None = None
     cpu_threads: int | None = None  # None: max(1, min(10, usable processors / num_workers))
-    num_workers: int = 1  # processes that share the machine, this one among them
+    num_workers: int = 1  # processes that share the usable processors
     enable_mkldnn: bool | None = None  # None: as Paddle does by itself, which is on
     print_detail: bool = False
     cache_dir: str | None = None  # of optimised graphs (cache.py); None: the user's; "": none
@@ -55,7 +55,9 @@ class EngineOptions:
                 "--device gpu needs paddlepaddle-gpu, and the installed Paddle is a CPU build: "
                 "install that in its place, or run with --device cpu"
             )
-        threads = self.cpu_threads or max(1, min(10, usable_processors() // self.num_workers))
+        threads = self.cpu_threads or max(
+            1, min(10, usable_processors() // max(1, self.num_workers))
+        )
         use_trt = self.use_trt and device == "gpu"
         options = replace(self, device=device, cpu_threads=threads, use_trt=use_trt)
         for line in options._without_effect(self):

@@ -136,9 +136,8 @@ class Frame:
                 cv2.extractChannel(self.pixels, 2 - channel if self.is_bgr else channel, dst=plane)
                 cv2.LUT(plane, table[channel], dst=inside[channel])
         else:
-            inside[...] = (self.pixels[..., ::-1] if self.is_bgr else self.pixels).transpose(
-                2, 0, 1
-            )
+            pixels = self.pixels[..., ::-1] if self.is_bgr else self.pixels
+            inside[...] = pixels.transpose(2, 0, 1)
             normalize_in_place(inside, self.steps)
         if self.border:
             value = np.full((3, 1), self.border.value, planes.dtype)
@@ -156,7 +155,7 @@ class Frame:
     def _as_read_by(self, interpolation: int, height_after: int) -> np.ndarray:
         """The settled pixels as PaddleSeg gives them to the resize, in memory for that alone."""
         # Of a large photo LINEAR reads few rows: to make all of it RGB and float32 would take
-        # longer than the whole rest of its preparation.
+        # longer than the rest of its transforms.
         height = self.size[0]
         few = interpolation == cv2.INTER_LINEAR and height >= 3 * height_after
         makes_float = self.is_float and self.pixels.dtype == np.uint8

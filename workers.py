@@ -119,6 +119,7 @@ def _fed(workers: dict[Connection, _Worker], jobs: Sequence[Job]) -> Iterator[tu
                     if number is not None:
                         worker.holding.add(number)
                     connection.send(number)
+                    continue
             except (EOFError, OSError):  # it has ended, in the middle of a message perhaps
                 del workers[connection]
                 worker.process.join()
@@ -134,8 +135,6 @@ def _fed(workers: dict[Connection, _Worker], jobs: Sequence[Job]) -> Iterator[tu
                         raise ConfigError(f"{death} before a mask was saved") from None
                     yield from ((jobs[number], death) for number in sorted(worker.holding))
                 continue
-            if isinstance(message, Next):
-                continue  # it is answered
             if isinstance(message, Ended):
                 saved = saved or not message.error
                 worker.holding.remove(message.number)
