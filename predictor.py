@@ -108,8 +108,8 @@ def load_core(build: PaddleBuild, use_gpu: bool) -> Any:
     whole import is needed: it finds the CUDA libraries. FULL_IMPORT in the environment asks for it.
     """
     # Between layers and batches the engine's threads spin for Paddle's 200 ms, if one lets them,
-    # on processors that reading and saving need. 3 ms: a folder of large photos took 13 % less time,
-    # and no network took more; with 0 small ones did.
+    # on processors that reading and saving need. With 3 ms a folder of large photos took 13 % less
+    # time, and no network clearly more; with 0 small ones did.
     os.environ.setdefault("KMP_BLOCKTIME", "3")
     if not use_gpu and NATIVE_MODULE not in sys.modules and not os.environ.get(FULL_IMPORT):
         try:
