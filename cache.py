@@ -58,7 +58,13 @@ def create_predictor(
 
     What is wrong with the cache is told in a line and costs only time. Raises what Paddle raises.
     """
-    if not _is_worth_it(deploy, options, build):
+    if options.cache_dir == "" or options.device != "cpu":
+        return core.create_predictor(config)
+    if deploy.is_pir or build.version < (3, 0, 0):
+        if options.cache_dir is not None:
+            log.warning("--cache_dir has no effect: optimised graphs need a pdmodel and Paddle 3")
+        return core.create_predictor(config)
+    if os.path.getsize(deploy.graph) < MIN_GRAPH_BYTES:
         return core.create_predictor(config)
     folder = default_cache_dir() if options.cache_dir is None else options.cache_dir
     try:
@@ -67,6 +73,8 @@ def create_predictor(
         entry = os.path.join(folder, _key(deploy, options, build))
         if _is_whole(entry):
             os.utime(entry)
+            if os.listdir(entry) == [DIGESTS]:  # Paddle was fast without
+                return core.create_predictor(config)
             config.set_optim_cache_dir(entry)
             config.use_optimized_model(True)
             try:
@@ -84,16 +92,6 @@ def create_predictor(
 
 class _Unusable(Exception):
     """The cache can't be had, for a reason that is a sentence."""
-
-
-def _is_worth_it(deploy: "DeployConfig", options: "EngineOptions", build: PaddleBuild) -> bool:
-    return (
-        options.cache_dir != ""
-        and options.device == "cpu"
-        and build.version >= (3, 0, 0)
-        and not deploy.is_pir  # with oneDNN Paddle writes one, but can't read it
-        and os.path.getsize(deploy.graph) >= MIN_GRAPH_BYTES
-    )
 
 
 def _prepare(folder: str) -> None:
@@ -145,7 +143,8 @@ def _is_whole(entry: str) -> bool:
     try:
         with open(os.path.join(entry, DIGESTS), encoding="utf-8") as file:
             digests = json.load(file)
-        if digests and all(_sha256(os.path.join(entry, n)) == d for n, d in digests.items()):
+        is_same = all(_sha256(os.path.join(entry, n)) == d for n, d in digests.items())
+        if is_same and {DIGESTS, *digests} == set(os.listdir(entry)):
             return True
     except (OSError, ValueError, AttributeError):
         pass  # told as what it is: damaged
@@ -168,11 +167,13 @@ def _create_and_keep(
         config.enable_save_optim_model(True)
         started = time.monotonic()
         predictor = core.create_predictor(config)
-        if time.monotonic() - started < SLOW_SECONDS:
-            return predictor
+        files = [os.path.join(new, f"_optimized.{kind}") for kind in PADDLES_KINDS]
         try:
-            graph, params = (os.path.join(new, f"_optimized.{kind}") for kind in PADDLES_KINDS)
-            check_model_files(graph, params)  # Paddle doesn't notice that a full disk cuts them off
+            if time.monotonic() - started < SLOW_SECONDS:  # the entry says so, and holds nothing
+                for path in files:
+                    os.unlink(path)
+            else:
+                check_model_files(*files)  # Paddle doesn't notice that a full disk cuts them off
             _keep(new, entry)
         except (OSError, ConfigError, _Unusable) as error:
             log.warning("the optimised graph can't be kept in %s: %s", shown(folder), error)
@@ -207,4 +208,8 @@ def _sweep(folder: str) -> None:
 
 
 def _remove(path: str) -> None:
-    shutil.rmtree(path, ignore_errors=True)
+    """At once for other processes, which may be about to read it."""
+    going = os.path.join(os.path.dirname(path), NEW_PREFIX + secrets.token_hex(8))
+    with contextlib.suppress(OSError):
+        os.rename(path, going)
+        shutil.rmtree(going, ignore_errors=True)

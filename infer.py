@@ -119,9 +119,12 @@ def dry_run(options: argparse.Namespace) -> int:
     from files import check_save_dir
     from images import find_jobs
     from pipeline import planned_run
+    from workers import processes_for
 
     listing = find_jobs(options.image_path, options.save_dir)
     check_save_dir(options.save_dir)
+    how = engine_options(options)
+    how["num_workers"] = processes_for(listing.jobs, options.batch_size, options.num_workers)
     plan = {
         "images": len(listing.jobs),
         "first_ten": [
@@ -129,8 +132,7 @@ def dry_run(options: argparse.Namespace) -> int:
         ],
         "unreadable_folders": [shown(path) for path, _ in listing.unreadable],
         "save_dir": shown(options.save_dir),
-        "batch_size": options.batch_size,
-        "engine": planned_run(options.config, **engine_options(options)),
+        **planned_run(options.config, options.batch_size, **how),
     }
     say(yaml.safe_dump(plan, sort_keys=False, allow_unicode=True))
     return DONE

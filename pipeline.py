@@ -24,7 +24,7 @@ import postprocess
 from ahead import Ahead
 from batches import Batch, BatchReader, Result, Source, Times, Undo
 from config import EngineOptions, engine_state
-from deploy import load_deploy_config
+from deploy import DeployConfig, load_deploy_config
 from errors import ConfigError, ImageError, reason, shown
 from files import prepare_save_dir, write_whole
 from images import Job
@@ -52,7 +52,8 @@ class Segmenter:
     dynamic shapes from. With `in_turn` one thread reads and saves, for measuring.
     Raises ConfigError for a model or options that can't run.
 
-    The engine is loaded while the first images are read; `load()` loads it before.
+    The engine is loaded while the first images are read; `load()` loads it before. One thread at a
+    time may use a Segmenter.
     """
 
     def __init__(
@@ -73,10 +74,7 @@ class Segmenter:
             log.info("%s names no transforms: images go in as they are", shown(self.deploy.path))
         build = find_paddle()
         options = EngineOptions(**engine).resolved(build)
-        if self.deploy.input_shape[0] not in (-1, batch_size):
-            batch_size = self.deploy.input_shape[0]
-            log.info("this model was exported for batches of %d: using that", batch_size)
-        self.batch_size = batch_size
+        self.batch_size = batch_size = _batch_size_of(self.deploy, batch_size)
         self._network_size = network_size
         self._with_argmax = with_argmax
         self._kind: str | None = None  # of the model's output, known after the first batch
@@ -270,9 +268,25 @@ class Segmenter:
         return replace(result, times=replace(times, postprocess=time.perf_counter() - started))
 
 
-def planned_run(config_path: str | os.PathLike[str], **engine: Any) -> dict[str, Any]:
-    """The state of the engine's `Config` for these options: the model is loaded, nothing is run."""
+def _batch_size_of(deploy: DeployConfig, asked: int) -> int:
+    if deploy.input_shape[0] in (-1, asked):
+        return asked
+    log.info("this model was exported for batches of %d: using that", deploy.input_shape[0])
+    return deploy.input_shape[0]
+
+
+def planned_run(
+    config_path: str | os.PathLike[str], batch_size: int, **engine: Any
+) -> dict[str, Any]:
+    """The batch size and the state of the engine's `Config` for these options.
+
+    The model is loaded, nothing is run.
+    """
     deploy = load_deploy_config(config_path)
     build = find_paddle()
     options = EngineOptions(**engine).resolved(build)
-    return {"paddle": str(build), **engine_state(Predictor(deploy, options, build).config)}
+    state = engine_state(Predictor(deploy, options, build).config)
+    return {
+        "batch_size": _batch_size_of(deploy, batch_size),
+        "engine": {"paddle": str(build), **state},
+    }

@@ -56,9 +56,8 @@ def segment(
     One batch is run in this process, more in `num_workers` others. `options` are those of
     `pipeline.Segmenter`. Raises ConfigError where nothing can start.
     """
-    batches = -(-len(jobs) // options["batch_size"])
-    options["num_workers"] = max(1, min(num_workers, batches))
-    if batches > 1:
+    options["num_workers"] = processes_for(jobs, options["batch_size"], num_workers)
+    if len(jobs) > options["batch_size"]:
         yield from _in_workers(jobs, save_dir, config_path, options)
         return
     from pipeline import Segmenter
@@ -66,6 +65,11 @@ def segment(
     segmenter = Segmenter(config_path, tune_on=[job.image for job in jobs], **options)
     for job, result in segmenter.save_masks(jobs, save_dir):
         yield job, str(result.error or "")
+
+
+def processes_for(jobs: Sequence[Job], batch_size: int, num_workers: int) -> int:
+    """How many processes run the engine, which share the processors: no more than batches."""
+    return max(1, min(num_workers, -(-len(jobs) // batch_size)))
 
 
 # ---- in this process ---------------------------------------------------------------------------
@@ -149,8 +153,9 @@ def _fed(workers: dict[Connection, _Worker], jobs: Sequence[Job]) -> Iterator[tu
 
 def _how_it_died(process: Process) -> str:
     code = process.exitcode or 0
-    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return f"the worker process ended with {how}"
+    if -code in set(signal.Signals):
+        return f"the worker process ended with {signal.Signals(-code).name}"
+    return f"the worker process ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
 
 
 # ---- in a worker -------------------------------------------------------------------------------

@@ -219,12 +219,22 @@ def test_entries_that_nobody_used_for_a_month_go_at_the_next_write(every_graph, 
     assert time.time() - mine.stat().st_mtime < 60  # used, and so not swept
 
 
-def test_small_graphs_and_fast_ones_leave_nothing(model, tmp_path, monkeypatch):
-    labels(model, tmp_path / "kept")
+def test_small_graphs_leave_nothing_and_fast_ones_a_mark(model, tmp_path, monkeypatch, caplog):
+    expected = labels(model, tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
     monkeypatch.setattr(cache, "MIN_GRAPH_BYTES", 0)
     labels(model, tmp_path / "kept")
-    assert entries(tmp_path / "kept") == []
+    [entry] = entries(tmp_path / "kept")
+    assert os.listdir(tmp_path / "kept" / entry) == [cache.DIGESTS]
+    monkeypatch.setattr(cache, "_create_and_keep", None)  # not again
+    assert np.array_equal(labels(model, tmp_path / "kept"), expected)
+    assert not caplog.records
+
+
+def test_a_cache_that_can_not_help_is_told(json_models, tmp_path, caplog):
+    labels(json_models / "argmax" / "deploy.yaml", tmp_path / "kept")
+    assert "--cache_dir has no effect" in caplog.text
+    assert not (tmp_path / "kept").exists()
 
 
 def test_the_default_folder_is_the_users_cache(monkeypatch):

@@ -10,6 +10,7 @@ import oracle
 import pytest
 import yaml
 from conftest import ROOT, masks, read_mask, write_image
+import machine
 
 from flags import make_parser
 
@@ -239,3 +240,13 @@ def test_dry_run_tells_the_images_and_the_engine_and_does_nothing(infer, model, 
     assert (engine["device"], engine["cpu_threads"], engine["mkldnn"]) == ("cpu", 3, False)
     assert engine["graph"] == str(model.parent / "model.pdmodel")
     assert not (tmp_path / "output").exists()
+
+
+def test_dry_run_counts_the_workers_and_the_batch_that_a_run_would_have(infer, models, photos):
+    run = infer(
+        *("--config", models / "fixed" / "deploy.yaml", "--image_path", photos / "1.jpg"),
+        *("--batch_size", "3", "--num_workers", "64", "--dry_run"),
+    )
+    plan = yaml.safe_load(run.out)
+    assert plan["batch_size"] == 1
+    assert plan["engine"]["cpu_threads"] == min(10, machine.usable_processors())
