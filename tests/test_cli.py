@@ -10,8 +10,8 @@ import oracle
 import pytest
 import yaml
 from conftest import ROOT, masks, read_mask, write_image
-import machine
 
+import machine
 from flags import make_parser
 
 # ---- the main job ------------------------------------------------------------------------------
