@@ -244,7 +244,7 @@ def test_dry_run_tells_the_images_and_the_engine_and_does_nothing(infer, model, 
 
 def test_dry_run_counts_the_workers_and_the_batch_that_a_run_would_have(infer, models, photos):
     run = infer(
-        *("--config", models / "fixed" / "deploy.yaml", "--image_path", photos / "1.jpg"),
+        *("--config", models / "fixed" / "deploy.yaml", "--image_path", photos / "0.jpg"),
         *("--batch_size", "3", "--num_workers", "64", "--dry_run"),
     )
     plan = yaml.safe_load(run.out)
