@@ -19,7 +19,17 @@ import numpy as np  # noqa: E402
 import paddle  # noqa: E402
 import yaml  # noqa: E402
 from paddleseg.deploy.export import WrappedModel  # noqa: E402
-from paddleseg.models import STDC1, HRNet_W18, OCRNet, PPHumanSegLite, PPLiteSeg  # noqa: E402
+from paddleseg.models import (  # noqa: E402
+    STDC1,
+    BiSeNetV2,
+    HRNet_W18,
+    MixVisionTransformer_B0,
+    OCRNet,
+    PPHumanSegLite,
+    PPLiteSeg,
+    SegFormer,
+    UNet,
+)
 from scenes import draw_scene  # noqa: E402
 
 NORMALIZE = [{"type": "Normalize"}]
@@ -32,6 +42,9 @@ def networks():
     small = [{"type": "Resize", "target_size": [192, 192]}, *NORMALIZE]
     yield "humanseg_lite", PPHumanSegLite(2), "softmax", small
     yield "ocrnet", OCRNet(19, HRNet_W18(), backbone_indices=[0]), "argmax", NORMALIZE
+    yield "bisenetv2", BiSeNetV2(19), "argmax", NORMALIZE
+    yield "segformer_b0", SegFormer(19, MixVisionTransformer_B0(), 256), "argmax", NORMALIZE
+    yield "unet", UNet(19), "argmax", NORMALIZE
 
 
 def calibrate(network: paddle.nn.Layer, images: list[np.ndarray]) -> None:

@@ -95,7 +95,7 @@ def few_of(folder: Path, count: int) -> Path:
     if not few.exists():
         few.mkdir()
         for name in sorted(os.listdir(folder))[:count]:
-            (few / name).symlink_to(folder / name)
+            (few / name).symlink_to(folder.resolve() / name)
     return few
 
 
