@@ -36,7 +36,7 @@ ABANDONED_SECONDS = 24 * 3600
 FORMAT = 1  # raised when this program sets the engine up in another way
 DIGESTS = "sha256.json"
 NEW_PREFIX = ".new-"
-PADDLES_KINDS = ("pdmodel", "pdiparams")
+OPTIMIZED_GRAPH, OPTIMIZED_PARAMS = "_optimized.pdmodel", "_optimized.pdiparams"  # Paddle's
 
 
 def default_cache_dir() -> str:
@@ -58,7 +58,7 @@ def create_predictor(
 
     What is wrong with the cache is told in a line and costs only time. Raises what Paddle raises.
     """
-    if options.cache_dir == "" or options.device != "cpu":
+    if options.cache_dir == "" or options.device != "cpu" or options.enable_openvino:
         return core.create_predictor(config)
     if deploy.is_pir or build.version < (3, 0, 0):
         if options.cache_dir is not None:
@@ -84,30 +84,30 @@ def create_predictor(
                 _remove(entry)
                 config = make_config()
         return _create_and_keep(core, config, deploy, folder, entry)
-    except (OSError, _Unusable) as error:
+    except (OSError, Unusable) as error:
         why = reason(error) if isinstance(error, OSError) else str(error)
         log.warning("the cache %s is not used: %s (--cache_dir names another)", shown(folder), why)
     return core.create_predictor(config)
 
 
-class _Unusable(Exception):
+class Unusable(Exception):
     """The cache can't be had, for a reason that is a sentence."""
 
 
 def _prepare(folder: str) -> None:
-    """Makes the cache folder. Graphs are code: raises _Unusable where another user may enter."""
+    """Makes the cache folder. Graphs are code: raises Unusable where another user may enter."""
     if not os.path.isdir(folder):
         os.makedirs(os.path.dirname(os.path.abspath(folder)), exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder, 0o700)
     status = os.stat(folder)
     if not stat.S_ISDIR(status.st_mode):
-        raise _Unusable("it is no folder")
+        raise Unusable("it is no folder")
     if hasattr(os, "geteuid"):
         if status.st_uid != os.geteuid():
-            raise _Unusable("it belongs to another user")
+            raise Unusable("it belongs to another user")
         if status.st_mode & 0o077:
-            raise _Unusable("others may enter it; chmod 700 makes it private")
+            raise Unusable("others may enter it; chmod 700 makes it private")
 
 
 def _key(deploy: "DeployConfig", options: "EngineOptions", build: PaddleBuild) -> str:
@@ -160,14 +160,14 @@ def _create_and_keep(
     new = os.path.join(folder, NEW_PREFIX + secrets.token_hex(8))
     needed = 3 * (os.path.getsize(deploy.graph) + os.path.getsize(deploy.params))
     if shutil.disk_usage(folder).free < needed:
-        raise _Unusable("there is too little space left")
+        raise Unusable("there is too little space left")
     os.mkdir(new, 0o700)
     try:
         config.set_optim_cache_dir(new)
         config.enable_save_optim_model(True)
         started = time.monotonic()
         predictor = core.create_predictor(config)
-        files = [os.path.join(new, f"_optimized.{kind}") for kind in PADDLES_KINDS]
+        files = [os.path.join(new, name) for name in (OPTIMIZED_GRAPH, OPTIMIZED_PARAMS)]
         try:
             if time.monotonic() - started < SLOW_SECONDS:  # the entry says so, and holds nothing
                 for path in files:
@@ -175,11 +175,32 @@ def _create_and_keep(
             else:
                 check_model_files(*files)  # Paddle doesn't notice that a full disk cuts them off
             _keep(new, entry)
-        except (OSError, ConfigError, _Unusable) as error:
+        except (OSError, ConfigError, Unusable) as error:
             log.warning("the optimised graph can't be kept in %s: %s", shown(folder), error)
         return predictor
     finally:
         _remove(new)
+
+
+def keep(folder: str, name: str, fill: Callable[[str], None]) -> str:
+    """The entry `name` (64 hexadecimal digits), which `fill` makes in a folder if it isn't there.
+
+    Raises OSError and Unusable.
+    """
+    _prepare(folder)
+    _sweep(folder)
+    entry = os.path.join(folder, name)
+    if _is_whole(entry):
+        os.utime(entry)
+        return entry
+    new = os.path.join(folder, NEW_PREFIX + secrets.token_hex(8))
+    os.mkdir(new, 0o700)
+    try:
+        fill(new)
+        _keep(new, entry)
+    finally:
+        _remove(new)
+    return entry
 
 
 def _keep(new: str, entry: str) -> None:
@@ -191,7 +212,7 @@ def _keep(new: str, entry: str) -> None:
         os.rename(new, entry)
     except OSError as error:
         if not os.path.isdir(entry):
-            raise _Unusable(f"the entry can't be kept: {reason(error)}") from None
+            raise Unusable(f"the entry can't be kept: {reason(error)}") from None
 
 
 def _sweep(folder: str) -> None:

@@ -30,6 +30,7 @@ class EngineOptions:
     cpu_threads: int | None = None  # None: max(1, min(10, usable processors / num_workers))
     num_workers: int = 1  # processes that share the usable processors
     enable_mkldnn: bool | None = None  # None: as Paddle does by itself, which is on
+    enable_openvino: bool = False
     print_detail: bool = False
     cache_dir: str | None = None  # of optimised graphs (cache.py); None: the user's; "": none
 
@@ -54,6 +55,10 @@ class EngineOptions:
             raise ConfigError(
                 "--device gpu needs paddlepaddle-gpu, and the installed Paddle is a CPU build: "
                 "install that in its place, or run with --device cpu"
+            )
+        if self.enable_openvino and device != "cpu":
+            raise ConfigError(
+                "--enable_openvino runs on the CPU: add --device cpu, or leave it out"
             )
         threads = self.cpu_threads or max(
             1, min(10, usable_processors() // max(1, self.num_workers))
@@ -120,6 +125,8 @@ def _set_cpu(
     config: Any, deploy: "DeployConfig", options: EngineOptions, build: PaddleBuild
 ) -> None:
     config.set_cpu_math_library_num_threads(options.cpu_threads)
+    if options.enable_openvino:
+        _set_openvino(config, deploy, build)
     if options.enable_mkldnn is True:
         config.enable_mkldnn()
     elif options.enable_mkldnn is False:
@@ -131,6 +138,21 @@ def _set_cpu(
             "Paddle 3.3 can't run the resizes of a json graph under oneDNN: most of oneDNN is left "
             "out, which is slower; Paddle 3.2.2, or a pdmodel, has all of it"
         )
+
+
+def _set_openvino(config: Any, deploy: "DeployConfig", build: PaddleBuild) -> None:
+    if deploy.is_pir:
+        raise ConfigError(
+            f"{shown(deploy.graph)} is a json graph, which Paddle's OpenVINO engine doesn't take: "
+            "export again with FLAGS_enable_pir_api=0 for a .pdmodel, or run without "
+            "--enable_openvino"
+        )
+    if not build.openvino_library:
+        raise ConfigError(
+            f"Paddle {build} has no OpenVINO engine: install paddlepaddle 3, its CPU build for "
+            "x86, or run without --enable_openvino"
+        )
+    config.enable_openvino_engine()
 
 
 def _set_gpu(core: Any, config: Any, deploy: "DeployConfig", options: EngineOptions) -> None:
@@ -167,6 +189,8 @@ def engine_state(config: Any) -> dict[str, Any]:
     if not config.use_gpu():
         state["cpu_threads"] = config.cpu_math_library_num_threads()
         state["mkldnn"] = config.mkldnn_enabled()
+        if hasattr(config, "openvino_engine_enabled"):
+            state["openvino"] = config.openvino_engine_enabled()
         return state
     state["tensorrt"] = config.tensorrt_engine_enabled()
     if config.tensorrt_engine_enabled():

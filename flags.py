@@ -106,6 +106,13 @@ def make_parser() -> Parser:
         "off)",
     )
     add(
+        "--enable_openvino",
+        **switch,
+        default=False,
+        help="run a pdmodel in the OpenVINO of Paddle 3's CPU build, which is faster for most "
+        "models; a label in a million may differ (default: False)",
+    )
+    add(
         "--cache_dir",
         metavar="DIR",
         help="where graphs that Paddle takes over 2 s to optimise are kept for the next start "

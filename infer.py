@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("paddleseg_infer")
 
 DONE, SOME_FAILED = 0, 1
+MANY = 100  # images
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,7 +89,22 @@ def run(options: argparse.Namespace) -> int:
         f"{done} of {done + len(failed)} images done in {seconds:.1f} s, {len(failed)} failed: "
         f"masks in {shown(options.save_dir)}\n"
     )
+    if done > MANY:
+        suggest_openvino(options)
     return SOME_FAILED if failed else DONE
+
+
+def suggest_openvino(options: argparse.Namespace) -> None:
+    """A line for those who run many images without it and could."""
+    from deploy import load_deploy_config
+    from machine import find_paddle
+
+    build = find_paddle()
+    on_gpu = options.device == "gpu" or (options.device is None and build.has_gpu)
+    if options.enable_openvino or on_gpu or not build.openvino_library:
+        return
+    if not load_deploy_config(options.config).is_pir:
+        log.info("--enable_openvino is faster for most models: the README says for which, and when")
 
 
 def outcomes(options: argparse.Namespace, jobs: Sequence["Job"]) -> Iterator[tuple["Job", str]]:

@@ -1,5 +1,6 @@
 """What this machine has: the installed Paddle, and the processors a process may use."""
 
+import glob
 import importlib.util
 import os
 import re
@@ -18,6 +19,12 @@ class PaddleBuild:
     commit: str = ""
     cuda: str = "False"  # the versions it was built with
     cudnn: str = "False"
+
+    @property
+    def openvino_library(self) -> str | None:
+        """The path of the OpenVINO that came with it, if one did."""
+        found = glob.glob(os.path.join(glob.escape(self.folder), "libs", "libopenvino.so*"))
+        return found[0] if found else None
 
     def __str__(self) -> str:
         return ".".join(map(str, self.version)) + (" (GPU build)" if self.has_gpu else "")

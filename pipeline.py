@@ -25,6 +25,7 @@ from ahead import Ahead
 from batches import Batch, BatchReader, Result, Source, Times, Undo
 from config import EngineOptions, engine_state
 from deploy import DeployConfig, load_deploy_config
+from engines import OpenVinoPredictor, load_engine
 from errors import ConfigError, ImageError, reason, shown
 from files import prepare_save_dir, write_whole
 from images import Job
@@ -94,10 +95,10 @@ class Segmenter:
         return self._predictor.config
 
     @cached_property
-    def _predictor(self) -> Predictor:
+    def _predictor(self) -> Predictor | OpenVinoPredictor:
         options = self.options
         if not (options.use_trt and options.enable_auto_tune):
-            return Predictor(self.deploy, options, self._build)
+            return load_engine(self.deploy, options, self._build)
         with tempfile.TemporaryDirectory() as folder:  # read as the engine is made
             return Predictor(self.deploy, self._tuned(folder), self._build)
 
@@ -285,7 +286,7 @@ def planned_run(
     deploy = load_deploy_config(config_path)
     build = find_paddle()
     options = EngineOptions(**engine).resolved(build)
-    state = engine_state(Predictor(deploy, options, build).config)
+    state = engine_state(load_engine(deploy, options, build).config)
     return {
         "batch_size": _batch_size_of(deploy, batch_size),
         "engine": {"paddle": str(build), **state},

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import functools
 import importlib.util
 import logging
 import os
@@ -66,17 +65,15 @@ class Predictor:
         if collect_shapes_in:
             options = replace(options, use_trt=False)
         check_model_files(deploy.graph, deploy.params)
-        core = load_core(build, options.device == "gpu")
-        make_config = functools.partial(engine_config, core, deploy, options, build)
-        self.config = make_config()
+        self._core = load_core(build, options.device == "gpu")
+        self._deploy, self._options, self._build = deploy, options, build
+        self.config = self._make_config()
         try:
             if collect_shapes_in:
                 self.config.collect_shape_range_info(collect_shapes_in)
-                self._predictor = core.create_predictor(self.config)
+                self._predictor = self._core.create_predictor(self.config)
             else:
-                self._predictor = create_predictor(
-                    core, self.config, make_config, deploy, options, build
-                )
+                self._predictor = self._create()
             inputs, outputs = self._predictor.get_input_names(), self._predictor.get_output_names()
             self._input = self._predictor.get_input_handle(inputs[0])
             # PaddleSeg's script too takes the first of several outputs.
@@ -86,6 +83,16 @@ class Predictor:
                 f"Paddle {build} can't load {shown(deploy.graph)} with {shown(deploy.params)}: "
                 f"{gist(error)}; the files may be damaged, or not belong together: export again"
             ) from error
+
+    def _make_config(self) -> Any:
+        return engine_config(self._core, self._deploy, self._options, self._build)
+
+    def _create(self) -> Any:
+        """Paddle's predictor for `self.config`. Raises what Paddle raises."""
+        return create_predictor(
+            *(self._core, self.config, self._make_config),
+            *(self._deploy, self._options, self._build),
+        )
 
     def __call__(self, tensor_nchw: np.ndarray) -> np.ndarray:
         """Runs float32 [N, 3, H, W] through the network.

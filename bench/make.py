@@ -88,11 +88,22 @@ def make_images(folder: Path, count: int, width: int, height: int) -> None:
         cv2.imwrite(str(folder / f"{index:03}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
 
 
+def cut_tiles(source: Path, folder: Path, side: int) -> None:
+    folder.mkdir()
+    for path in source.iterdir():
+        image = cv2.imread(str(path))
+        for top in range(0, image.shape[0], side):
+            for left in range(0, image.shape[1], side):
+                tile = image[top : top + side, left : left + side]
+                cv2.imwrite(str(folder / f"{path.stem}_{top}_{left}.jpg"), tile)
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     make_images(folder / "photo", 1, 800, 534)
     make_images(folder / "streets", 100, 1024, 512)
     make_images(folder / "large", 24, 4000, 3000)
+    cut_tiles(folder / "streets", folder / "small", 256)
     few = [cv2.imread(str(folder / "streets" / f"{n:03}.jpg"))[..., ::-1] for n in range(4)]
     make_models(folder, few)
 

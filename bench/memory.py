@@ -5,6 +5,7 @@ The second is a plot in text: 2,000 images of random sizes, a line each hundred.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -62,16 +63,18 @@ def main() -> None:
             height, width = random.integers(32, 400, 2)
             image = random.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
             cv2.imwrite(str(images / f"{number:04}.png"), cv2.resize(image, (width, height)))
-        told = 0
-        command = ours(given.made / "ppliteseg", images)
-        command[command.index("--save_dir") + 1] = output
-        for memory, handles in watch(command, 0.1):
-            done = len(os.listdir(output)) if output.exists() else 0
-            if done // 100 > told:
-                told = done // 100
-                print(
-                    f"| {done} | {memory:.0f} | {handles} | {'#' * int(memory // 10)}", flush=True
-                )
+        for flags in ([], ["--enable_openvino"]):
+            print(f"| {flags or 'default flags'} | | |")
+            told = 0
+            shutil.rmtree(output, ignore_errors=True)
+            command = ours(given.made / "ppliteseg", images, *flags)
+            command[command.index("--save_dir") + 1] = output
+            for memory, handles in watch(command, 0.1):
+                done = len(os.listdir(output)) if output.exists() else 0
+                if done // 100 > told:
+                    told = done // 100
+                    bar = "#" * int(memory // 10)
+                    print(f"| {done} | {memory:.0f} | {handles} | {bar}", flush=True)
 
 
 if __name__ == "__main__":

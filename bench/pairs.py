@@ -72,9 +72,10 @@ def paddleseg(
     return [sys.executable, script, model / "deploy.yaml", images, scratch(), batch_size, threads]
 
 
-def bare(kind: str, model: Path, images: Path, batch_size: int = 1) -> float:
+def bare(kind: str, model: Path, images: Path, batch_size: int = 1, count: int = 80) -> float:
     """Milliseconds an image of the engine alone."""
-    command = [sys.executable, PEERS / "bare_engine.py", kind, model / "deploy.yaml", images, 80]
+    script = PEERS / "bare_engine.py"
+    command = [sys.executable, script, kind, model / "deploy.yaml", images, count]
     run = subprocess.run(
         [str(word) for word in [*command, batch_size]], capture_output=True, text=True, check=True
     )

@@ -19,8 +19,8 @@ def main() -> None:
     def loop(model, images=streets):
         return partial(steady, lambda folder: paddleseg(model, folder), images)
 
-    def engine(model, batch_size=1, kind="paddle"):
-        return partial(bare, kind, model, streets, batch_size)
+    def engine(model, batch_size=1):
+        return partial(bare, "onednn", model, streets, batch_size)
 
     two = "--num_workers 2"
     rows = [
@@ -38,7 +38,6 @@ def main() -> None:
             "PaddleSeg's loop",
             loop(tiny, large),
         ),
-        ("the bare engine", engine(net), "the openvino package", engine(net, kind="openvino")),
     ]
     title = "1024x512 (or 12 megapixels), once a run is under way"
     table(title, "ms an image", rows, given.pairs)

@@ -17,13 +17,24 @@ def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, gro
     )
 
 
+class PixelShuffle(nn.Layer):
+    """[N, 4 * C, H, W] to [N, C, 2 * H, 2 * W], as `nn.PixelShuffle(2)`, which OpenVINO lacks."""
+
+    def forward(self, x):
+        shape = paddle.shape(x)
+        channels, height, width = x.shape[1] // 4, shape[2], shape[3]
+        squares = paddle.reshape(x, [0, channels, 2, 2, height, width])
+        rows = paddle.transpose(squares, [0, 1, 4, 2, 5, 3])
+        return paddle.reshape(rows, [0, channels, 2 * height, 2 * width])
+
+
 class Up(nn.Layer):
     """Doubles the coarse map's size, each pixel giving four, and mixes it with the finer map."""
 
     def __init__(self, coarse: int, fine: int, outputs: int):
         super().__init__()
         half = outputs // 2
-        self.grow = nn.Sequential(nn.Conv2D(coarse, 4 * half, 1), nn.PixelShuffle(2))
+        self.grow = nn.Sequential(nn.Conv2D(coarse, 4 * half, 1), PixelShuffle())
         self.mix = convolution(half + fine, outputs)
 
     def forward(self, coarse, fine):
@@ -56,7 +67,7 @@ class DemoNet(nn.Layer):
         )
         self.to_eighth, self.to_quarter = Up(72, 56, 48), Up(48, 32, 40)
         self.to_half = Up(40, 16, 32)
-        self.head = nn.Sequential(nn.Conv2D(32, 4 * len(CLASSES), 1), nn.PixelShuffle(2))
+        self.head = nn.Sequential(nn.Conv2D(32, 4 * len(CLASSES), 1), PixelShuffle())
 
     def forward(self, image):
         half = self.half(image)

@@ -39,6 +39,12 @@ class Network(nn.Layer):
             scores = scores[:, :, 8:, 8:]
         if self.output_op == "argmax_pair":  # of a batch of two, and of no other
             scores = paddle.reshape(scores, [2, 4, 48, 64])
+        if self.output_op == "argmax_pool":  # OpenVINO refuses to pool one row, Paddle doesn't
+            pooled = functional.max_pool2d(functional.max_pool2d(features, 2), 2)
+            pooled = functional.interpolate(pooled[:, :4], paddle.shape(x)[2:], mode="bilinear")
+            scores = scores + pooled
+        if self.output_op == "argmax_gamma":  # which OpenVINO doesn't know
+            scores = paddle.lgamma(functional.relu(scores) + 1)
         if self.output_op == "argmax_mean":  # Paddle 3.2 prints a line for it when it runs
             scores = scores + paddle.mean(scores, axis=1, keepdim=True)
         if self.output_op.startswith("argmax"):
@@ -88,3 +94,5 @@ else:
     export("crops8", output_op="argmax_crop")
     export("first_only", output_op="argmax_first")
     export("needs16", kernel=8)
+    export("pools", output_op="argmax_pool")
+    export("gamma", output_op="argmax_gamma")

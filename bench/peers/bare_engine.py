@@ -1,9 +1,11 @@
 """The engine alone, on tensors made before: ms an image of `run` and copying out.
 
-python bare_engine.py paddle|openvino DEPLOY.YAML FOLDER IMAGES BATCH_SIZE: Paddle with oneDNN, or
-the `openvino` package on the same graph; both with as many threads as processors.
+python bare_engine.py onednn|openvino|package DEPLOY.YAML FOLDER IMAGES BATCH_SIZE: Paddle with
+oneDNN or with its OpenVINO, or the `openvino` package on the same graph; with as many threads as
+processors.
 """
 
+import functools
 import os
 import sys
 import time
@@ -18,14 +20,14 @@ from preprocess import prepare, read_image
 THREADS = len(os.sched_getaffinity(0))
 
 
-def paddle_engine(deploy):
+def paddle_engine(deploy, **how):
     from config import EngineOptions
+    from engines import load_engine
     from machine import find_paddle
-    from predictor import Predictor
 
     build = find_paddle()
-    options = EngineOptions(device="cpu", cpu_threads=THREADS, cache_dir="").resolved(build)
-    return Predictor(deploy, options, build)
+    options = EngineOptions(device="cpu", cpu_threads=THREADS, **how).resolved(build)
+    return load_engine(deploy, options, build)
 
 
 def openvino_engine(deploy):
@@ -38,10 +40,17 @@ def openvino_engine(deploy):
     return lambda tensor: np.array(request.infer([tensor])[0])
 
 
+ENGINES = {
+    "onednn": paddle_engine,
+    "openvino": functools.partial(paddle_engine, enable_openvino=True),
+    "package": openvino_engine,
+}
+
+
 def main() -> None:
     kind, config_path, folder, images, batch_size = sys.argv[1:]
     deploy = load_deploy_config(config_path)
-    engine = {"paddle": paddle_engine, "openvino": openvino_engine}[kind](deploy)
+    engine = ENGINES[kind](deploy)
     names = sorted(os.listdir(folder))[: int(batch_size)]
     samples = [prepare(read_image(os.path.join(folder, name)), deploy.transforms) for name in names]
     tensor = np.stack([sample.tensor() for sample in samples])

@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""How far the engines' labels agree, and how sure the network was where they don't.
+
+python bench/agreement.py [--images FOLDER] [--most N] [DEPLOY.YAML ...]: pdmodels that give labels
+or scores; by default the demo's, on the demo's images. oneDNN, which is the default, is what plain
+Paddle and OpenVINO are compared with. The margin is the difference of the two best scores, of the
+same network without its argmax.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from config import EngineOptions  # noqa: E402
+from deploy import load_deploy_config  # noqa: E402
+from engines import load_engine  # noqa: E402
+from errors import ImageError  # noqa: E402
+from images import find_jobs  # noqa: E402
+from machine import find_paddle  # noqa: E402
+from postprocess import label_map, output_kind  # noqa: E402
+from preprocess import prepare, read_image  # noqa: E402
+
+ENGINES = {
+    "oneDNN": {},
+    "plain": {"enable_mkldnn": False},
+    "OpenVINO": {"enable_openvino": True},
+}
+
+
+def engines_of(config_path: Path) -> dict:
+    build, deploy = find_paddle(), load_deploy_config(config_path)
+    options = {name: EngineOptions("cpu", **how) for name, how in ENGINES.items()}
+    return {
+        name: load_engine(deploy, options[name].resolved(build), build)
+        for name in reversed(options)  # OpenVINO before Paddle is loaded
+    }
+
+
+def labels(output: np.ndarray) -> np.ndarray:
+    return label_map(output[0], output_kind(output))
+
+
+def margins(scores: np.ndarray) -> np.ndarray:
+    """Best less second best, [H, W]; of one channel the distance from where class 1 begins."""
+    if len(scores) == 1:
+        return abs(scores[0] - 0.5)
+    best = np.partition(scores, len(scores) - 2, axis=0)
+    return best[-1] - best[-2]
+
+
+def compare(config_path: Path, images: list[str]) -> None:
+    deploy = load_deploy_config(config_path)
+    with tempfile.TemporaryDirectory() as folder:
+        twin = [sys.executable, ROOT / "bench" / "peers" / "logits_twin.py", config_path, folder]
+        subprocess.run([str(word) for word in twin], check=True, capture_output=True)
+        engines, scores_of = engines_of(config_path), engines_of(Path(folder) / "deploy.yaml")
+    pixels, done, everywhere = 0, 0, []
+    unlike = {name: [] for name in ENGINES}  # the margins of those pixels
+    for path in images:
+        try:
+            tensor = prepare(read_image(path), deploy.transforms).tensor()[None]
+        except ImageError as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            continue
+        outputs = {name: labels(engine(tensor)) for name, engine in engines.items()}
+        margin = margins(scores_of["oneDNN"](tensor)[0])
+        for name, got in outputs.items():
+            unlike[name].append(margin[got != outputs["oneDNN"]])
+        pixels, done = pixels + margin.size, done + 1
+        everywhere.append(float(np.median(margin)))
+    for name in list(ENGINES)[1:]:
+        at = np.concatenate(unlike[name])
+        there = f"{np.median(at):.2g}, at most {at.max():.2g}" if at.size else "-"
+        print(
+            f"| {config_path.parent.name} | {done} | {pixels:,} | {name} | {at.size} "
+            f"| {1 - at.size / pixels:.7%} | {there} | {np.median(everywhere):.2g} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    demo = ROOT / "demo"
+    parser.add_argument("models", nargs="*", type=Path, default=[demo / "model" / "deploy.yaml"])
+    parser.add_argument("--images", type=Path, default=demo / "images")
+    parser.add_argument("--most", type=int, default=1000, help="images of each model")
+    given = parser.parse_args()
+    jobs = find_jobs(str(given.images), tempfile.gettempdir()).jobs
+    heads = "model, images, pixels, engine, labels unlike oneDNN's, equal, margin there, anywhere"
+    print("| " + heads.replace(", ", " | ") + " |\n" + "| --- " * 8 + "|")
+    for config_path in given.models:
+        compare(config_path, [job.image for job in jobs][: given.most])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""OpenVINO: labels are oneDNN's whatever comes between, and every refusal is a sentence."""
+
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT, masks, read_mask, scene, write_image
+
+import config
+from config import EngineOptions, engine_config
+from deploy import load_deploy_config
+from engines import MAX_RESTARTS, load_engine
+from errors import ConfigError
+from machine import PaddleBuild, find_paddle
+from pipeline import Segmenter
+from predictor import load_core
+
+BUILD = find_paddle()
+has_openvino = pytest.mark.skipif(
+    not BUILD.openvino_library, reason="this Paddle has no OpenVINO engine"
+)
+GOOD, SMALL, SMALLER, OTHER = (48, 64), (3, 9), (2, 5), (24, 40)  # SMALL fails in "pools"
+
+
+def labels_of(folder, images, **options):
+    return Segmenter(folder / "deploy.yaml", device="cpu", cpu_threads=1, **options)(images)
+
+
+def engine(folder, **options):
+    options = EngineOptions("cpu", cpu_threads=1, **options).resolved(BUILD)
+    return load_engine(load_deploy_config(folder / "deploy.yaml"), options, BUILD)
+
+
+def assert_equal(ones, others):
+    assert len(ones) == len(others)
+    for one, other in zip(ones, others, strict=True):
+        assert np.array_equal(one, other)
+
+
+@has_openvino
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_an_image_too_small_changes_no_label_of_any_image(models, caplog, batch_size):
+    sizes = [GOOD, SMALL, GOOD, GOOD, SMALL, GOOD, OTHER, SMALLER, GOOD, GOOD, SMALL, SMALL, OTHER]
+    images = [scene(*size, number) for number, size in enumerate(sizes)]
+    expected = labels_of(models / "pools", images, batch_size=batch_size)
+    got = labels_of(models / "pools", images, batch_size=batch_size, enable_openvino=True)
+    assert_equal(got, expected)
+    told = [record.message for record in caplog.records if "can't run" in record.message]
+    assert told == [
+        "OpenVINO can't run 9x3 (Kernel after dilation has size (dim: 2) larger than the data "
+        "shape after padding (dim: 1) at axis 0): oneDNN does, and what is smaller"
+    ]
+
+
+@has_openvino
+def test_an_image_that_neither_can_run_fails_by_name_and_alone(models):
+    images = [scene(48, 64), scene(9, 9), scene(48, 64, 1), scene(9, 9), scene(40, 40)]
+    segmenter = Segmenter(
+        models / "needs16" / "deploy.yaml", device="cpu", cpu_threads=1, enable_openvino=True
+    )
+    results = {result.index: result for result in segmenter.stream(images)}
+    assert [bool(results[index].error) for index in range(5)] == [False, True, False, True, False]
+    assert "can't take it as 9x9" in str(results[1].error)
+    good = [images[0], images[2], images[4]]
+    assert_equal([results[n].labels for n in (0, 2, 4)], labels_of(models / "needs16", good))
+
+
+@has_openvino
+def test_after_many_failures_onednn_runs_the_rest(models, caplog):
+    sizes = [(3, 10 * (number + 1)) for number in range(MAX_RESTARTS + 3)]  # each wider
+    images = [scene(*size) for size in [GOOD, *sizes, GOOD]]
+    got = labels_of(models / "pools", images, enable_openvino=True)
+    assert_equal(got, labels_of(models / "pools", images))
+    assert caplog.text.count("OpenVINO can't run") == MAX_RESTARTS + 1
+    assert caplog.text.count("oneDNN runs the rest") == 1
+
+
+@has_openvino
+@pytest.mark.parametrize("name", ["argmax", "logits", "keepdim", "softmax", "fixed", "foreground"])
+def test_models_of_each_kind_run_in_it(models, name, caplog):
+    images = [scene(48, 64, number) for number in range(3)]
+    with_argmax = name in ("logits", "softmax")
+    got = labels_of(models / name, images, enable_openvino=True, with_argmax=with_argmax)
+    assert_equal(got, labels_of(models / name, images, with_argmax=with_argmax))
+    assert "OpenVINO can't" not in caplog.text
+
+
+@has_openvino
+def test_it_runs_in_openvino_and_says_so(models, capfd):
+    state = engine(models / "argmax", enable_openvino=True, print_detail=True).config
+    assert state.openvino_engine_enabled()
+    assert "openvino_subgraph_pass" in capfd.readouterr().err
+    assert not engine(models / "argmax").config.openvino_engine_enabled()
+
+
+@has_openvino
+def test_a_graph_that_it_can_not_convert_is_told_and_runs_on_onednn(models, caplog):
+    images = [scene(48, 64)]
+    got = labels_of(models / "gamma", images, enable_openvino=True)
+    assert "OpenVINO can't take this graph (Can't convert paddle model" in caplog.text
+    assert "oneDNN runs it" in caplog.text
+    assert_equal(got, labels_of(models / "gamma", images))
+
+
+@has_openvino
+def test_a_graph_that_paddle_leaves_out_without_a_word_is_told(models, caplog, monkeypatch):
+    """As Paddle does without graph optimisation, which nothing here turns off."""
+    make = config._set_openvino
+
+    def without_passes(config_, *rest):
+        make(config_, *rest)
+        config_.switch_ir_optim(False)
+
+    monkeypatch.setattr(config, "_set_openvino", without_passes)
+    images = [scene(48, 64)]
+    got = labels_of(models / "argmax", images, enable_openvino=True)
+    assert "OpenVINO can't take this graph" in caplog.text
+    assert_equal(got, labels_of(models / "argmax", images))
+
+
+def test_what_has_no_openvino_is_refused(models, tmp_path):
+    options = EngineOptions("cpu", enable_openvino=True)
+    deploy = load_deploy_config(models / "argmax" / "deploy.yaml")
+    without = PaddleBuild(BUILD.version, has_gpu=False, folder=str(tmp_path))
+    core = load_core(BUILD, use_gpu=False)
+    with pytest.raises(ConfigError, match="has no OpenVINO engine: install paddlepaddle 3"):
+        engine_config(core, deploy, options.resolved(without), without)
+
+
+@has_openvino
+def test_a_json_graph_and_a_gpu_are_refused(json_models):
+    with pytest.raises(ConfigError, match=r"json graph.*OpenVINO.*FLAGS_enable_pir_api=0"):
+        labels_of(json_models / "argmax", [scene(48, 64)], enable_openvino=True)
+    with_gpu = PaddleBuild((3, 2, 2), has_gpu=True, folder="")
+    for device in ("gpu", None):
+        with pytest.raises(ConfigError, match="--enable_openvino runs on the CPU: add --device"):
+            EngineOptions(device, enable_openvino=True).resolved(with_gpu)
+
+
+# ---- the command line --------------------------------------------------------------------------
+
+
+@has_openvino
+@pytest.mark.parametrize("more", [[], ["--batch_size", "2"], ["--num_workers", "2"]])
+def test_masks_are_those_of_onednn(infer, models, photos, tmp_path, more):
+    write_image(photos / "small.png", SMALL)
+    model = models / "pools" / "deploy.yaml"
+    common = ("--config", model, "--image_path", "photos", "--cpu_threads", "1", *more)
+    plain = infer(*common, "--save_dir", "plain")
+    run = infer(*common, "--save_dir", "fast", "--enable_openvino", XDG_CACHE_HOME=str(tmp_path))
+    assert (plain.code, run.code) == (0, 0)
+    assert run.err.count("warning") == 1  # of the small one, and nothing of OpenVINO's own log
+    assert "OpenVINO can't run 9x3" in run.err
+    assert masks(tmp_path / "fast") == masks(tmp_path / "plain")
+    for name in masks(tmp_path / "plain"):
+        assert np.array_equal(
+            read_mask(tmp_path / "fast" / name), read_mask(tmp_path / "plain" / name)
+        )
+
+
+@has_openvino
+def test_memory_stays_level_over_many_sizes(models, tmp_path):
+    """A child, which has Paddle to itself: how much each hundred sizes add, in MB."""
+    call = f"""
+import numpy as np
+from pipeline import Segmenter
+from predictor import load_core
+from conftest import scene
+run = Segmenter({str(models / "pools" / "deploy.yaml")!r}, device="cpu", enable_openvino=True,
+                cache_dir={str(tmp_path / "kept")!r})
+levels = []
+for start in (100, 200, 300, 400):
+    for number in range(start, start + 100):
+        run(scene(number, 700 - number))
+    pages = int(open("/proc/self/statm").read().split()[1])
+    levels.append(pages // 256)
+print(levels[-1] - levels[0])
+print("kept" in open("/proc/self/maps").read())
+"""
+    child = subprocess.run(
+        [sys.executable, "-c", call],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        capture_output=True,
+        text=True,
+    )
+    assert child.returncode == 0, child.stderr
+    assert "memory will grow" not in child.stderr
+    growth, is_copy = child.stdout.split()
+    assert is_copy == "True"
+    assert int(growth) < 60, growth
+
+
+@has_openvino
+def test_where_memory_will_grow_it_is_told(infer, models, photos):
+    model = models / "argmax" / "deploy.yaml"
+    run = infer(
+        *("--config", model, "--image_path", "photos/0.jpg", "--enable_openvino"),
+        *("--cache_dir", ""),
+    )
+    assert run.code == 0
+    assert "OpenVINO's memory will grow with each new image size: --cache_dir is empty" in run.err
+
+
+@has_openvino
+@pytest.mark.parametrize(
+    ("images", "more", "is_told"),
+    [(101, (), True), (100, (), False), (101, ("--enable_openvino",), False)],
+)
+def test_a_long_run_without_it_names_the_flag(infer, model, tmp_path, images, more, is_told):
+    (tmp_path / "many").mkdir()
+    cv2.imwrite(str(tmp_path / "image.png"), scene(16, 16))
+    for number in range(images):
+        (tmp_path / "many" / f"{number}.png").symlink_to(tmp_path / "image.png")
+    run = infer("--config", model, "--image_path", "many", *more, "--cache_dir", tmp_path / "kept")
+    assert run.code == 0
+    assert run.err.count("note: --enable_openvino is faster for most models") == is_told
