@@ -65,6 +65,7 @@ def benchmark(
             for line in _own_report(segmenter, model_name, precision, times):
                 say(line + "\n")
         say(f" images_per_second: {len(times) / seconds:.4g}\n")
+        say(f" enable_openvino: {segmenter.options.enable_openvino}\n")
     finally:
         for process in multiprocessing.active_children():  # AutoLog's, which nothing else ends
             process.kill()

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from errors import ConfigError, reason, shown
@@ -58,7 +58,7 @@ def create_predictor(
 
     What is wrong with the cache is told in a line and costs only time. Raises what Paddle raises.
     """
-    if options.cache_dir == "" or options.device != "cpu" or options.enable_openvino:
+    if options.cache_dir == "" or options.device != "cpu":
         return core.create_predictor(config)
     if deploy.is_pir or build.version < (3, 0, 0):
         if options.cache_dir is not None:
@@ -157,12 +157,10 @@ def _create_and_keep(
     core: Any, config: Any, deploy: "DeployConfig", folder: str, entry: str
 ) -> Any:
     """Creates the predictor, and keeps the graph that it made if that took long."""
-    new = os.path.join(folder, NEW_PREFIX + secrets.token_hex(8))
     needed = 3 * (os.path.getsize(deploy.graph) + os.path.getsize(deploy.params))
     if shutil.disk_usage(folder).free < needed:
         raise Unusable("there is too little space left")
-    os.mkdir(new, 0o700)
-    try:
+    with _new_folder(folder) as new:
         config.set_optim_cache_dir(new)
         config.enable_save_optim_model(True)
         started = time.monotonic()
@@ -178,8 +176,6 @@ def _create_and_keep(
         except (OSError, ConfigError, Unusable) as error:
             log.warning("the optimised graph can't be kept in %s: %s", shown(folder), error)
         return predictor
-    finally:
-        _remove(new)
 
 
 def keep(folder: str, name: str, fill: Callable[[str], None]) -> str:
@@ -193,14 +189,21 @@ def keep(folder: str, name: str, fill: Callable[[str], None]) -> str:
     if _is_whole(entry):
         os.utime(entry)
         return entry
+    with _new_folder(folder) as new:
+        fill(new)
+        _keep(new, entry)
+    return entry
+
+
+@contextlib.contextmanager
+def _new_folder(folder: str) -> Iterator[str]:
+    """For an entry to be; what is there at the end and was not kept is removed."""
     new = os.path.join(folder, NEW_PREFIX + secrets.token_hex(8))
     os.mkdir(new, 0o700)
     try:
-        fill(new)
-        _keep(new, entry)
+        yield new
     finally:
         _remove(new)
-    return entry
 
 
 def _keep(new: str, entry: str) -> None:

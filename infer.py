@@ -6,6 +6,7 @@ python infer.py --config export/deploy.yaml --image_path photos --device cpu
 
 # Only the standard library up here: --help and a wrong argument are answered at once.
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -103,8 +104,9 @@ def suggest_openvino(options: argparse.Namespace) -> None:
     on_gpu = options.device == "gpu" or (options.device is None and build.has_gpu)
     if options.enable_openvino or on_gpu or not build.openvino_library:
         return
-    if not load_deploy_config(options.config).is_pir:
-        log.info("--enable_openvino is faster for most models: the README says for which, and when")
+    with contextlib.suppress(ConfigError):  # deploy.yaml has gone meanwhile
+        if not load_deploy_config(options.config).is_pir:
+            log.info("--enable_openvino is faster for most models: see OpenVINO in the README")
 
 
 def outcomes(options: argparse.Namespace, jobs: Sequence["Job"]) -> Iterator[tuple["Job", str]]:

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 from config import EngineOptions  # noqa: E402
 from deploy import load_deploy_config  # noqa: E402
 from engines import load_engine  # noqa: E402
-from errors import ImageError  # noqa: E402
+from errors import SegmentationError  # noqa: E402
 from images import find_jobs  # noqa: E402
 from machine import find_paddle  # noqa: E402
 from postprocess import label_map, output_kind  # noqa: E402
@@ -34,13 +34,10 @@ ENGINES = {
 }
 
 
-def engines_of(config_path: Path) -> dict:
-    build, deploy = find_paddle(), load_deploy_config(config_path)
-    options = {name: EngineOptions("cpu", **how) for name, how in ENGINES.items()}
-    return {
-        name: load_engine(deploy, options[name].resolved(build), build)
-        for name in reversed(options)  # OpenVINO before Paddle is loaded
-    }
+def engine_of(config_path: Path, **how):
+    build = find_paddle()
+    options = EngineOptions("cpu", **how).resolved(build)
+    return load_engine(load_deploy_config(config_path), options, build)
 
 
 def labels(output: np.ndarray) -> np.ndarray:
@@ -60,22 +57,29 @@ def compare(config_path: Path, images: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         twin = [sys.executable, ROOT / "bench" / "peers" / "logits_twin.py", config_path, folder]
         subprocess.run([str(word) for word in twin], check=True, capture_output=True)
-        engines, scores_of = engines_of(config_path), engines_of(Path(folder) / "deploy.yaml")
+        # OpenVINO first: it is to be loaded before the rest of Paddle.
+        engines = {name: engine_of(config_path, **ENGINES[name]) for name in reversed(ENGINES)}
+        twin_of = engine_of(Path(folder) / "deploy.yaml")
     pixels, done, everywhere = 0, 0, []
     unlike = {name: [] for name in ENGINES}  # the margins of those pixels
     for path in images:
         try:
             tensor = prepare(read_image(path), deploy.transforms).tensor()[None]
-        except ImageError as error:
+            outputs = {name: labels(engine(tensor)) for name, engine in engines.items()}
+        except SegmentationError as error:
             print(f"{path}: {error}", file=sys.stderr)
             continue
-        outputs = {name: labels(engine(tensor)) for name, engine in engines.items()}
-        margin = margins(scores_of["oneDNN"](tensor)[0])
+        margin = margins(twin_of(tensor)[0])
         for name, got in outputs.items():
             unlike[name].append(margin[got != outputs["oneDNN"]])
         pixels, done = pixels + margin.size, done + 1
         everywhere.append(float(np.median(margin)))
-    for name in list(ENGINES)[1:]:
+    if not done:
+        sys.exit("no image could be compared")
+    if not engines["OpenVINO"].is_openvino:
+        print(f"{config_path}: OpenVINO doesn't run it", file=sys.stderr)
+        del engines["OpenVINO"]
+    for name in engines.keys() - {"oneDNN"}:
         at = np.concatenate(unlike[name])
         there = f"{np.median(at):.2g}, at most {at.max():.2g}" if at.size else "-"
         print(

@@ -43,6 +43,11 @@ class Network(nn.Layer):
             pooled = functional.max_pool2d(functional.max_pool2d(features, 2), 2)
             pooled = functional.interpolate(pooled[:, :4], paddle.shape(x)[2:], mode="bilinear")
             scores = scores + pooled
+        if self.output_op == "argmax_half":  # as argmax_pool, at half the image's size
+            pooled = functional.max_pool2d(functional.max_pool2d(features, 2), 2)
+            scores = self.second(features)
+            size = paddle.shape(scores)[2:]
+            scores = scores + functional.interpolate(pooled[:, :4], size, mode="bilinear")
         if self.output_op == "argmax_gamma":  # which OpenVINO doesn't know
             scores = paddle.lgamma(functional.relu(scores) + 1)
         if self.output_op == "argmax_mean":  # Paddle 3.2 prints a line for it when it runs
@@ -95,4 +100,5 @@ else:
     export("first_only", output_op="argmax_first")
     export("needs16", kernel=8)
     export("pools", output_op="argmax_pool")
+    export("half", output_op="argmax_half")
     export("gamma", output_op="argmax_gamma")
