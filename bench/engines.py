@@ -13,7 +13,7 @@ def main() -> None:
     streets, small, photo = (given.made / name for name in ("streets", "small", "photo"))
     rows = []
     for name in MODELS:
-        runs = {"humanseg_lite": 400, "ocrnet": 8, "unet": 8, "segformer_b0": 16}.get(name, 24)
+        runs = {"humanseg_lite": 400, "ocrnet": 8, "unet": 4, "segformer_b0": 16}.get(name, 24)
         onednn, openvino = (
             partial(bare, kind, given.made / name, streets, 1, runs)
             for kind in ("onednn", "openvino")

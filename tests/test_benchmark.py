@@ -108,7 +108,8 @@ def test_an_installed_autolog_reports(with_module, tmp_path):
     assert all(line.endswith(" of 5") for line in lines[1:4])
     assert lines[4] == " data_num: 5"
     assert lines[5].startswith(" images_per_second: ")
-    assert lines[6].startswith("5 of 5 images done")
+    assert lines[6] == " enable_openvino: False"
+    assert lines[7].startswith("5 of 5 images done")
     assert len(masks(tmp_path / "output")) == 5
 
 
