@@ -1,5 +1,6 @@
 # make demo: the demo's masks.         make test: the tests, with coverage.
 # make lint: ruff and mypy.            make clean: away with environments and caches.
+# make test-gpu-config: what the GPU build of Paddle makes of the flags; needs no GPU.
 # make stress MODELS=dir IMAGES=dir: label maps against PaddleSeg's, pixel for pixel.
 # make bench: the figures of the READMEs, which takes long; BENCH= and PAIRS= fewer.
 # make draw: scenes, training and export of the demo again (about 13 minutes).
@@ -21,7 +22,7 @@ ORACLE := paddleseg==2.8.0
 MASKS := output/demo
 MADE := bench/made
 
-.PHONY: demo test lint stress bench draw clean
+.PHONY: demo test test-gpu-config lint stress bench draw clean
 
 demo: $(VENV)/ready-to-run
 	@$(BIN)/python infer.py --config demo/model/deploy.yaml --image_path demo/images \
@@ -30,6 +31,16 @@ demo: $(VENV)/ready-to-run
 
 test: $(VENV)/ready-to-test
 	$(BIN)/python -m pytest -q $(if $(TESTS),$(TESTS),--cov --cov-report=term)
+
+test-gpu-config: .venv-gpu/ready
+	.venv-gpu/bin/python -m pytest -q tests/test_gpu_config.py
+
+.venv-gpu/ready: requirements-gpu.txt requirements-dev.txt
+	@echo "Installing requirements-gpu.txt into .venv-gpu, once: 0.8 GB"
+	@$(PYTHON) -m venv .venv-gpu
+	@.venv-gpu/bin/pip install --quiet --disable-pip-version-check -r requirements-gpu.txt \
+		setuptools "$$(sed -n 's/^\(pytest[=<>][^ ]*\).*/\1/p' requirements-dev.txt)"
+	@touch $@
 
 lint: $(VENV)/ready-to-test
 	$(BIN)/ruff check .

@@ -38,7 +38,7 @@ def benchmark(
     **options: Any,
 ) -> Iterator[tuple[Job, str]]:
     """As `workers.segment`, batch after batch in this process; then it prints the report."""
-    segmenter = Segmenter(config_path, tune_on=[job.image for job in jobs], in_turn=True, **options)
+    segmenter = Segmenter(config_path, sample=[job.image for job in jobs], in_turn=True, **options)
     batch_size = segmenter.batch_size
     segmenter.load()
     try:

@@ -1,7 +1,6 @@
 """Engine options to a `paddle.inference.Config`."""
 
 import logging
-import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from machine import PaddleBuild, usable_processors
 
 if TYPE_CHECKING:  # the process that feeds workers has no use for what deploy.yaml needs
     from deploy import DeployConfig
+    from trt import Shapes
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -32,6 +32,7 @@ class EngineOptions:
     enable_mkldnn: bool | None = None  # None: as Paddle does by itself, which is on
     enable_openvino: bool = False
     print_detail: bool = False
+    gpu: int = 0  # among the visible ones, counted round: workers are spread over them
     cache_dir: str | None = None  # of optimised graphs (cache.py); None: the user's; "": none
 
     def resolved(self, build: PaddleBuild) -> "EngineOptions":
@@ -90,12 +91,17 @@ class EngineOptions:
 
 
 def engine_config(
-    core: Any, deploy: "DeployConfig", options: EngineOptions, build: PaddleBuild
+    core: Any,
+    deploy: "DeployConfig",
+    options: EngineOptions,
+    build: PaddleBuild,
+    shapes: "Shapes | None" = None,
 ) -> Any:
     """A `paddle.inference.Config` for `options`, which must be resolved.
 
     `core` is Paddle's native module (`paddle.base.libpaddle`); its `AnalysisConfig` is that class.
-    Raises ConfigError for what this Paddle can't run.
+    `shapes` are TensorRT's, unless they are in a tuned file. Raises ConfigError for what this
+    Paddle can't run.
     """
     if deploy.is_pir and build.version < (3, 0, 0) and any(build.version):
         raise ConfigError(
@@ -115,7 +121,10 @@ def engine_config(
         config.enable_new_ir(True)
         config.enable_new_executor(True)
     if options.device == "gpu":
-        _set_gpu(core, config, deploy, options)
+        gpu = options.gpu % max(1, core.get_cuda_device_count())
+        config.enable_use_gpu(100, gpu)  # MB of the first pool, which grows
+        if options.use_trt:
+            _set_tensorrt(core, config, deploy, options, shapes)
     else:
         _set_cpu(config, deploy, options, build)
     return config
@@ -155,27 +164,36 @@ def _set_openvino(config: Any, deploy: "DeployConfig", build: PaddleBuild) -> No
     config.enable_openvino_engine()
 
 
-def _set_gpu(core: Any, config: Any, deploy: "DeployConfig", options: EngineOptions) -> None:
-    config.enable_use_gpu(100, 0)  # MB of the first pool, which grows; the first visible GPU
-    if not options.use_trt:
-        return
+def _set_tensorrt(
+    core: Any,
+    config: Any,
+    deploy: "DeployConfig",
+    options: EngineOptions,
+    shapes: "Shapes | None",
+) -> None:
+    from trt import check_quantised, input_name
+
     if deploy.is_pir:
         raise ConfigError(
             f"{shown(deploy.graph)} is a json graph, which TensorRT doesn't take: export again "
             "with FLAGS_enable_pir_api=0 for a .pdmodel, or run without --use_trt"
         )
+    if options.precision == "int8":
+        check_quantised(core, deploy.graph)
     precision = core.AnalysisConfig.Precision
     config.enable_tensorrt_engine(
         workspace_size=1 << 30,
-        max_batch_size=1,
+        max_batch_size=shapes.largest[0] if shapes else 1,
         min_subgraph_size=options.min_subgraph_size,
         precision_mode=getattr(precision, TENSORRT_PRECISIONS[options.precision]),
         use_static=False,
         use_calib_mode=False,
     )
-    shapes = options.auto_tuned_shape_file if options.enable_auto_tune else None
-    if shapes and os.path.isfile(shapes):  # a missing one Paddle takes without a word
-        config.enable_tuned_tensorrt_dynamic_shape(shapes, True)
+    if shapes:
+        name = input_name(core, deploy.graph)
+        config.set_trt_dynamic_shape_info(*({name: shape} for shape in shapes))
+    elif options.auto_tuned_shape_file:
+        config.enable_tuned_tensorrt_dynamic_shape(options.auto_tuned_shape_file, True)
 
 
 def engine_state(config: Any) -> dict[str, Any]:
@@ -186,6 +204,8 @@ def engine_state(config: Any) -> dict[str, Any]:
         "device": "gpu" if config.use_gpu() else "cpu",
         "graph_optimisation": config.ir_optim(),
     }
+    if config.use_gpu():
+        state["gpu"] = config.gpu_device_id()
     if not config.use_gpu():
         state["cpu_threads"] = config.cpu_math_library_num_threads()
         state["mkldnn"] = config.mkldnn_enabled()
@@ -195,7 +215,6 @@ def engine_state(config: Any) -> dict[str, Any]:
     state["tensorrt"] = config.tensorrt_engine_enabled()
     if config.tensorrt_engine_enabled():
         state["tensorrt_precision"] = str(config.tensorrt_precision_mode()).rpartition(".")[2]
-        state["tensorrt_dynamic_shape"] = (
-            config.tensorrt_dynamic_shape_enabled() or config.tuned_tensorrt_dynamic_shape()
-        )
+        state["tensorrt_dynamic_shape"] = config.tensorrt_dynamic_shape_enabled()
+        state["tensorrt_tuned_shape"] = config.tuned_tensorrt_dynamic_shape()
     return state

@@ -27,9 +27,10 @@ import numpy as np
 import cache
 from config import EngineOptions
 from deploy import DeployConfig
-from errors import reason
+from errors import EngineError, reason
 from machine import PaddleBuild
-from predictor import ENGINE_ERRORS, NATIVE_MODULE, EngineError, Predictor, gist
+from predictor import ENGINE_ERRORS, NATIVE_MODULE, Predictor, gist
+from trt import Shapes
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -42,11 +43,15 @@ NO_MEMORY = re.compile("alloc|memory|temporarily unavailable")
 
 
 def load_engine(
-    deploy: DeployConfig, options: EngineOptions, build: PaddleBuild
+    deploy: DeployConfig, options: EngineOptions, build: PaddleBuild, shapes: Shapes | None = None
 ) -> "Predictor | OpenVinoPredictor":
-    """An engine to call with batches. Raises ConfigError. `options` must be resolved."""
-    make = OpenVinoPredictor if options.enable_openvino else Predictor
-    return make(deploy, options, build)
+    """An engine to call with batches. Raises ConfigError.
+
+    `options` must be resolved; `shapes` are TensorRT's.
+    """
+    if options.enable_openvino:
+        return OpenVinoPredictor(deploy, options, build)
+    return Predictor(deploy, options, build, shapes=shapes)
 
 
 class OpenVinoPredictor:

@@ -19,6 +19,10 @@ class ImageError(SegmentationError):
     """One image can't be segmented or its mask can't be saved; the others can."""
 
 
+class EngineError(SegmentationError):
+    """The network refused a batch."""
+
+
 def shown(path: str | os.PathLike[str]) -> str:
     """`path` as it is safe to print: newlines, terminal codes and undecodable bytes escaped."""
     escaped = []

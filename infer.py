@@ -143,6 +143,8 @@ def dry_run(options: argparse.Namespace) -> int:
     check_save_dir(options.save_dir)
     how = engine_options(options)
     how["num_workers"] = processes_for(listing.jobs, options.batch_size, options.num_workers)
+    sample = [job.image for job in listing.jobs]
+    planned, failure = planned_run(options.config, sample, options.batch_size, **how)
     plan = {
         "images": len(listing.jobs),
         "first_ten": [
@@ -150,9 +152,11 @@ def dry_run(options: argparse.Namespace) -> int:
         ],
         "unreadable_folders": [shown(path) for path, _ in listing.unreadable],
         "save_dir": shown(options.save_dir),
-        **planned_run(options.config, options.batch_size, **how),
+        **planned,
     }
     say(yaml.safe_dump(plan, sort_keys=False, allow_unicode=True))
+    if failure:
+        raise failure
     return DONE
 
 
@@ -168,7 +172,8 @@ def say(text: str) -> None:
 def engine_options(options: argparse.Namespace) -> dict[str, Any]:
     from config import EngineOptions
 
-    return {field.name: getattr(options, field.name) for field in fields(EngineOptions)}
+    names = [field.name for field in fields(EngineOptions)]
+    return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
 
 def command() -> NoReturn:

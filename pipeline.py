@@ -5,9 +5,9 @@
 """
 
 import contextlib
+import functools
 import logging
 import os
-import shutil
 import tempfile
 import time
 from collections import deque
@@ -21,20 +21,20 @@ import cv2
 import numpy as np
 
 import postprocess
+import trt
 from ahead import Ahead
 from batches import Batch, BatchReader, Result, Source, Times, Undo
-from config import EngineOptions, engine_state
+from config import EngineOptions, engine_config, engine_state
 from deploy import DeployConfig, load_deploy_config
 from engines import OpenVinoPredictor, load_engine
-from errors import ConfigError, ImageError, reason, shown
+from errors import ConfigError, EngineError, ImageError, shown
 from files import prepare_save_dir, write_whole
 from images import Job
 from machine import find_paddle
-from predictor import EngineError, Predictor
+from predictor import Predictor, load_core
 
 log = logging.getLogger("paddleseg_infer")
 
-MAX_TUNING_RUNS = 10
 MAX_THREADS = 4  # beside the engine's: enough for a small network on large photos
 NOTES = {  # what is worth a line, by the output's kind and whether --with_argmax was given
     ("labels", True): "--with_argmax has no effect: this model's output is labels already",
@@ -49,8 +49,8 @@ class Segmenter:
 
     Options are the command line's: `batch_size`, `network_size` (label maps of the network's size,
     as PaddleSeg's script gives, instead of the image's), `with_argmax`, and those of
-    `config.EngineOptions`. With `enable_auto_tune`, `tune_on` are images to collect TensorRT's
-    dynamic shapes from. With `in_turn` one thread reads and saves, for measuring.
+    `config.EngineOptions`. With `use_trt`, `sample` are images of the sizes to come. With `in_turn`
+    one thread reads and saves, for measuring.
     Raises ConfigError for a model or options that can't run.
 
     The engine is loaded while the first images are read; `load()` loads it before. One thread at a
@@ -64,7 +64,7 @@ class Segmenter:
         batch_size: int = 1,
         network_size: bool = False,
         with_argmax: bool = False,
-        tune_on: Sequence[Source] = (),
+        sample: Sequence[Source] = (),
         in_turn: bool = False,
         **engine: Any,
     ):
@@ -79,7 +79,7 @@ class Segmenter:
         self._network_size = network_size
         self._with_argmax = with_argmax
         self._kind: str | None = None  # of the model's output, known after the first batch
-        self.options, self._build, self._tune_on = options, build, tune_on
+        self.options, self._build, self._sample = options, build, sample
         # Reading and saving are given as many threads as the engine.
         self._threads = 1 if in_turn else min(MAX_THREADS, options.cpu_threads or 1)
         self._prepared: set[str] = set()  # output folders: one that vanishes isn't made again
@@ -96,11 +96,28 @@ class Segmenter:
 
     @cached_property
     def _predictor(self) -> Predictor | OpenVinoPredictor:
-        options = self.options
-        if not (options.use_trt and options.enable_auto_tune):
-            return load_engine(self.deploy, options, self._build)
+        if not self.options.use_trt:
+            return load_engine(self.deploy, self.options, self._build)
+        by_size = trt.images_by_size(self._sample, self.deploy)
+        if not self.options.enable_auto_tune:
+            shapes = trt.dynamic_shapes(by_size, self.deploy, self.batch_size)
+            return load_engine(self.deploy, self.options, self._build, shapes)
         with tempfile.TemporaryDirectory() as folder:  # read as the engine is made
-            return Predictor(self.deploy, self._tuned(folder), self._build)
+            path = self.options.auto_tuned_shape_file or os.path.join(folder, "shapes.pbtxt")
+            trt.make_shape_file(path, functools.partial(self._collect_shapes, by_size))
+            options = replace(self.options, auto_tuned_shape_file=path)
+            return load_engine(self.deploy, options, self._build)
+
+    def _collect_shapes(self, by_size: trt.BySize, path: str) -> int:
+        """Has Paddle write the shapes that it meets to `path`; returns the number of runs."""
+        engine = Predictor(self.deploy, self.options, self._build, collect_shapes_in=path)
+
+        def run(image: Source, copies: int) -> None:
+            engine(np.stack([self._reader.frame(image).tensor()] * copies))
+
+        fewest = trt.fewest_images(self.deploy, self.batch_size)
+        return trt.collect(run, by_size, fewest, self.batch_size)
+        # Paddle writes the file as the engine and its handles go, with this function.
 
     def __call__(self, images: Source | Iterable[Source]) -> np.ndarray | list[np.ndarray]:
         """Label maps, uint8 [H, W] of class ids, of images in their order.
@@ -206,38 +223,6 @@ class Segmenter:
         times = [Times(seconds, inference, 0.0) for seconds in batch.seconds]
         yield from zip(batch.indices, batch.undos, output, times, strict=False)
 
-    def _tuned(self, folder: str) -> EngineOptions:
-        """The options with a file of dynamic shapes, collected unless it is there."""
-        options = self.options
-        kept = options.auto_tuned_shape_file
-        if kept and os.path.exists(kept):
-            log.info("the dynamic shapes are those of %s", shown(kept))
-            return options
-        # Paddle ends the process where it can't write the file, so it gets one that it can.
-        collected = os.path.join(folder, "shapes.pbtxt")
-        collecting = Predictor(self.deploy, options, self._build, collect_shapes_in=collected)
-        runs = 0
-        for image in self._tune_on:
-            try:
-                tensor = self._reader.frame(image).tensor()
-                collecting(np.stack([tensor] * self.batch_size))
-            except (ImageError, EngineError, MemoryError):
-                continue  # its turn comes again, and its reason is told then
-            runs += 1
-            if runs == MAX_TUNING_RUNS:
-                break
-        del collecting  # Paddle writes the file when the predictor and its handles are gone
-        if not os.path.getsize(collected):
-            raise ConfigError("no image could be run to collect the dynamic shapes from")
-        if kept:
-            try:
-                shutil.copyfile(collected, kept)
-            except OSError as error:
-                raise ConfigError(
-                    f"--auto_tuned_shape_file {shown(kept)} can't be written: {reason(error)}"
-                ) from None
-        return replace(options, auto_tuned_shape_file=collected)
-
     def _kind_of(self, output: np.ndarray) -> str:
         try:
             kind = postprocess.output_kind(output)
@@ -277,17 +262,28 @@ def _batch_size_of(deploy: DeployConfig, asked: int) -> int:
 
 
 def planned_run(
-    config_path: str | os.PathLike[str], batch_size: int, **engine: Any
-) -> dict[str, Any]:
+    config_path: str | os.PathLike[str], images: Sequence[Source], batch_size: int, **engine: Any
+) -> tuple[dict[str, Any], ConfigError | None]:
     """The batch size and the state of the engine's `Config` for these options.
 
-    The model is loaded, nothing is run.
+    The model is loaded, nothing is run; of `images` TensorRT's shapes are taken. With them why the
+    model can't be loaded, where the settings can be told all the same: on a GPU that isn't there.
     """
     deploy = load_deploy_config(config_path)
     build = find_paddle()
     options = EngineOptions(**engine).resolved(build)
-    state = engine_state(load_engine(deploy, options, build).config)
-    return {
-        "batch_size": _batch_size_of(deploy, batch_size),
-        "engine": {"paddle": str(build), **state},
-    }
+    batch_size = _batch_size_of(deploy, batch_size)
+    plan: dict[str, Any] = {"batch_size": batch_size}
+    shapes, failure = None, None
+    if options.use_trt and not options.enable_auto_tune:
+        by_size = trt.images_by_size(images, deploy)
+        shapes = trt.dynamic_shapes(by_size, deploy, batch_size)
+        plan["tensorrt_shapes"] = {name: list(shape) for name, shape in shapes._asdict().items()}
+    try:
+        config = load_engine(deploy, options, build, shapes).config
+    except ConfigError as error:
+        if options.device == "cpu":
+            raise
+        config = engine_config(load_core(build, use_gpu=True), deploy, options, build, shapes)
+        failure = error
+    return {**plan, "engine": {"paddle": str(build), **engine_state(config)}}, failure

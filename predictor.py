@@ -17,9 +17,10 @@ import numpy as np
 from cache import create_predictor
 from config import EngineOptions, engine_config
 from deploy import DeployConfig
-from errors import ConfigError, SegmentationError, shown
+from errors import ConfigError, EngineError, shown
 from machine import PaddleBuild
 from model_files import check_model_files
+from trt import Shapes, check_library
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -40,10 +41,6 @@ ENGINE_ERRORS = (
 )
 
 
-class EngineError(SegmentationError):
-    """The network refused a batch."""
-
-
 class Predictor:
     """A loaded model, and the `paddle.inference.Config` that it was made with.
 
@@ -55,9 +52,11 @@ class Predictor:
         deploy: DeployConfig,
         options: EngineOptions,
         build: PaddleBuild,
+        *,
+        shapes: Shapes | None = None,
         collect_shapes_in: str | None = None,
     ):
-        """`options` must be resolved.
+        """`options` must be resolved; `shapes` are TensorRT's.
 
         With `collect_shapes_in` the predictor, without TensorRT, notes the shapes it meets and
         writes them to that file when it is deleted.
@@ -66,8 +65,10 @@ class Predictor:
             options = replace(options, use_trt=False)
         check_model_files(deploy.graph, deploy.params)
         self._core = load_core(build, options.device == "gpu")
-        self._deploy, self._options, self._build = deploy, options, build
+        self._deploy, self._options, self._build, self._shapes = deploy, options, build, shapes
         self.config = self._make_config()
+        if options.device == "gpu":
+            _check_gpu(self._core, build, options.use_trt)
         try:
             if collect_shapes_in:
                 self.config.collect_shape_range_info(collect_shapes_in)
@@ -85,7 +86,7 @@ class Predictor:
             ) from error
 
     def _make_config(self) -> Any:
-        return engine_config(self._core, self._deploy, self._options, self._build)
+        return engine_config(self._core, self._deploy, self._options, self._build, self._shapes)
 
     def _create(self) -> Any:
         """Paddle's predictor for `self.config`. Raises what Paddle raises."""
@@ -135,13 +136,18 @@ def load_core(build: PaddleBuild, use_gpu: bool) -> Any:
                 import paddle  # noqa: F401
         except ImportError as error:
             raise ConfigError(f"Paddle {build} can't be imported: {error}") from error
-    core = sys.modules[NATIVE_MODULE]
-    if use_gpu and core.get_cuda_device_count() == 0:
+    return sys.modules[NATIVE_MODULE]
+
+
+def _check_gpu(core: Any, build: PaddleBuild, use_trt: bool) -> None:
+    """Raises ConfigError where there is no GPU, or no TensorRT though it is asked for."""
+    if core.get_cuda_device_count() == 0:
         raise ConfigError(
             "Paddle sees no GPU: check the driver (nvidia-smi) and CUDA_VISIBLE_DEVICES, "
             "or run with --device cpu"
         )
-    return core
+    if use_trt:
+        check_library(core, build)
 
 
 def _reuse_memory() -> None:

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ def segment(
         return
     from pipeline import Segmenter
 
-    segmenter = Segmenter(config_path, tune_on=[job.image for job in jobs], **options)
+    segmenter = Segmenter(config_path, sample=[job.image for job in jobs], **options)
     for job, result in segmenter.save_masks(jobs, save_dir):
         yield job, str(result.error or "")
 
@@ -86,10 +87,14 @@ def _in_workers(
     jobs: Sequence[Job], save_dir: str, config_path: str, options: dict[str, Any]
 ) -> Iterator[tuple[Job, str]]:
     workers: dict[Connection, _Worker] = {}
+    shared = tempfile.TemporaryDirectory()  # of what one worker finds out for all
+    if options["enable_auto_tune"] and not options["auto_tuned_shape_file"]:
+        options["auto_tuned_shape_file"] = os.path.join(shared.name, "shapes.pbtxt")
     try:
-        for _ in range(options["num_workers"]):
+        for number in range(options["num_workers"]):
             ours, theirs = Pipe()
-            arguments = (theirs, os.getpid(), jobs, save_dir, config_path, options)
+            own = {**options, "gpu": number}
+            arguments = (theirs, os.getpid(), jobs, save_dir, config_path, own)
             process = Process(target=_work, args=arguments, daemon=True)
             try:
                 process.start()
@@ -104,6 +109,7 @@ def _in_workers(
     finally:
         for worker in workers.values():
             worker.process.kill()
+        shared.cleanup()
 
 
 def _fed(workers: dict[Connection, _Worker], jobs: Sequence[Job]) -> Iterator[tuple[Job, str]]:
@@ -194,8 +200,8 @@ def _work(
     try:
         from pipeline import Segmenter
 
-        tune_on = [job.image for job in jobs] if options["enable_auto_tune"] else []
-        segmenter = Segmenter(config_path, tune_on=tune_on, **options)
+        sample = [job.image for job in jobs] if options["use_trt"] else []
+        segmenter = Segmenter(config_path, sample=sample, **options)
         for job, result in segmenter.save_masks(asked_for(), save_dir):
             send(Ended(numbers.pop(job), str(result.error or "")))
     except ConfigError as error:

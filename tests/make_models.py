@@ -62,12 +62,15 @@ class Network(nn.Layer):
         return functional.softmax(scores, axis=1) if self.output_op == "softmax" else scores
 
 
-def export(name, classes=4, output_op="argmax", transforms=NORMALIZE, shape=None, kernel=3):
+def export(
+    name, classes=4, output_op="argmax", transforms=NORMALIZE, shape=None, kernel=3, input_name="x"
+):
     paddle.seed(len(name) + classes)
     network = Network(classes, output_op, kernel)
     network.eval()
     shape = shape or [-1, 3, -1, -1]
-    spec = paddle.static.InputSpec([None if side == -1 else side for side in shape], "float32", "x")
+    sides = [None if side == -1 else side for side in shape]
+    spec = paddle.static.InputSpec(sides, "float32", input_name)
     folder = os.path.join(FOLDER, name)
     os.makedirs(folder)
     paddle.jit.save(paddle.jit.to_static(network, input_spec=[spec]), os.path.join(folder, "model"))
@@ -99,6 +102,7 @@ else:
     export("crops8", output_op="argmax_crop")
     export("first_only", output_op="argmax_first")
     export("needs16", kernel=8)
+    export("picture", input_name="picture")
     export("pools", output_op="argmax_pool")
     export("half", output_op="argmax_half")
     export("gamma", output_op="argmax_gamma")

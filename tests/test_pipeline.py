@@ -1,8 +1,6 @@
 """`Segmenter` gives PaddleSeg's labels, whatever the batch size, in the order of the images."""
 
 import logging
-import re
-from pathlib import Path
 
 import numpy as np
 import oracle
@@ -141,46 +139,6 @@ def test_one_channel_is_compared_as_it_stands(models):
     output = oracle.Oracle(str(models / "foreground" / "deploy.yaml")).output(IMAGES[0])
     labels = segmenter(models / "foreground")(IMAGES[0])
     assert np.array_equal(labels, output[0, 0] > 0.5)
-
-
-def test_auto_tune_collects_keeps_and_takes_shapes(models, tmp_path, caplog):
-    """On the CPU, for real; that TensorRT then reads the file needs a GPU to see."""
-    folder, kept = tmp_path / "private", tmp_path / "shapes"
-    folder.mkdir()
-    paths = [tmp_path / "gone.jpg", *IMAGES]
-    ours = segmenter(
-        models / "argmax", batch_size=2, tune_on=paths, auto_tuned_shape_file=str(kept)
-    )
-    caplog.clear()
-    caplog.set_level(logging.INFO)
-    tuned = ours._tuned(str(folder))
-    text = kept.read_text()
-    assert tuned.auto_tuned_shape_file == str(folder / "shapes.pbtxt")
-    assert (folder / "shapes.pbtxt").read_text() == text
-    of_input = text[text.index('name: "x"') :].split("shape_range_info")[0]
-    sides = {key: re.findall(key + r": (\d+)", of_input)[:4] for key in ("min_shape", "max_shape")}
-    assert sides == {"min_shape": ["2", "3", "1", "1"], "max_shape": ["2", "3", "48", "64"]}
-    assert not caplog.records
-    assert ours._tuned(str(folder)).auto_tuned_shape_file == str(kept)
-    assert f"the dynamic shapes are those of {kept}" in caplog.text
-
-
-def test_auto_tune_makes_ten_runs_over_the_images_that_work(models, tmp_path):
-    bad, good = [tmp_path / "gone.jpg"] * 12, [scene(8 + n, 8) for n in range(12)]
-    ours = segmenter(models / "argmax", tune_on=bad + good)
-    text = Path(ours._tuned(str(tmp_path)).auto_tuned_shape_file).read_text()
-    of_input = text.split('name: "x"')[1].split("shape_range_info")[0]
-    assert re.findall(r"max_shape: (\d+)", of_input)[:4] == ["1", "3", "17", "8"]
-
-
-def test_auto_tune_explains_what_goes_wrong(models, tmp_path):
-    nowhere = {"auto_tuned_shape_file": str(tmp_path / "no" / "x")}
-    with pytest.raises(
-        ConfigError, match=r"--auto_tuned_shape_file .*no/x can't be written: no su"
-    ):
-        segmenter(models / "argmax", tune_on=IMAGES, **nowhere)._tuned(str(tmp_path))
-    with pytest.raises(ConfigError, match="no image could be run to collect"):
-        segmenter(models / "argmax", tune_on=[tmp_path / "gone.jpg"])._tuned(str(tmp_path))
 
 
 # ---- refusals ----------------------------------------------------------------------------------

@@ -1,0 +1,153 @@
+"""What the real GPU build of Paddle makes of the options: `make test-gpu-config`, without a GPU.
+
+Everything up to the driver: the `Config` says through its getters what the engine would be.
+"""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import ROOT, scene, write_image
+
+import trt
+from config import EngineOptions, engine_config
+from deploy import load_deploy_config
+from errors import ConfigError
+from machine import find_paddle
+
+BUILD = find_paddle()
+pytestmark = pytest.mark.skipif(not BUILD.has_gpu, reason="this Paddle is a CPU build")
+PRECISIONS = {"fp32": "Float32", "fp16": "Half"}
+
+
+@pytest.fixture(scope="session")
+def core():
+    from predictor import load_core
+
+    return load_core(BUILD, use_gpu=True)
+
+
+def deploy_of(models, name="argmax"):
+    return load_deploy_config(models / name / "deploy.yaml")
+
+
+def config_of(core, deploy, shapes=None, **options):
+    return engine_config(core, deploy, EngineOptions(**options).resolved(BUILD), BUILD, shapes)
+
+
+@pytest.mark.parametrize("device", ["gpu", None, "cpu"])
+def test_the_device_is_the_one_asked_for(core, models, device):
+    config = config_of(core, deploy_of(models), device=device)
+    assert config.use_gpu() == (device != "cpu")
+    assert config.ir_optim()
+    assert not config.tensorrt_engine_enabled()
+    if device == "cpu":
+        assert config.cpu_math_library_num_threads() <= 10
+
+
+@pytest.mark.parametrize(
+    ("precision", "min_subgraph_size", "batch_size", "name", "tuning"),
+    [
+        *itertools.product(
+            PRECISIONS, (3, 20), (1, 4), ("argmax", "picture", "resize"), (None, "to come", "there")
+        )
+    ],
+)
+def test_tensorrt_is_what_the_flags_say(
+    core, models, tmp_path, precision, min_subgraph_size, batch_size, name, tuning
+):
+    deploy = deploy_of(models, name)
+    shapes, file = None, None
+    if tuning is None:
+        by_size = trt.images_by_size([scene(48, 64), scene(100, 200)], deploy)
+        shapes = trt.dynamic_shapes(by_size, deploy, batch_size)
+    else:
+        file = str(tmp_path / "shapes")
+        if tuning == "there":
+            (tmp_path / "shapes").write_text("")
+    config = config_of(
+        *(core, deploy, shapes),
+        use_trt=True,
+        precision=precision,
+        min_subgraph_size=min_subgraph_size,
+        enable_auto_tune=tuning is not None,
+        auto_tuned_shape_file=file,
+    )
+    assert config.use_gpu()
+    assert config.tensorrt_engine_enabled()
+    assert str(config.tensorrt_precision_mode()) == f"Precision.{PRECISIONS[precision]}"
+    assert config.tensorrt_dynamic_shape_enabled() == (tuning is None)
+    assert config.tuned_tensorrt_dynamic_shape() == (tuning is not None)
+    assert not config.shape_range_info_collected()
+
+
+def test_tensorrt_without_a_gpu_in_use_is_left_out(core, models):
+    config = config_of(core, deploy_of(models), device="cpu", use_trt=True, precision="fp16")
+    assert not config.tensorrt_engine_enabled()
+    assert not config.use_gpu()
+
+
+def test_int8_is_refused_for_a_graph_without_quantisation(core, models):
+    with pytest.raises(ConfigError, match="--precision int8 needs a quantised model"):
+        config_of(core, deploy_of(models), use_trt=True, precision="int8")
+
+
+def test_without_tensorrts_libraries_the_version_to_install_is_named(core):
+    with pytest.raises(ConfigError, match=r"--use_trt needs TensorRT 8\.5\.3.*LD_LIBRARY_PATH"):
+        trt.check_library(core, BUILD)
+
+
+# ---- the command line --------------------------------------------------------------------------
+
+
+def run_infer(tmp_path, *arguments):
+    return subprocess.run(
+        [sys.executable, ROOT / "infer.py", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("more", [(), ("--use_trt",), ("--device", "gpu")])
+def test_a_run_without_a_gpu_says_what_to_check(models, tmp_path, more):
+    write_image(tmp_path / "a.png")
+    model = models / "argmax" / "deploy.yaml"
+    run = run_infer(tmp_path, "--config", model, "--image_path", "a.png", *more)
+    assert run.returncode == 2
+    assert run.stderr == (
+        "error: Paddle sees no GPU: check the driver (nvidia-smi) and CUDA_VISIBLE_DEVICES, or run "
+        "with --device cpu\n"
+    )
+
+
+def test_dry_run_tells_the_same_state(models, tmp_path):
+    write_image(tmp_path / "photos" / "a.png", (48, 64))
+    write_image(tmp_path / "photos" / "b.png", (100, 200))
+    run = run_infer(
+        tmp_path,
+        *("--config", models / "picture" / "deploy.yaml", "--image_path", "photos", "--dry_run"),
+        *("--use_trt", "--precision", "fp16", "--batch_size", "4"),
+    )
+    plan = yaml.safe_load(run.stdout)
+    assert plan["tensorrt_shapes"] == {
+        "smallest": [1, 3, 48, 64],
+        "largest": [4, 3, 128, 256],
+        "usual": [4, 3, 64, 64],
+    }
+    engine = plan["engine"]
+    assert (engine["device"], engine["gpu"], engine["tensorrt"]) == ("gpu", 0, True)
+    assert (engine["tensorrt_precision"], engine["tensorrt_dynamic_shape"]) == ("Half", True)
+    assert engine["tensorrt_tuned_shape"] is False
+    assert (run.returncode, run.stderr.count("Paddle sees no GPU")) == (2, 1)
+
+
+def test_the_cpu_runs_as_in_a_cpu_build(models, tmp_path):
+    write_image(tmp_path / "a.png")
+    model = models / "argmax" / "deploy.yaml"
+    run = run_infer(tmp_path, "--config", model, "--image_path", "a.png", "--device", "cpu")
+    assert (run.returncode, run.stderr) == (0, "")

@@ -1,0 +1,193 @@
+"""TensorRT's shapes come from the images and the transforms; collected ones from real runs."""
+
+import re
+import subprocess
+import sys
+
+import cv2
+import pytest
+from conftest import ROOT, scene, write_image
+from PIL import Image
+
+import trt
+from deploy import load_deploy_config
+from errors import ConfigError, EngineError
+from machine import find_paddle
+from pipeline import Segmenter
+from predictor import load_core
+
+BUILD = find_paddle()
+CORE = load_core(BUILD, use_gpu=False)
+
+
+def deploy(models, name):
+    return load_deploy_config(models / name / "deploy.yaml")
+
+
+def shapes(models, name, sizes, batch_size=2):
+    by_size = trt.images_by_size([scene(*size) for size in sizes], deploy(models, name))
+    return trt.dynamic_shapes(by_size, deploy(models, name), batch_size)
+
+
+# ---- the sizes that will come ------------------------------------------------------------------
+
+
+def test_bounds_hold_all_sizes_and_are_rounded_outward(models):
+    found = shapes(models, "argmax", [(100, 200), (130, 70), (100, 200)], batch_size=4)
+    assert found == trt.Shapes([1, 3, 64, 64], [4, 3, 192, 256], [4, 3, 128, 192])
+    same_engine = shapes(models, "argmax", [(110, 210), (129, 80), (110, 210)], batch_size=4)
+    assert same_engine == found
+
+
+def test_a_side_below_the_step_is_not_rounded_to_nothing(models):
+    assert shapes(models, "argmax", [(40, 50), (80, 90)]).smallest == [1, 3, 40, 50]
+
+
+def test_one_size_stays_as_it_is(models):
+    assert shapes(models, "argmax", [(50, 70)] * 3) == ([1, 3, 50, 70], *[[2, 3, 50, 70]] * 2)
+
+
+def test_a_resize_among_the_transforms_fixes_them(models):
+    found = shapes(models, "resize", [(50, 70), (200, 10)])
+    assert found == ([1, 3, 48, 64], [2, 3, 48, 64], [2, 3, 48, 64])
+
+
+def test_so_does_an_input_shape(models):
+    found = shapes(models, "fixed", [(48, 64), (50, 70)], batch_size=1)  # the second doesn't fit
+    assert found == ([1, 3, 48, 64],) * 3
+
+
+def test_sizes_are_read_from_headers_as_the_images_will_be(tmp_path, models, monkeypatch):
+    write_image(tmp_path / "a.png", (30, 40))
+    picture = Image.fromarray(scene(50, 90)[..., ::-1])
+    turned = Image.Exif()
+    turned[trt.EXIF_ORIENTATION] = 6
+    picture.save(tmp_path / "b.jpg", exif=turned)
+    (tmp_path / "c.jpg").write_bytes(b"no image")
+    paths = [tmp_path / name for name in ("a.png", "b.jpg", "c.jpg", "gone.jpg")]
+    expected = {(30, 40): [paths[0]], cv2.imread(str(paths[1])).shape[:2]: [paths[1]]}
+    monkeypatch.setattr("preprocess.read_image", None)  # none is decoded
+    assert trt.images_by_size(paths, deploy(models, "argmax")) == expected
+    with pytest.raises(ConfigError, match="no image's could be read"):
+        trt.images_by_size(paths[2:], deploy(models, "argmax"))
+
+
+def test_of_many_images_a_thousand_are_looked_at_evenly(models, monkeypatch):
+    looked_at = []
+
+    def size(image):
+        looked_at.append(image)
+        return (64, 64)
+
+    monkeypatch.setattr(trt, "_size", size)
+    trt.images_by_size(range(2500), deploy(models, "argmax"))
+    assert looked_at == list(range(0, 2500, 3))
+    assert len(looked_at) <= trt.MAX_HEADERS
+
+
+# ---- collected shapes --------------------------------------------------------------------------
+
+
+def collected(models, name, images, path, batch_size=2, **options):
+    segmenter = Segmenter(
+        models / name / "deploy.yaml", device="cpu", batch_size=batch_size, **options
+    )
+    by_size = trt.images_by_size(images, segmenter.deploy)
+    trt.make_shape_file(str(path), lambda to: segmenter._collect_shapes(by_size, to))
+    return path.read_text()
+
+
+def of_input(text, name="x"):
+    """min, max and opt of an input in Paddle's shape file."""
+    found = text[text.index(f'name: "{name}"') :].split("shape_range_info")[0]
+    return [
+        [int(side) for side in re.findall(rf"{kind}_shape: (\d+)", found)[:4]]
+        for kind in ("min", "max", "opt")
+    ]
+
+
+def test_the_smallest_the_largest_and_the_most_frequent_are_run(models, tmp_path):
+    """On the CPU, for real; that TensorRT then reads the file needs a GPU to see."""
+    sizes = [(40, 50)] * 3 + [(20, 30), (80, 100), (60, 70)]
+    images = [scene(*size, number) for number, size in enumerate(sizes)]
+    text = collected(models, "picture", images, tmp_path / "shapes")
+    low, high, usual = of_input(text, "picture")
+    assert (low, high) == ([1, 3, 20, 30], [2, 3, 80, 100])
+    assert usual[0] == 2
+
+
+def test_at_most_ten_runs(models):
+    by_size = {(8 + number, 8): [number] for number in range(30)}
+    runs = []
+    assert trt.collect(lambda image, copies: runs.append((image, copies)), by_size, 1, 4) == 10
+    assert runs[:2] == [(0, 1), (29, 4)]
+    assert len(runs) == 10
+
+
+def test_where_memory_does_not_hold_the_largest_the_next_smaller_is_run():
+    by_size = {(side, side): [side] for side in (10, 20, 30, 40)}
+    runs = []
+
+    def run(image, copies):
+        if image > 20 and copies == 4:
+            raise EngineError("out of memory")
+        runs.append((image, copies))
+
+    assert trt.collect(run, by_size, 1, 4) == 3
+    assert runs == [(10, 1), (20, 4), (10, 4)]
+
+
+def test_an_image_that_can_not_be_read_gives_its_turn_to_another(models, tmp_path):
+    write_image(tmp_path / "good.png", (20, 30))
+    bad = tmp_path / "bad.png"
+    bad.write_bytes((tmp_path / "good.png").read_bytes()[:60])  # a header and no more
+    text = collected(models, "argmax", [bad, tmp_path / "good.png"], tmp_path / "shapes")
+    assert of_input(text)[1] == [2, 3, 20, 30]
+
+
+def test_a_file_that_is_there_is_used_with_a_line(models, tmp_path, caplog):
+    caplog.set_level("INFO")
+    (tmp_path / "shapes").write_text("mine")
+    assert collected(models, "argmax", [scene(20, 30)], tmp_path / "shapes") == "mine"
+    assert f"the dynamic shapes are those of {tmp_path / 'shapes'}" in caplog.text
+
+
+def test_of_several_processes_one_collects(models, tmp_path):
+    call = f"""
+import sys, time, trt
+def collect(path):
+    time.sleep(0.5)
+    open(path, "w").write("shapes")
+    print("collected")
+    return 1
+trt.make_shape_file({str(tmp_path / "shapes")!r}, collect)
+"""
+    command = [sys.executable, "-c", call]
+    processes = [
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    assert "".join(process.communicate()[0] for process in processes) == "collected\n"
+    assert not any(process.returncode for process in processes)
+    assert (tmp_path / "shapes").read_text() == "shapes"
+
+
+def test_a_run_that_fails_leaves_no_file(models, tmp_path):
+    with pytest.raises(ConfigError, match="no image could be run to collect"):
+        trt.make_shape_file(str(tmp_path / "shapes"), lambda path: 0)
+    assert list(tmp_path.iterdir()) == []
+    nowhere = tmp_path / "no" / "shapes"
+    with pytest.raises(ConfigError, match=r"--auto_tuned_shape_file .*no/shapes can't be written"):
+        trt.make_shape_file(str(nowhere), lambda path: 1)
+
+
+# ---- the graph ---------------------------------------------------------------------------------
+
+
+def test_the_input_goes_by_its_own_name(models):
+    assert trt.input_name(CORE, deploy(models, "argmax").graph) == "x"
+    assert trt.input_name(CORE, deploy(models, "picture").graph) == "picture"
+
+
+def test_int8_without_quantisation_is_refused(models):
+    with pytest.raises(ConfigError, match="--precision int8 needs a quantised model.*PaddleSlim"):
+        trt.check_quantised(CORE, deploy(models, "argmax").graph)

@@ -1,0 +1,235 @@
+"""What TensorRT has to know before the first image: the sizes that will come, and the graph."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from batches import Source
+from deploy import DeployConfig
+from errors import ConfigError, EngineError, ImageError, reason, shown
+from machine import PaddleBuild
+from preprocess import prepare
+
+log = logging.getLogger("paddleseg_infer")
+
+MAX_HEADERS = 1000
+MAX_TUNING_RUNS = 10
+STEP = 64  # pixels, that bounds are rounded to: an engine then serves other folders too
+EXIF_ORIENTATION, FIRST_TURNED = 0x0112, 5  # from this value on width and height change places
+
+Size = tuple[int, int]  # height, width
+BySize = Mapping[Size, Sequence[Source]]
+
+
+class Shapes(NamedTuple):
+    """Of the network's input, each [N, 3, H, W]: what TensorRT's engine takes, and prefers."""
+
+    smallest: list[int]
+    largest: list[int]
+    usual: list[int]
+
+
+def images_by_size(images: Sequence[Source], deploy: DeployConfig) -> dict[Size, list[Source]]:
+    """Images by the height and width that the network is given for them.
+
+    Of many images MAX_HEADERS, evenly spread; of files only the headers are read. Raises
+    ConfigError where no size can be told.
+    """
+    by_size: dict[Size, list[Source]] = defaultdict(list)
+    after: dict[Size, Size | None] = {}  # the transforms, by the size before
+    for image in images[:: max(1, -(-len(images) // MAX_HEADERS))]:
+        size = _size(image)
+        if size is None:
+            continue  # its turn comes again, and its reason is told then
+        if size not in after:
+            after[size] = _network_size(size, deploy)
+        if (given := after[size]) is not None:
+            by_size[given].append(image)
+    if not by_size:
+        raise ConfigError("TensorRT needs the sizes that will come, and no image's could be read")
+    return dict(by_size)
+
+
+def _size(image: Source) -> Size | None:
+    if isinstance(image, np.ndarray):
+        return image.shape[0], image.shape[1]
+    try:
+        if not os.path.isfile(image):  # opening a pipe could wait for ever
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of images that are large
+            with Image.open(image) as header:
+                width, height = header.size
+                turned = header.getexif().get(EXIF_ORIENTATION, 1) >= FIRST_TURNED
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return (width, height) if turned else (height, width)
+
+
+def _network_size(size: Size, deploy: DeployConfig) -> Size | None:
+    """What the transforms make of the size, None where they or the graph refuse it."""
+    try:
+        height, width = prepare(np.zeros((*size, 3), np.uint8), deploy.transforms).size
+    except (ImageError, MemoryError):
+        return None
+    fixed_height, fixed_width = deploy.input_shape[2:]
+    fits = fixed_height in (-1, height) and fixed_width in (-1, width)
+    return (height, width) if fits else None
+
+
+def fewest_images(deploy: DeployConfig, batch_size: int) -> int:
+    """Of a batch: the last one isn't full, unless the graph takes full ones only."""
+    return 1 if deploy.input_shape[0] == -1 else batch_size
+
+
+def dynamic_shapes(by_size: BySize, deploy: DeployConfig, batch_size: int) -> Shapes:
+    """Bounds that hold every size, rounded outward to STEP unless there is one size only."""
+    usual = max(by_size, key=lambda size: len(by_size[size]))
+    sides = list(zip(*by_size, strict=True))  # heights, widths
+    low = [min(side) for side in sides]
+    high = [max(side) for side in sides]
+    if len(by_size) > 1:
+        low = [side // STEP * STEP or side for side in low]
+        high = [-(-side // STEP) * STEP for side in high]
+        usual = (
+            max(low[0], min(high[0], round(usual[0] / STEP) * STEP)),
+            max(low[1], min(high[1], round(usual[1] / STEP) * STEP)),
+        )
+    return Shapes(
+        [fewest_images(deploy, batch_size), 3, *low],
+        [batch_size, 3, *high],
+        [batch_size, 3, *usual],
+    )
+
+
+def collect(
+    run: Callable[[Source, int], None], by_size: BySize, fewest: int, batch_size: int
+) -> int:
+    """Has an engine meet the sizes that matter, by `run(image, copies)`; returns how often it did.
+
+    The smallest in the smallest batch; in full ones the largest, or the next smaller where memory
+    doesn't hold it, and the most frequent; MAX_TUNING_RUNS in all.
+    """
+    ascending = sorted(by_size, key=lambda size: size[0] * size[1])
+    frequent = sorted(by_size, key=lambda size: -len(by_size[size]))
+    runs = int(_runs(run, by_size[ascending[0]], fewest))
+    tried = set()
+    for size in reversed(ascending):
+        tried.add(size)
+        if _runs(run, by_size[size], batch_size):
+            runs += 1
+            break
+    for size in frequent:
+        if runs < MAX_TUNING_RUNS and size not in tried:
+            runs += _runs(run, by_size[size], batch_size)
+    return runs
+
+
+def _runs(run: Callable[[Source, int], None], images: Iterable[Source], copies: int) -> bool:
+    """Whether one of the images could be run; another is tried where one can't be read."""
+    for image in images:
+        try:
+            run(image, copies)
+            return True
+        except ImageError:
+            continue
+        except (EngineError, MemoryError):
+            return False
+    return False
+
+
+def make_shape_file(path: str, collect_into: Callable[[str], int]) -> None:
+    """Has the file of tuned shapes made unless it is there: by one process, the others wait.
+
+    `collect_into(path)` writes it and returns the number of runs. Raises ConfigError.
+    """
+    try:
+        folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            if os.path.exists(path):
+                log.info("the dynamic shapes are those of %s", shown(path))
+                return
+            _make_shape_file(path, collect_into)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise ConfigError(
+            f"--auto_tuned_shape_file {shown(path)} can't be written: {reason(error)}"
+        ) from None
+
+
+def _make_shape_file(path: str, collect_into: Callable[[str], int]) -> None:
+    # Paddle ends the process where it can't write the file, so it gets one that it can.
+    with tempfile.TemporaryDirectory() as private:
+        collected = os.path.join(private, "shapes.pbtxt")
+        if not collect_into(collected) or not os.path.getsize(collected):
+            raise ConfigError("no image could be run to collect the dynamic shapes from")
+        part = f"{path}.{secrets.token_hex(8)}"
+        try:
+            shutil.copyfile(collected, part)
+            os.replace(part, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(part)
+            raise
+
+
+def check_library(core: Any, build: PaddleBuild) -> None:
+    """Raises ConfigError unless the TensorRT that this Paddle was built for can be loaded."""
+    built_for = core.get_trt_compile_version()
+    if not any(built_for):
+        raise ConfigError(f"Paddle {build} is built without TensorRT: run without --use_trt")
+    version = ".".join(map(str, built_for))
+    try:
+        found = core.get_trt_runtime_version()
+    except RuntimeError:
+        raise ConfigError(
+            f"--use_trt needs TensorRT {version}, for which Paddle {build} was built, and its "
+            "libraries (libnvinfer.so) aren't found: install it and add its folder to "
+            "LD_LIBRARY_PATH, or run without --use_trt"
+        ) from None
+    if found[:2] != built_for[:2]:
+        log.warning(
+            "Paddle %s was built for TensorRT %s, and %s is loaded: if it fails, install that one",
+            *(build, version, ".".join(map(str, found))),
+        )
+
+
+def input_name(core: Any, graph: str) -> str:
+    """The name of a pdmodel's first input. `core` is Paddle's native module."""
+    for kind, outputs in _operators(core, graph):
+        if kind == "feed":
+            return outputs[0]
+    raise ConfigError(f"{shown(graph)} has no input: export the model again")
+
+
+def check_quantised(core: Any, graph: str) -> None:
+    """Raises ConfigError for a pdmodel without the ranges that int8 needs."""
+    if not any("quantize" in kind for kind, _ in _operators(core, graph)):
+        raise ConfigError(
+            f"--precision int8 needs a quantised model, and {shown(graph)} holds no quantisation: "
+            "quantise it with PaddleSlim before the export, or ask for fp16"
+        )
+
+
+def _operators(core: Any, graph: str) -> list[tuple[str, list[str]]]:
+    """Each operator's kind, and the names that inputs feed."""
+    with open(graph, "rb") as file:
+        program = core.ProgramDesc(file.read())  # to be kept: its blocks and operators don't
+    block = program.block(0)
+    operators = [block.op(number) for number in range(block.op_size())]
+    return [
+        (each.type(), each.output("Out") if each.type() == "feed" else []) for each in operators
+    ]
