@@ -3,7 +3,7 @@
 Paddle's OpenVINO engine has two traps. A run that fails doesn't raise: it logs an error, and the
 output is that of an earlier batch, then and until the shape changes. And it keeps kernels of every
 shape it meets, up to 5,000 of each kind. So every run's log is read here, what OpenVINO can't run
-goes through Paddle's own engine, and OpenVINO is told to keep few kernels.
+goes through Paddle's own engine, and OpenVINO is given settings of this program's.
 """
 
 import contextlib
@@ -69,7 +69,7 @@ class OpenVinoPredictor:
         self._files = self._state_of_files()
         for name in [name for name in os.environ if name.startswith("GLOG_")]:
             del os.environ[name]  # Paddle's log is how a failure is seen
-        _keep_few_kernels(options, build)
+        _give_settings(options, build)
         self._start()
 
     @property
@@ -214,17 +214,17 @@ def _standard_error() -> Iterator[_Captured]:
             captured.text = file.read()
 
 
-_loaded_with_settings = False  # of this process's one OpenVINO
+_has_settings = False  # this process's one OpenVINO
 
 
-def _keep_few_kernels(options: EngineOptions, build: PaddleBuild) -> None:
-    """Has OpenVINO keep KEPT_KERNELS, or tells why not. To be called before Paddle is loaded.
+def _give_settings(options: EngineOptions, build: PaddleBuild) -> None:
+    """To be called before Paddle is loaded: has OpenVINO read settings, or tells why not.
 
-    OpenVINO reads settings from a `plugins.xml` beside its library, and Paddle's has none: so a
-    copy of the library is loaded, from the cache folder, with one beside it.
+    It reads them from a `plugins.xml` beside its library alone, and Paddle's has none: so a copy of
+    the library is loaded, from the cache folder, with one beside it.
     """
-    global _loaded_with_settings
-    if _loaded_with_settings or not build.openvino_library:
+    global _has_settings
+    if _has_settings or not build.openvino_library:
         return
     try:
         if NATIVE_MODULE in sys.modules:
@@ -233,10 +233,14 @@ def _keep_few_kernels(options: EngineOptions, build: PaddleBuild) -> None:
             raise cache.Unusable("--cache_dir is empty")
         folder = cache.default_cache_dir() if options.cache_dir is None else options.cache_dir
         _load_with_settings(build.openvino_library, folder)
-        _loaded_with_settings = True
+        _has_settings = True
     except (OSError, cache.Unusable) as error:
         why = reason(error) if isinstance(error, OSError) and error.strerror else str(error)
-        log.warning("OpenVINO's memory will grow with each new image size: %s", why)
+        log.warning(
+            "OpenVINO runs with its own settings (%s): its memory grows with each new image size, "
+            "and several workers stand in each other's way",
+            why,
+        )
 
 
 def _load_with_settings(library: str, cache_dir: str) -> None:
@@ -245,6 +249,8 @@ def _load_with_settings(library: str, cache_dir: str) -> None:
     settings = (
         f'<ie><plugins><plugin name="CPU" location={quoteattr(plugin)}><properties>'
         f'<property key="CPU_RUNTIME_CACHE_CAPACITY" value="{KEPT_KERNELS}"/>'
+        # By itself it ties its threads to processors, those of each worker to the same ones.
+        '<property key="ENABLE_CPU_PINNING" value="NO"/>'
         "</properties></plugin></plugins></ie>\n"
     )
 

@@ -68,7 +68,7 @@ class Predictor:
         self._deploy, self._options, self._build, self._shapes = deploy, options, build, shapes
         self.config = self._make_config()
         if options.device == "gpu":
-            _check_gpu(self._core, build, options.use_trt)
+            check_gpu(self._core, build, options.use_trt)
         try:
             if collect_shapes_in:
                 self.config.collect_shape_range_info(collect_shapes_in)
@@ -139,7 +139,7 @@ def load_core(build: PaddleBuild, use_gpu: bool) -> Any:
     return sys.modules[NATIVE_MODULE]
 
 
-def _check_gpu(core: Any, build: PaddleBuild, use_trt: bool) -> None:
+def check_gpu(core: Any, build: PaddleBuild, use_trt: bool) -> None:
     """Raises ConfigError where there is no GPU, or no TensorRT though it is asked for."""
     if core.get_cuda_device_count() == 0:
         raise ConfigError(

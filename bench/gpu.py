@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""What only a machine with a GPU can tell, in ten minutes: python bench/gpu.py [--made FOLDER].
+
+Labels beside the CPU's by engine and precision, first and second start, images a second against
+batch and workers, memory; at the end a verdict. On the demo's model and images, or with --made on
+what make.py made.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
+
+from pairs import few_of, ours, seconds  # noqa: E402
+
+from errors import ConfigError  # noqa: E402
+from machine import find_paddle  # noqa: E402
+from predictor import check_gpu, load_core  # noqa: E402
+
+ENGINES = {
+    "GPU": (),
+    "TensorRT fp32": ("--use_trt",),
+    "TensorRT fp16": ("--use_trt", "--precision", "fp16"),
+    "TensorRT fp32, tuned": ("--use_trt", "--enable_auto_tune"),
+}
+MOST_UNLIKE = {"GPU": 1e-5, "TensorRT fp32": 1e-4, "TensorRT fp32, tuned": 1e-4}  # else 1e-2
+
+
+def on_gpu(model: Path, images: Path, masks: Path, *flags: object) -> list[object]:
+    command = ours(model, images, *flags)
+    command[command.index("--device") + 1] = "gpu"
+    command[command.index("--save_dir") + 1] = masks
+    return command
+
+
+def unlike(masks: Path, others: Path) -> float:
+    """The share of pixels whose labels differ. Raises FileNotFoundError where a mask is missing."""
+    different = pixels = 0
+    for path in sorted(others.iterdir()):
+        one, other = (np.array(Image.open(place / path.name)) for place in (masks, others))
+        different, pixels = different + np.count_nonzero(one != other), pixels + one.size
+    return different / pixels
+
+
+def megabytes_in_use() -> int:
+    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    return sum(map(int, subprocess.check_output(query, text=True).split()))
+
+
+def timed(command: list[object]) -> tuple[float, int]:
+    """Seconds, and the most memory of the GPUs meanwhile in MB."""
+    peak, ended = [0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.2):
+            peak[0] = max(peak[0], megabytes_in_use())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        return seconds(command), peak[0]
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def many(images: Path, folder: Path, count: int) -> Path:
+    """A folder of links, `count` to the images in turn."""
+    folder.mkdir()
+    paths = sorted(images.iterdir())
+    for number in range(count):
+        path = paths[number % len(paths)].resolve()
+        (folder / f"{number:04}{path.suffix}").symlink_to(path)
+    return folder
+
+
+def measure(model: Path, images: Path, folder: Path) -> bool:
+    """Prints the tables; returns whether every engine's labels are close to the CPU's."""
+    cpu = folder / "cpu"
+    command = ours(model, images)
+    command[command.index("--save_dir") + 1] = cpu
+    seconds(command)
+    is_good = True
+    print("| engine | first start, s | second | labels unlike the CPU's | verdict |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, flags in ENGINES.items():
+        masks = folder / name.replace(" ", "_")
+        try:
+            starts = [seconds(on_gpu(model, images, masks, *flags)) for _ in range(2)]
+            share = unlike(masks, cpu)
+        except (RuntimeError, FileNotFoundError) as error:
+            print(f"| {name} | failed: {' '.join(str(error).split())[-300:]} | | | bad |")
+            is_good = False
+            continue
+        close = share <= MOST_UNLIKE.get(name, 1e-2)
+        is_good = is_good and close
+        told = "good" if close else "bad"
+        print(f"| {name} | {starts[0]:.1f} | {starts[1]:.1f} | {share:.2e} | {told} |", flush=True)
+    print("\n| engine | batch | workers | images a second | MB |\n| --- | --- | --- | --- | --- |")
+    hundred, thousand = many(images, folder / "100", 100), many(images, folder / "1000", 1000)
+    for name in ("GPU", "TensorRT fp16"):
+        for batch_size, workers in ((1, 1), (4, 1), (8, 1), (4, 2), (4, 4)):
+            flags = (*ENGINES[name], "--batch_size", batch_size, "--num_workers", workers)
+            try:
+                few, _ = timed(on_gpu(model, hundred, folder / "masks", *flags))
+                all_, peak = timed(on_gpu(model, thousand, folder / "masks", *flags))
+            except RuntimeError as error:
+                print(f"| {name} | {batch_size} | {workers} | failed: {str(error)[-200:]} | |")
+                is_good = False
+                continue
+            rate = 900 / (all_ - few)
+            print(f"| {name} | {batch_size} | {workers} | {rate:.0f} | {peak} |", flush=True)
+    return is_good
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--made", type=Path, help="what make.py made")
+    made = parser.parse_args().made
+    try:
+        build = find_paddle()
+        if not build.has_gpu:
+            raise ConfigError(
+                "the installed Paddle is a CPU build: requirements-gpu.txt has another"
+            )
+        check_gpu(load_core(build, use_gpu=True), build, use_trt=False)
+        if shutil.which("nvidia-smi") is None:
+            raise ConfigError("nvidia-smi isn't found: it comes with the driver")
+    except ConfigError as error:
+        print(f"nothing to measure: {error}", file=sys.stderr)
+        return 2
+    started = time.monotonic()
+    model, images = ROOT / "demo" / "model", ROOT / "demo" / "images"
+    if made:
+        model, images = made / "ppliteseg", few_of(made / "streets", 24)
+    with tempfile.TemporaryDirectory() as folder:
+        is_good = measure(model, images, Path(folder))
+    print(f"\nPaddle {build}, {time.monotonic() - started:.0f} s: {'good' if is_good else 'BAD'}")
+    return 0 if is_good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
