@@ -139,7 +139,8 @@ def make_parser() -> Parser:
         "--enable_auto_tune",
         **switch,
         default=False,
-        help="run up to ten images first to collect the dynamic shapes (default: False)",
+        help="run up to ten images first to collect the dynamic shapes (default: False, they are "
+        "the sizes in the images' headers)",
     )
     add(
         "--auto_tuned_shape_file",

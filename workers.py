@@ -3,6 +3,7 @@
 This process loads no engine: what kills one kills a worker, and its images are known.
 """
 
+import contextlib
 import ctypes
 import itertools
 import logging
@@ -59,7 +60,12 @@ def segment(
     """
     options["num_workers"] = processes_for(jobs, options["batch_size"], num_workers)
     if len(jobs) > options["batch_size"]:
-        yield from _in_workers(jobs, save_dir, config_path, options)
+        with contextlib.ExitStack() as stack:
+            if options["enable_auto_tune"] and not options["auto_tuned_shape_file"]:
+                folder = stack.enter_context(tempfile.TemporaryDirectory())
+                # One worker collects the shapes, all use them.
+                options["auto_tuned_shape_file"] = os.path.join(folder, "shapes.pbtxt")
+            yield from _in_workers(jobs, save_dir, config_path, options)
         return
     from pipeline import Segmenter
 
@@ -87,9 +93,6 @@ def _in_workers(
     jobs: Sequence[Job], save_dir: str, config_path: str, options: dict[str, Any]
 ) -> Iterator[tuple[Job, str]]:
     workers: dict[Connection, _Worker] = {}
-    shared = tempfile.TemporaryDirectory()  # of what one worker finds out for all
-    if options["enable_auto_tune"] and not options["auto_tuned_shape_file"]:
-        options["auto_tuned_shape_file"] = os.path.join(shared.name, "shapes.pbtxt")
     try:
         for number in range(options["num_workers"]):
             ours, theirs = Pipe()
@@ -109,7 +112,6 @@ def _in_workers(
     finally:
         for worker in workers.values():
             worker.process.kill()
-        shared.cleanup()
 
 
 def _fed(workers: dict[Connection, _Worker], jobs: Sequence[Job]) -> Iterator[tuple[Job, str]]:
