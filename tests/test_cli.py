@@ -161,6 +161,7 @@ def test_defaults_are_the_documented_ones():
         "batch_size": 1,
         "save_dir": "output",
         "device": None,
+        "enable_openvino": False,
         "use_trt": False,
         "precision": "fp32",
         "min_subgraph_size": 3,
