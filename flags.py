@@ -110,7 +110,7 @@ def make_parser() -> Parser:
         **switch,
         default=False,
         help="run a pdmodel in the OpenVINO of Paddle 3's CPU build, which is faster for most "
-        "models; a label in a million may differ (default: False)",
+        "models; a few labels in a million may differ (default: False)",
     )
     add(
         "--cache_dir",
