@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from errors import ConfigError, reason, shown
+from files import locked
 from machine import PaddleBuild
 from model_files import check_model_files
 
@@ -39,7 +40,10 @@ NEW_PREFIX = ".new-"
 OPTIMIZED_GRAPH, OPTIMIZED_PARAMS = "_optimized.pdmodel", "_optimized.pdiparams"  # Paddle's
 
 
-def default_cache_dir() -> str:
+def cache_dir_of(options: "EngineOptions") -> str:
+    """The cache's folder, "" where none is wanted: `--cache_dir`, or the user's."""
+    if options.cache_dir is not None:
+        return options.cache_dir
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):  # the XDG specification: others are to be ignored
         base = os.path.abspath(os.path.join(os.path.expanduser("~"), ".cache"))
@@ -66,11 +70,11 @@ def create_predictor(
         return core.create_predictor(config)
     if os.path.getsize(deploy.graph) < MIN_GRAPH_BYTES:
         return core.create_predictor(config)
-    folder = default_cache_dir() if options.cache_dir is None else options.cache_dir
+    folder = cache_dir_of(options)
     try:
         _prepare(folder)
         _sweep(folder)
-        entry = os.path.join(folder, _key(deploy, options, build))
+        entry = os.path.join(folder, _graph_key(deploy, options, build))
         if _is_whole(entry):
             os.utime(entry)
             if os.listdir(entry) == [DIGESTS]:  # Paddle was fast without
@@ -85,9 +89,14 @@ def create_predictor(
                 config = make_config()
         return _create_and_keep(core, config, deploy, folder, entry)
     except (OSError, Unusable) as error:
-        why = reason(error) if isinstance(error, OSError) else str(error)
-        log.warning("the cache %s is not used: %s (--cache_dir names another)", shown(folder), why)
+        tell_unusable(folder, error)
     return core.create_predictor(config)
+
+
+def tell_unusable(folder: str, error: Exception) -> None:
+    """A line. `error` is an OSError or Unusable."""
+    why = reason(error) if isinstance(error, OSError) else str(error)
+    log.warning("the cache %s is not used: %s (--cache_dir names another)", shown(folder), why)
 
 
 class Unusable(Exception):
@@ -110,17 +119,20 @@ def _prepare(folder: str) -> None:
             raise Unusable("others may enter it; chmod 700 makes it private")
 
 
-def _key(deploy: "DeployConfig", options: "EngineOptions", build: PaddleBuild) -> str:
-    """A name for all that an optimised graph depends on."""
+def _graph_key(deploy: "DeployConfig", options: "EngineOptions", build: PaddleBuild) -> str:
+    return key_of(deploy, build, options.enable_mkldnn, _processor())
+
+
+def key_of(deploy: "DeployConfig", build: PaddleBuild, *engine: Any) -> str:
+    """A name for all that what is kept depends on: the model, Paddle, and `engine`'s settings."""
     digest = hashlib.sha256()
     for path in (deploy.graph, deploy.params):
-        digest.update(bytes.fromhex(_sha256(path)))
-    engine = [FORMAT, str(build), build.commit, options.enable_mkldnn, _processor()]
-    digest.update(json.dumps(engine).encode())
+        digest.update(bytes.fromhex(sha256(path)))
+    digest.update(json.dumps([FORMAT, str(build), build.commit, *engine]).encode())
     return digest.hexdigest()
 
 
-def _sha256(path: str) -> str:
+def sha256(path: str) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -143,7 +155,7 @@ def _is_whole(entry: str) -> bool:
     try:
         with open(os.path.join(entry, DIGESTS), encoding="utf-8") as file:
             digests = json.load(file)
-        is_same = all(_sha256(os.path.join(entry, n)) == d for n, d in digests.items())
+        is_same = all(sha256(os.path.join(entry, n)) == d for n, d in digests.items())
         if is_same and {DIGESTS, *digests} == set(os.listdir(entry)):
             return True
     except (OSError, ValueError, AttributeError):
@@ -157,9 +169,7 @@ def _create_and_keep(
     core: Any, config: Any, deploy: "DeployConfig", folder: str, entry: str
 ) -> Any:
     """Creates the predictor, and keeps the graph that it made if that took long."""
-    needed = 3 * (os.path.getsize(deploy.graph) + os.path.getsize(deploy.params))
-    if shutil.disk_usage(folder).free < needed:
-        raise Unusable("there is too little space left")
+    need_space(folder, deploy)
     with _new_folder(folder) as new:
         config.set_optim_cache_dir(new)
         config.enable_save_optim_model(True)
@@ -178,18 +188,28 @@ def _create_and_keep(
         return predictor
 
 
+def need_space(folder: str, deploy: "DeployConfig") -> None:
+    """Raises Unusable where what is made of a model may not fit."""
+    needed = 3 * (os.path.getsize(deploy.graph) + os.path.getsize(deploy.params))
+    if shutil.disk_usage(folder).free < needed:
+        raise Unusable("there is too little space left")
+
+
 def keep(folder: str, name: str, fill: Callable[[str], None]) -> str:
     """The entry `name` (64 hexadecimal digits), which `fill` makes in a folder if it isn't there.
 
-    Raises OSError and Unusable.
+    Of several processes one does, the others wait. Raises OSError and Unusable.
     """
     _prepare(folder)
     _sweep(folder)
     entry = os.path.join(folder, name)
-    if _is_whole(entry):
-        os.utime(entry)
-        return entry
-    with _new_folder(folder) as new:
+    with contextlib.ExitStack() as stack:
+        if not os.path.isdir(entry):
+            stack.enter_context(locked(folder))
+        if _is_whole(entry):
+            os.utime(entry)
+            return entry
+        new = stack.enter_context(_new_folder(folder))
         fill(new)
         _keep(new, entry)
     return entry
@@ -208,7 +228,7 @@ def _new_folder(folder: str) -> Iterator[str]:
 
 def _keep(new: str, entry: str) -> None:
     """Gives the new files their entry's name; where another process was faster its entry stays."""
-    digests = {name: _sha256(os.path.join(new, name)) for name in os.listdir(new)}
+    digests = {name: sha256(os.path.join(new, name)) for name in os.listdir(new)}
     with open(os.path.join(new, DIGESTS), "w", encoding="utf-8") as file:
         json.dump(digests, file)
     try:

@@ -81,7 +81,7 @@ class EngineOptions:
             "auto_tuned_shape_file": ("--enable_auto_tune", self.enable_auto_tune),
             "cpu_threads": ("--device cpu", not on_gpu),
             "enable_mkldnn": ("--device cpu", not on_gpu),
-            "cache_dir": ("--device cpu", not on_gpu),
+            "cache_dir": ("--device cpu or --use_trt", not on_gpu or self.use_trt),
         }
         return [
             f"--{name} has no effect without {need}"
@@ -100,8 +100,8 @@ def engine_config(
     """A `paddle.inference.Config` for `options`, which must be resolved.
 
     `core` is Paddle's native module (`paddle.base.libpaddle`); its `AnalysisConfig` is that class.
-    `shapes` are TensorRT's, unless they are in a tuned file. Raises ConfigError for what this
-    Paddle can't run.
+    `shapes` are TensorRT's; with a tuned file they are those it holds for the network's input.
+    Raises ConfigError for what this Paddle can't run.
     """
     if deploy.is_pir and build.version < (3, 0, 0) and any(build.version):
         raise ConfigError(
@@ -171,29 +171,25 @@ def _set_tensorrt(
     options: EngineOptions,
     shapes: "Shapes | None",
 ) -> None:
-    from trt import check_quantised, input_name
+    from tensorrt_engine import check_quantised, input_name
 
-    if deploy.is_pir:
-        raise ConfigError(
-            f"{shown(deploy.graph)} is a json graph, which TensorRT doesn't take: export again "
-            "with FLAGS_enable_pir_api=0 for a .pdmodel, or run without --use_trt"
-        )
+    name = input_name(core, deploy)
     if options.precision == "int8":
-        check_quantised(core, deploy.graph)
+        check_quantised(core, deploy)
     precision = core.AnalysisConfig.Precision
     config.enable_tensorrt_engine(
         workspace_size=1 << 30,
         max_batch_size=shapes.largest[0] if shapes else 1,
         min_subgraph_size=options.min_subgraph_size,
         precision_mode=getattr(precision, TENSORRT_PRECISIONS[options.precision]),
-        use_static=False,
+        use_static=True,  # in a folder that cache.py names
         use_calib_mode=False,
     )
-    if shapes:
-        name = input_name(core, deploy.graph)
+    if options.auto_tuned_shape_file:
+        # Not to be widened during the run: Paddle then builds for minutes and changes the file.
+        config.enable_tuned_tensorrt_dynamic_shape(options.auto_tuned_shape_file, False)
+    elif shapes:
         config.set_trt_dynamic_shape_info(*({name: shape} for shape in shapes))
-    elif options.auto_tuned_shape_file:
-        config.enable_tuned_tensorrt_dynamic_shape(options.auto_tuned_shape_file, True)
 
 
 def engine_state(config: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`deploy.yaml` to a checked `DeployConfig`."""
 
+import logging
 import os
 import stat
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from errors import ConfigError, brief, reason, shown
 from transforms import Transform, make_transform
 
 ANY_SHAPE = (-1, 3, -1, -1)
+log = logging.getLogger("paddleseg_infer")
+
 MAX_YAML_BYTES = 1 << 20
 
 
@@ -28,6 +31,13 @@ class DeployConfig:
     @property
     def is_pir(self) -> bool:
         return self.graph.endswith(".json")
+
+    def batch_size_for(self, asked: int) -> int:
+        """The batch size that the graph takes; another than asked for is told."""
+        if self.input_shape[0] in (-1, asked):
+            return asked
+        log.info("this model was exported for batches of %d: using that", self.input_shape[0])
+        return self.input_shape[0]
 
 
 class _Loader(yaml.SafeLoader):

@@ -136,7 +136,7 @@ def dry_run(options: argparse.Namespace) -> int:
 
     from files import check_save_dir
     from images import find_jobs
-    from pipeline import planned_run
+    from plan import planned_run
     from workers import processes_for
 
     listing = find_jobs(options.image_path, options.save_dir)

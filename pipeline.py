@@ -5,7 +5,6 @@
 """
 
 import contextlib
-import functools
 import logging
 import os
 import tempfile
@@ -21,16 +20,19 @@ import cv2
 import numpy as np
 
 import postprocess
+import tensorrt_engine
 import trt
 from ahead import Ahead
 from batches import Batch, BatchReader, Result, Source, Times, Undo
-from config import EngineOptions, engine_config, engine_state
-from deploy import DeployConfig, load_deploy_config
-from engines import OpenVinoPredictor, load_engine
+from config import EngineOptions
+from deploy import load_deploy_config
+from engines import BoundedPredictor, load_engine
 from errors import ConfigError, EngineError, ImageError, shown
 from files import prepare_save_dir, write_whole
+from gpu import hint
 from images import Job
 from machine import find_paddle
+from openvino_engine import OpenVinoPredictor
 from predictor import Predictor, load_core
 
 log = logging.getLogger("paddleseg_infer")
@@ -75,7 +77,7 @@ class Segmenter:
             log.info("%s names no transforms: images go in as they are", shown(self.deploy.path))
         build = find_paddle()
         options = EngineOptions(**engine).resolved(build)
-        self.batch_size = batch_size = _batch_size_of(self.deploy, batch_size)
+        self.batch_size = batch_size = self.deploy.batch_size_for(batch_size)
         self._network_size = network_size
         self._with_argmax = with_argmax
         self._kind: str | None = None  # of the model's output, known after the first batch
@@ -95,21 +97,24 @@ class Segmenter:
         return self._predictor.config
 
     @cached_property
-    def _predictor(self) -> Predictor | OpenVinoPredictor:
-        if not self.options.use_trt:
-            return load_engine(self.deploy, self.options, self._build)
-        by_size = trt.images_by_size(self._sample, self.deploy)
-        if not self.options.enable_auto_tune:
-            shapes = trt.dynamic_shapes(by_size, self.deploy, self.batch_size)
-            return load_engine(self.deploy, self.options, self._build, shapes)
+    def _predictor(self) -> Predictor | OpenVinoPredictor | BoundedPredictor:
+        deploy, options, build = self.deploy, self.options, self._build
+        if not options.use_trt:
+            return load_engine(deploy, options, build)
+        if not options.enable_auto_tune:
+            by_size = trt.images_by_size(self._sample, deploy)
+            shapes = trt.dynamic_shapes(by_size, deploy, self.batch_size)
+            return load_engine(deploy, options, build, shapes)
         with tempfile.TemporaryDirectory() as folder:  # read as the engine is made
-            path = self.options.auto_tuned_shape_file or os.path.join(folder, "shapes.pbtxt")
-            trt.make_shape_file(path, functools.partial(self._collect_shapes, by_size))
-            options = replace(self.options, auto_tuned_shape_file=path)
-            return load_engine(self.deploy, options, self._build)
+            path = options.auto_tuned_shape_file or os.path.join(folder, "shapes.pbtxt")
+            trt.make_shape_file(path, self._collect_shapes)
+            name = tensorrt_engine.input_name(load_core(build, use_gpu=True), deploy)
+            shapes = trt.tuned_shapes(path, name, self.batch_size)
+            return load_engine(deploy, replace(options, auto_tuned_shape_file=path), build, shapes)
 
-    def _collect_shapes(self, by_size: trt.BySize, path: str) -> int:
+    def _collect_shapes(self, path: str) -> int:
         """Has Paddle write the shapes that it meets to `path`; returns the number of runs."""
+        by_size = trt.images_by_size(self._sample, self.deploy)
         engine = Predictor(self.deploy, self.options, self._build, collect_shapes_in=path)
 
         def run(image: Source, copies: int) -> None:
@@ -215,7 +220,8 @@ class Segmenter:
                 return
             height, width = batch.tensor_nchw.shape[2:]
             why = str(error) if isinstance(error, EngineError) else "not enough memory"
-            refusal = f"the network can't take it as {width}x{height}; it may be too small: {why}"
+            advice = hint(why) or "it may be too small"
+            refusal = f"the network can't take it as {width}x{height}; {advice}: {why}"
             yield Result(batch.indices[0], error=ImageError(refusal))
             return
         self._kind = self._kind or self._kind_of(output)
@@ -252,38 +258,3 @@ class Segmenter:
         except (MemoryError, cv2.error) as error:
             return Result(index, error=ImageError(f"its mask can't be made: {error}"))
         return replace(result, times=replace(times, postprocess=time.perf_counter() - started))
-
-
-def _batch_size_of(deploy: DeployConfig, asked: int) -> int:
-    if deploy.input_shape[0] in (-1, asked):
-        return asked
-    log.info("this model was exported for batches of %d: using that", deploy.input_shape[0])
-    return deploy.input_shape[0]
-
-
-def planned_run(
-    config_path: str | os.PathLike[str], images: Sequence[Source], batch_size: int, **engine: Any
-) -> tuple[dict[str, Any], ConfigError | None]:
-    """The batch size and the state of the engine's `Config` for these options.
-
-    The model is loaded, nothing is run; of `images` TensorRT's shapes are taken. With them why the
-    model can't be loaded, where the settings can be told all the same: on a GPU that isn't there.
-    """
-    deploy = load_deploy_config(config_path)
-    build = find_paddle()
-    options = EngineOptions(**engine).resolved(build)
-    batch_size = _batch_size_of(deploy, batch_size)
-    plan: dict[str, Any] = {"batch_size": batch_size}
-    shapes, failure = None, None
-    if options.use_trt and not options.enable_auto_tune:
-        by_size = trt.images_by_size(images, deploy)
-        shapes = trt.dynamic_shapes(by_size, deploy, batch_size)
-        plan["tensorrt_shapes"] = {name: list(shape) for name, shape in shapes._asdict().items()}
-    try:
-        config = load_engine(deploy, options, build, shapes).config
-    except ConfigError as error:
-        if options.device == "cpu":
-            raise
-        config = engine_config(load_core(build, use_gpu=True), deploy, options, build, shapes)
-        failure = error
-    return {**plan, "engine": {"paddle": str(build), **engine_state(config)}}, failure

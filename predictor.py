@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from cache import create_predictor
+import cache
+import tensorrt_engine
 from config import EngineOptions, engine_config
 from deploy import DeployConfig
 from errors import ConfigError, EngineError, shown
+from gpu import check_gpu, hint
 from machine import PaddleBuild
 from model_files import check_model_files
-from trt import Shapes, check_library
+from trt import Shapes
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -61,8 +63,6 @@ class Predictor:
         With `collect_shapes_in` the predictor, without TensorRT, notes the shapes it meets and
         writes them to that file when it is deleted.
         """
-        if collect_shapes_in:
-            options = replace(options, use_trt=False)
         check_model_files(deploy.graph, deploy.params)
         self._core = load_core(build, options.device == "gpu")
         self._deploy, self._options, self._build, self._shapes = deploy, options, build, shapes
@@ -71,6 +71,8 @@ class Predictor:
             check_gpu(self._core, build, options.use_trt)
         try:
             if collect_shapes_in:
+                self._options = replace(options, use_trt=False)
+                self.config = self._make_config()
                 self.config.collect_shape_range_info(collect_shapes_in)
                 self._predictor = self._core.create_predictor(self.config)
             else:
@@ -80,9 +82,12 @@ class Predictor:
             # PaddleSeg's script too takes the first of several outputs.
             self._output = self._predictor.get_output_handle(outputs[0])
         except ENGINE_ERRORS as error:
+            advice = hint(str(error)) or (
+                "the files may be damaged, or not belong together: export again"
+            )
             raise ConfigError(
                 f"Paddle {build} can't load {shown(deploy.graph)} with {shown(deploy.params)}: "
-                f"{gist(error)}; the files may be damaged, or not belong together: export again"
+                f"{gist(error)}; {advice}"
             ) from error
 
     def _make_config(self) -> Any:
@@ -90,7 +95,12 @@ class Predictor:
 
     def _create(self) -> Any:
         """Paddle's predictor for `self.config`. Raises what Paddle raises."""
-        return create_predictor(
+        if self._options.use_trt and self._shapes:
+            shapes, build = self._shapes, self._build
+            return tensorrt_engine.create_predictor(
+                self._core, self.config, self._deploy, self._options, build, shapes
+            )
+        return cache.create_predictor(
             *(self._core, self.config, self._make_config),
             *(self._deploy, self._options, self._build),
         )
@@ -137,17 +147,6 @@ def load_core(build: PaddleBuild, use_gpu: bool) -> Any:
         except ImportError as error:
             raise ConfigError(f"Paddle {build} can't be imported: {error}") from error
     return sys.modules[NATIVE_MODULE]
-
-
-def check_gpu(core: Any, build: PaddleBuild, use_trt: bool) -> None:
-    """Raises ConfigError where there is no GPU, or no TensorRT though it is asked for."""
-    if core.get_cuda_device_count() == 0:
-        raise ConfigError(
-            "Paddle sees no GPU: check the driver (nvidia-smi) and CUDA_VISIBLE_DEVICES, "
-            "or run with --device cpu"
-        )
-    if use_trt:
-        check_library(core, build)
 
 
 def _reuse_memory() -> None:

@@ -1,16 +1,16 @@
-"""What TensorRT has to know before the first image: the sizes that will come, and the graph."""
+"""The shapes that TensorRT has to know before the first image."""
 
 import contextlib
-import fcntl
 import logging
 import os
+import re
 import secrets
 import shutil
 import tempfile
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -18,7 +18,7 @@ from PIL import Image
 from batches import Source
 from deploy import DeployConfig
 from errors import ConfigError, EngineError, ImageError, reason, shown
-from machine import PaddleBuild
+from files import locked
 from preprocess import prepare
 
 log = logging.getLogger("paddleseg_infer")
@@ -119,20 +119,26 @@ def collect(
     """Has an engine meet the sizes that matter, by `run(image, copies)`; returns how often it did.
 
     The smallest in the smallest batch; in full ones the largest, or the next smaller where memory
-    doesn't hold it, and the most frequent; MAX_TUNING_RUNS in all.
+    doesn't hold it, and those of the shortest and longest sides. What is left of MAX_TUNING_RUNS
+    goes to the most frequent size: Paddle takes the side that it met most often for the usual one.
     """
     ascending = sorted(by_size, key=lambda size: size[0] * size[1])
-    frequent = sorted(by_size, key=lambda size: -len(by_size[size]))
     runs = int(_runs(run, by_size[ascending[0]], fewest))
-    tried = set()
+    fits: dict[Size, bool] = {}
     for size in reversed(ascending):
-        tried.add(size)
-        if _runs(run, by_size[size], batch_size):
-            runs += 1
+        fits[size] = _runs(run, by_size[size], batch_size)
+        if fits[size]:
             break
-    for size in frequent:
-        if runs < MAX_TUNING_RUNS and size not in tried:
-            runs += _runs(run, by_size[size], batch_size)
+    for side in (0, 1):
+        in_order = sorted(by_size, key=lambda size: size[side])
+        for size in (in_order[0], in_order[-1]):
+            if size not in fits:
+                fits[size] = _runs(run, by_size[size], batch_size)
+    runs += sum(fits.values())
+    most_frequent_first = sorted(by_size, key=lambda size: -len(by_size[size]))
+    usual = next((size for size in most_frequent_first if fits.get(size, True)), None)
+    while usual and runs < MAX_TUNING_RUNS and _runs(run, by_size[usual], batch_size):
+        runs += 1
     return runs
 
 
@@ -155,15 +161,11 @@ def make_shape_file(path: str, collect_into: Callable[[str], int]) -> None:
     `collect_into(path)` writes it and returns the number of runs. Raises ConfigError.
     """
     try:
-        folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
+        with locked(os.path.dirname(os.path.abspath(path))):
             if os.path.exists(path):
                 log.info("the dynamic shapes are those of %s", shown(path))
-                return
-            _make_shape_file(path, collect_into)
-        finally:
-            os.close(folder)
+            else:
+                _make_shape_file(path, collect_into)
     except OSError as error:
         raise ConfigError(
             f"--auto_tuned_shape_file {shown(path)} can't be written: {reason(error)}"
@@ -186,50 +188,33 @@ def _make_shape_file(path: str, collect_into: Callable[[str], int]) -> None:
             raise
 
 
-def check_library(core: Any, build: PaddleBuild) -> None:
-    """Raises ConfigError unless the TensorRT that this Paddle was built for can be loaded."""
-    built_for = core.get_trt_compile_version()
-    if not any(built_for):
-        raise ConfigError(f"Paddle {build} is built without TensorRT: run without --use_trt")
-    version = ".".join(map(str, built_for))
+def tuned_shapes(path: str, name: str, batch_size: int) -> Shapes:
+    """What a file of tuned shapes holds for the input `name`.
+
+    Raises ConfigError where that isn't of this model, or not of this batch size.
+    """
     try:
-        found = core.get_trt_runtime_version()
-    except RuntimeError:
-        raise ConfigError(
-            f"--use_trt needs TensorRT {version}, for which Paddle {build} was built, and its "
-            "libraries (libnvinfer.so) aren't found: install it and add its folder to "
-            "LD_LIBRARY_PATH, or run without --use_trt"
-        ) from None
-    if found[:2] != built_for[:2]:
-        log.warning(
-            "Paddle %s was built for TensorRT %s, and %s is loaded: if it fails, install that one",
-            *(build, version, ".".join(map(str, found))),
+        with open(path, encoding="utf-8") as file:
+            entries = file.read().split("shape_range_info")
+    except (OSError, UnicodeDecodeError) as error:
+        why = reason(error) if isinstance(error, OSError) else "it is no text"
+        raise ConfigError(f"--auto_tuned_shape_file {shown(path)} can't be read: {why}") from None
+    change = "name another file, or delete it and its shapes are collected again"
+    found = next((entry for entry in entries if f'name: "{name}"' in entry), "")
+    shapes = Shapes(
+        *(
+            [int(side) for side in re.findall(rf"\b{kind}_shape: (\d+)", found)]
+            for kind in ("min", "max", "opt")
         )
-
-
-def input_name(core: Any, graph: str) -> str:
-    """The name of a pdmodel's first input. `core` is Paddle's native module."""
-    for kind, outputs in _operators(core, graph):
-        if kind == "feed":
-            return outputs[0]
-    raise ConfigError(f"{shown(graph)} has no input: export the model again")
-
-
-def check_quantised(core: Any, graph: str) -> None:
-    """Raises ConfigError for a pdmodel without the ranges that int8 needs."""
-    if not any("quantize" in kind for kind, _ in _operators(core, graph)):
+    )
+    if any(len(shape) != 4 for shape in shapes):
         raise ConfigError(
-            f"--precision int8 needs a quantised model, and {shown(graph)} holds no quantisation: "
-            "quantise it with PaddleSlim before the export, or ask for fp16"
+            f"--auto_tuned_shape_file {shown(path)} holds no shapes of this model's input {name}: "
+            + change
         )
-
-
-def _operators(core: Any, graph: str) -> list[tuple[str, list[str]]]:
-    """Each operator's kind, and the names that inputs feed."""
-    with open(graph, "rb") as file:
-        program = core.ProgramDesc(file.read())  # to be kept: its blocks and operators don't
-    block = program.block(0)
-    operators = [block.op(number) for number in range(block.op_size())]
-    return [
-        (each.type(), each.output("Out") if each.type() == "feed" else []) for each in operators
-    ]
+    if batch_size > shapes.largest[0]:
+        raise ConfigError(
+            f"--auto_tuned_shape_file {shown(path)} is of batches of up to {shapes.largest[0]}, "
+            f"not {batch_size}: {change}"
+        )
+    return shapes

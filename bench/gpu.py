@@ -24,8 +24,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
 from pairs import few_of, ours, seconds  # noqa: E402
 
 from errors import ConfigError  # noqa: E402
+from gpu import check_gpu  # noqa: E402
 from machine import find_paddle  # noqa: E402
-from predictor import check_gpu, load_core  # noqa: E402
+from predictor import load_core  # noqa: E402
 
 ENGINES = {
     "GPU": (),

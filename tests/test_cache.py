@@ -14,6 +14,7 @@ import pytest
 from conftest import PADDLE, ROOT, scene
 
 import cache
+from config import EngineOptions
 from machine import find_paddle
 from pipeline import Segmenter
 
@@ -63,22 +64,21 @@ def test_the_second_start_uses_the_kept_graph(every_graph, model, tmp_path):
 
 
 def test_an_entry_belongs_to_one_model_one_paddle_one_setting_one_processor(model, monkeypatch):
-    from config import EngineOptions
     from deploy import load_deploy_config
 
     build, options = find_paddle(), EngineOptions(device="cpu")
     one = load_deploy_config(model)
     other = load_deploy_config(model.parent.parent / "logits" / "deploy.yaml")
     keys = [
-        cache._key(one, options, build),
-        cache._key(replace(one, graph=other.graph), options, build),
-        cache._key(replace(one, params=other.params), options, build),
-        cache._key(one, options, replace(build, version=(3, 9, 9))),
-        cache._key(one, options, replace(build, commit="another")),
-        cache._key(one, replace(options, enable_mkldnn=False), build),
+        cache._graph_key(one, options, build),
+        cache._graph_key(replace(one, graph=other.graph), options, build),
+        cache._graph_key(replace(one, params=other.params), options, build),
+        cache._graph_key(one, options, replace(build, version=(3, 9, 9))),
+        cache._graph_key(one, options, replace(build, commit="another")),
+        cache._graph_key(one, replace(options, enable_mkldnn=False), build),
     ]
     monkeypatch.setattr(cache, "_processor", lambda: "another")
-    keys.append(cache._key(one, options, build))
+    keys.append(cache._graph_key(one, options, build))
     assert len(set(keys)) == 7
 
 
@@ -114,7 +114,7 @@ def test_an_entry_that_paddle_can_not_load_is_told_and_made_again(
     params = entry / "_optimized.pdiparams"
     whole = params.read_bytes()
     params.write_bytes(whole[: len(whole) // 2])
-    digests = {n: cache._sha256(str(entry / n)) for n in os.listdir(entry) if n != cache.DIGESTS}
+    digests = {n: cache.sha256(str(entry / n)) for n in os.listdir(entry) if n != cache.DIGESTS}
     (entry / cache.DIGESTS).write_text(json.dumps(digests))
     assert np.array_equal(labels(model, tmp_path), expected)
     assert "can't be loaded: it is made again" in caplog.text
@@ -239,10 +239,10 @@ def test_a_cache_that_can_not_help_is_told(json_models, tmp_path, caplog):
 
 def test_the_default_folder_is_the_users_cache(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert cache.default_cache_dir() == "/somewhere/paddleseg-infer"
+    assert cache.cache_dir_of(EngineOptions()) == "/somewhere/paddleseg-infer"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative, so to be ignored")
     monkeypatch.setenv("HOME", "/home/me")
-    assert cache.default_cache_dir() == "/home/me/.cache/paddleseg-infer"
+    assert cache.cache_dir_of(EngineOptions()) == "/home/me/.cache/paddleseg-infer"
 
 
 def test_logging_says_nothing_of_a_cache_that_works(every_graph, model, tmp_path, caplog):

@@ -4,6 +4,7 @@ Everything up to the driver: the `Config` says through its getters what the engi
 """
 
 import itertools
+import mmap
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from conftest import ROOT, scene, write_image
 
+import gpu
 import trt
 from config import EngineOptions, engine_config
 from deploy import load_deploy_config
@@ -81,6 +83,7 @@ def test_tensorrt_is_what_the_flags_say(
     assert str(config.tensorrt_precision_mode()) == f"Precision.{PRECISIONS[precision]}"
     assert config.tensorrt_dynamic_shape_enabled() == (tuning is None)
     assert config.tuned_tensorrt_dynamic_shape() == (tuning is not None)
+    assert not config.trt_allow_build_at_runtime()
     assert not config.shape_range_info_collected()
 
 
@@ -95,9 +98,54 @@ def test_int8_is_refused_for_a_graph_without_quantisation(core, models):
         config_of(core, deploy_of(models), use_trt=True, precision="int8")
 
 
+# ---- what the wheel says without driver and libraries --------------------------------------------
+
+
 def test_without_tensorrts_libraries_the_version_to_install_is_named(core):
     with pytest.raises(ConfigError, match=r"--use_trt needs TensorRT 8\.5\.3.*LD_LIBRARY_PATH"):
-        trt.check_library(core, BUILD)
+        gpu.check_tensorrt(core, BUILD)
+
+
+def test_without_cudnn_the_version_to_install_is_named(core):
+    with pytest.raises(ConfigError, match=r"needs cuDNN 8\.6\.0.*isn't found.*LD_LIBRARY_PATH"):
+        gpu.check_cudnn(core, BUILD)
+
+
+def test_paddles_own_error_without_a_driver_is_the_one_that_is_looked_for(core):
+    with pytest.raises(OSError, match=gpu.NO_DRIVER) as raised:
+        core.get_cuda_current_device_id()
+    assert gpu.hint(str(raised.value)).startswith("the driver is missing or too old")
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        b"Out of memory error on GPU %d",
+        b"CUDA error(",
+        b"Cannot load cudnn shared library",
+        b"not found in TRT engine min_input_shape",
+        b"please enable trt dynamic_shape mode by SetTRTDynamicShapeInfo",
+        b"/trt_serialized_",
+    ],
+)
+def test_phrases_that_hints_go_by_are_in_the_wheel(phrase):
+    for library in ("base/libpaddle.so", "libs/libphi.so"):
+        path = os.path.join(BUILD.folder, library)
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            if text.find(phrase) >= 0:
+                return
+    raise AssertionError(f"{phrase!r} is in no library")
+
+
+def test_collecting_is_refused_before_it_begins(models, tmp_path):
+    from pipeline import Segmenter
+
+    path = tmp_path / "shapes"
+    options = {"use_trt": True, "enable_auto_tune": True, "auto_tuned_shape_file": str(path)}
+    segmenter = Segmenter(models / "argmax" / "deploy.yaml", sample=[scene(48, 64)], **options)
+    with pytest.raises(ConfigError, match="Paddle sees no GPU"):
+        segmenter.load()
+    assert not path.exists()
 
 
 # ---- the command line --------------------------------------------------------------------------
@@ -120,8 +168,8 @@ def test_a_run_without_a_gpu_says_what_to_check(models, tmp_path, more):
     run = run_infer(tmp_path, "--config", model, "--image_path", "a.png", *more)
     assert run.returncode == 2
     assert run.stderr == (
-        "error: Paddle sees no GPU: check the driver (nvidia-smi) and CUDA_VISIBLE_DEVICES, or run "
-        "with --device cpu\n"
+        "error: Paddle sees no GPU: no NVIDIA driver is found, or one too old for CUDA 11.8: "
+        "install it (nvidia-smi shows what is there), or use --device cpu\n"
     )
 
 

@@ -5,10 +5,12 @@ import subprocess
 import sys
 
 import cv2
+import numpy as np
 import pytest
 from conftest import ROOT, scene, write_image
 from PIL import Image
 
+import tensorrt_engine
 import trt
 from deploy import load_deploy_config
 from errors import ConfigError, EngineError
@@ -88,53 +90,86 @@ def test_of_many_images_a_thousand_are_looked_at_evenly(models, monkeypatch):
 # ---- collected shapes --------------------------------------------------------------------------
 
 
-def collected(models, name, images, path, batch_size=2, **options):
+def collected(models, name, images, path, batch_size=2):
     segmenter = Segmenter(
-        models / name / "deploy.yaml", device="cpu", batch_size=batch_size, **options
+        models / name / "deploy.yaml", device="cpu", batch_size=batch_size, sample=images
     )
-    by_size = trt.images_by_size(images, segmenter.deploy)
-    trt.make_shape_file(str(path), lambda to: segmenter._collect_shapes(by_size, to))
+    trt.make_shape_file(str(path), segmenter._collect_shapes)
     return path.read_text()
 
 
-def of_input(text, name="x"):
-    """min, max and opt of an input in Paddle's shape file."""
-    found = text[text.index(f'name: "{name}"') :].split("shape_range_info")[0]
-    return [
-        [int(side) for side in re.findall(rf"{kind}_shape: (\d+)", found)[:4]]
-        for kind in ("min", "max", "opt")
-    ]
+def in_file(text):
+    """Each tensor's min, max and opt in Paddle's shape file."""
+    return {
+        re.search(r'name: "(.*)"', entry)[1]: [
+            [int(side) for side in re.findall(rf"{kind}_shape: (\d+)", entry)]
+            for kind in ("min", "max", "opt")
+        ]
+        for entry in text.split("shape_range_info")[1:]
+    }
 
 
-def test_the_smallest_the_largest_and_the_most_frequent_are_run(models, tmp_path):
+SIZES = [(40, 50)] * 3 + [(20, 30), (80, 100), (60, 70), (24, 90)]
+
+
+def test_collected_shapes_are_those_of_the_images(models, tmp_path):
     """On the CPU, for real; that TensorRT then reads the file needs a GPU to see."""
-    sizes = [(40, 50)] * 3 + [(20, 30), (80, 100), (60, 70)]
-    images = [scene(*size, number) for number, size in enumerate(sizes)]
-    text = collected(models, "picture", images, tmp_path / "shapes")
-    low, high, usual = of_input(text, "picture")
-    assert (low, high) == ([1, 3, 20, 30], [2, 3, 80, 100])
-    assert usual[0] == 2
+    images = [scene(*size, number) for number, size in enumerate(SIZES)]
+    found = in_file(collected(models, "picture", images, tmp_path / "shapes"))
+    assert found["picture"] == [[1, 3, 20, 30], [2, 3, 80, 100], [2, 3, 40, 50]]
+    inner = [shapes for shapes in found.values() if len(shapes[0]) == 4]
+    assert len(inner) > 5
+    assert all(np.all(np.diff([low, usual, high], axis=0) >= 0) for low, high, usual in inner)
+    followed = [low for low, *_ in inner if low[0] == 1 and low[2:] == [20, 30]]
+    assert len(followed) == 2  # the input, and what the first convolution makes of it
 
 
-def test_at_most_ten_runs(models):
-    by_size = {(8 + number, 8): [number] for number in range(30)}
+def test_what_paddle_has_written_is_read(models, tmp_path):
+    images = [scene(*size, number) for number, size in enumerate(SIZES)]
+    path = tmp_path / "shapes"
+    text = collected(models, "picture", images, path)
+    bounds = trt.tuned_shapes(str(path), "picture", 2)
+    assert bounds == ([1, 3, 20, 30], [2, 3, 80, 100], [2, 3, 40, 50])
+    with pytest.raises(ConfigError, match="holds no shapes of this model's input x: name another"):
+        trt.tuned_shapes(str(path), "x", 2)
+    with pytest.raises(ConfigError, match="is of batches of up to 2, not 3: name another"):
+        trt.tuned_shapes(str(path), "picture", 3)
+    path.write_text(text.replace("opt_shape", "opt"))
+    with pytest.raises(ConfigError, match="holds no shapes"):
+        trt.tuned_shapes(str(path), "picture", 2)
+    path.write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="can't be read: it is no text"):
+        trt.tuned_shapes(str(path), "picture", 2)
+    path.unlink()
+    with pytest.raises(ConfigError, match="can't be read: no such file"):
+        trt.tuned_shapes(str(path), "picture", 2)
+
+
+def runs_of(by_size, fits=lambda size: True):
     runs = []
-    assert trt.collect(lambda image, copies: runs.append((image, copies)), by_size, 1, 4) == 10
-    assert runs[:2] == [(0, 1), (29, 4)]
-    assert len(runs) == 10
+
+    def run(size, copies):
+        if copies == 4 and not fits(size):
+            raise EngineError("out of memory")
+        runs.append((size, copies))
+
+    assert trt.collect(run, by_size, 1, 4) == len(runs) <= trt.MAX_TUNING_RUNS
+    return runs
+
+
+def test_the_sizes_that_matter_are_run():
+    sizes = {(50, 60): 9, (10, 12): 1, (11, 90): 1, (95, 13): 1, (80, 85): 1, (30, 30): 1}
+    runs = runs_of({size: [size] * count for size, count in sizes.items()})
+    assert runs[:2] == [((10, 12), 1), ((80, 85), 4)]
+    assert runs[2:5] == [((10, 12), 4), ((95, 13), 4), ((11, 90), 4)]
+    assert runs[5:] == [((50, 60), 4)] * 5
 
 
 def test_where_memory_does_not_hold_the_largest_the_next_smaller_is_run():
-    by_size = {(side, side): [side] for side in (10, 20, 30, 40)}
-    runs = []
-
-    def run(image, copies):
-        if image > 20 and copies == 4:
-            raise EngineError("out of memory")
-        runs.append((image, copies))
-
-    assert trt.collect(run, by_size, 1, 4) == 3
-    assert runs == [(10, 1), (20, 4), (10, 4)]
+    by_size = {(side, side): [(side, side)] for side in (10, 20, 30, 40)}
+    runs = runs_of(by_size, fits=lambda size: size[0] <= 20)
+    assert runs[:3] == [((10, 10), 1), ((20, 20), 4), ((10, 10), 4)]
+    assert runs_of(by_size, fits=lambda size: False) == [((10, 10), 1)]
 
 
 def test_an_image_that_can_not_be_read_gives_its_turn_to_another(models, tmp_path):
@@ -142,7 +177,7 @@ def test_an_image_that_can_not_be_read_gives_its_turn_to_another(models, tmp_pat
     bad = tmp_path / "bad.png"
     bad.write_bytes((tmp_path / "good.png").read_bytes()[:60])  # a header and no more
     text = collected(models, "argmax", [bad, tmp_path / "good.png"], tmp_path / "shapes")
-    assert of_input(text)[1] == [2, 3, 20, 30]
+    assert in_file(text)["x"][1] == [2, 3, 20, 30]
 
 
 def test_a_file_that_is_there_is_used_with_a_line(models, tmp_path, caplog):
@@ -184,10 +219,10 @@ def test_a_run_that_fails_leaves_no_file(models, tmp_path):
 
 
 def test_the_input_goes_by_its_own_name(models):
-    assert trt.input_name(CORE, deploy(models, "argmax").graph) == "x"
-    assert trt.input_name(CORE, deploy(models, "picture").graph) == "picture"
+    assert tensorrt_engine.input_name(CORE, deploy(models, "argmax")) == "x"
+    assert tensorrt_engine.input_name(CORE, deploy(models, "picture")) == "picture"
 
 
 def test_int8_without_quantisation_is_refused(models):
     with pytest.raises(ConfigError, match="--precision int8 needs a quantised model.*PaddleSlim"):
-        trt.check_quantised(CORE, deploy(models, "argmax").graph)
+        tensorrt_engine.check_quantised(CORE, deploy(models, "argmax"))

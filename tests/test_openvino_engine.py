@@ -13,12 +13,13 @@ import pytest
 from conftest import ROOT, masks, read_mask, scene, write_image
 
 import config
-import engines
+import openvino_engine
 from config import EngineOptions, engine_config
 from deploy import load_deploy_config
-from engines import MAX_RESTARTS, load_engine
+from engines import load_engine
 from errors import ConfigError, ImageError
 from machine import PaddleBuild, find_paddle
+from openvino_engine import MAX_RESTARTS
 from pipeline import Segmenter
 from predictor import load_core
 
@@ -72,7 +73,7 @@ def test_a_failure_is_seen_where_no_shape_tells(models):
 
 @has_openvino
 def test_a_failure_is_seen_by_the_shape_where_nothing_is_logged(models, monkeypatch, caplog):
-    monkeypatch.setattr(engines, "RUN_FAILED", re.compile(rb"never"))
+    monkeypatch.setattr(openvino_engine, "RUN_FAILED", re.compile(rb"never"))
     images = [scene(*size, number) for number, size in enumerate([GOOD, SMALL, GOOD, OTHER])]
     got = labels_of(models / "pools", images, enable_openvino=True)
     assert_equal(got, labels_of(models / "pools", images))
@@ -269,7 +270,7 @@ def test_settings_of_paddles_log_hide_no_failure(infer, models, photos, tmp_path
 
 @has_openvino
 def test_without_space_for_temporary_files_paddles_own_engine_runs(models, monkeypatch, caplog):
-    monkeypatch.setattr(engines.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(openvino_engine.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     images = [scene(48, 64)]
     got = labels_of(models / "argmax", images, enable_openvino=True)
     assert_equal(got, labels_of(models / "argmax", images))

@@ -1,0 +1,96 @@
+"""TensorRT inside Paddle: its engines, kept between runs, and what it needs of the graph."""
+
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import cache
+from deploy import DeployConfig
+from errors import ConfigError, shown
+from gpu import gpu_state
+from machine import PaddleBuild
+from trt import Shapes
+
+if TYPE_CHECKING:
+    from config import EngineOptions
+
+
+def create_predictor(
+    core: Any,
+    config: Any,
+    deploy: DeployConfig,
+    options: "EngineOptions",
+    build: PaddleBuild,
+    shapes: Shapes,
+) -> Any:
+    """Paddle's predictor with TensorRT's engines, which are kept in the cache.
+
+    Of several processes one builds them: together they would also disturb its timings, by which
+    TensorRT chooses kernels. Raises what Paddle raises.
+    """
+    predictor, has_begun = None, False
+
+    def create_in(folder: str) -> None:
+        nonlocal predictor, has_begun
+        has_begun = True
+        config.set_optim_cache_dir(folder)
+        predictor = core.create_predictor(config)
+
+    def build_in(folder: str) -> None:
+        cache.need_space(folder, deploy)
+        create_in(folder)
+
+    if folder := cache.cache_dir_of(options):
+        tuned = options.auto_tuned_shape_file
+        settings = [options.precision, options.min_subgraph_size, shapes]
+        try:
+            key = cache.key_of(
+                *(deploy, build, gpu_state(core, config.gpu_device_id()), settings),
+                tuned and cache.sha256(tuned),
+            )
+            entry = cache.keep(folder, key, build_in)
+            if predictor is None:
+                create_in(entry)
+        except (OSError, cache.Unusable) as error:
+            if has_begun and predictor is None:
+                raise  # it is Paddle's
+            cache.tell_unusable(folder, error)
+    if predictor is None:
+        with tempfile.TemporaryDirectory() as private:  # else Paddle makes one beside the model
+            create_in(private)
+    return predictor
+
+
+def input_name(core: Any, deploy: DeployConfig) -> str:
+    """The name of the graph's first input. `core` is Paddle's native module.
+
+    Raises ConfigError for a graph that TensorRT doesn't take.
+    """
+    for kind, outputs in _operators(core, deploy):
+        if kind == "feed":
+            return outputs[0]
+    raise ConfigError(f"{shown(deploy.graph)} has no input: export the model again")
+
+
+def check_quantised(core: Any, deploy: DeployConfig) -> None:
+    """Raises ConfigError for a graph without the ranges that int8 needs."""
+    if not any("quantize" in kind for kind, _ in _operators(core, deploy)):
+        raise ConfigError(
+            f"--precision int8 needs a quantised model, and {shown(deploy.graph)} holds no "
+            "quantisation: quantise it with PaddleSlim before the export, or ask for fp16"
+        )
+
+
+def _operators(core: Any, deploy: DeployConfig) -> list[tuple[str, list[str]]]:
+    """Each operator's kind, and the names that inputs feed."""
+    if deploy.is_pir:
+        raise ConfigError(
+            f"{shown(deploy.graph)} is a json graph, which TensorRT doesn't take: export again "
+            "with FLAGS_enable_pir_api=0 for a .pdmodel, or run without --use_trt"
+        )
+    with open(deploy.graph, "rb") as file:
+        program = core.ProgramDesc(file.read())  # to be kept: its blocks and operators don't
+    block = program.block(0)
+    operators = [block.op(number) for number in range(block.op_size())]
+    return [
+        (each.type(), each.output("Out") if each.type() == "feed" else []) for each in operators
+    ]

@@ -1,0 +1,92 @@
+"""Sentences for what is wrong with a GPU; the real errors of its build are in test_gpu_config.py.
+
+Versions of libraries that aren't installed are stood in for by the numbers that Paddle would give.
+"""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+import gpu
+from errors import ConfigError
+from machine import find_paddle
+
+BUILD = replace(find_paddle(), version=(2, 6, 2), has_gpu=True, cuda="11.8", cudnn="8.6.0")
+
+
+def core(cudnn=8600, built_for=(8, 5, 3), tensorrt=(8, 5, 3), gpus=1, error=""):
+    def current():
+        raise OSError(error)
+
+    return SimpleNamespace(
+        get_cuda_device_count=lambda: gpus,
+        get_cuda_current_device_id=current,
+        cudnn_version=lambda: cudnn,
+        get_trt_compile_version=lambda: built_for,
+        get_trt_runtime_version=lambda: tensorrt,
+    )
+
+
+@pytest.mark.parametrize("cudnn", [8600, 8902])
+def test_fitting_libraries_are_fine(cudnn, caplog):
+    gpu.check_gpu(core(cudnn), BUILD, use_trt=True)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("cudnn", "state"), [(-1, "isn't found"), (7605, "is of version 7"), (90100, "is of version 9")]
+)
+def test_cudnn_missing_or_of_another_version(cudnn, state):
+    with pytest.raises(ConfigError) as raised:
+        gpu.check_gpu(core(cudnn), BUILD, use_trt=False)
+    assert str(raised.value) == (
+        "--device gpu needs cuDNN 8.6.0, for which Paddle 2.6.2 (GPU build) was built, and its "
+        f"library (libcudnn.so) {state}: install that version and add its folder to "
+        "LD_LIBRARY_PATH, or run with --device cpu"
+    )
+
+
+def test_tensorrt_of_another_version(caplog):
+    with pytest.raises(ConfigError, match=r"needs TensorRT 8\.5\.3.*and 10\.0\.1 is loaded: put"):
+        gpu.check_gpu(core(tensorrt=(10, 0, 1)), BUILD, use_trt=True)
+    gpu.check_gpu(core(tensorrt=(8, 6, 1)), BUILD, use_trt=True)
+    assert "needs TensorRT 8.5.3" in caplog.text and "8.6.1 is loaded" in caplog.text
+
+
+def test_tensorrt_that_is_not_built_in():
+    with pytest.raises(ConfigError, match="built without TensorRT: run without --use_trt"):
+        gpu.check_gpu(core(built_for=(0, 0, 0)), BUILD, use_trt=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "visible", "advice"),
+    [
+        ("CUDA error(35), CUDA driver version is insufficient", "", "no NVIDIA driver is found"),
+        ("CUDA error(100), no CUDA-capable device", "7", "CUDA_VISIBLE_DEVICES is '7'"),
+        ("CUDA error(100), no CUDA-capable device", None, "the driver may not see one either"),
+    ],
+)
+def test_no_gpu(error, visible, advice, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(ConfigError, match=f"Paddle sees no GPU: {advice}.*--device cpu"):
+        gpu.check_gpu(core(gpus=0, error=error), BUILD, use_trt=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        ("Out of memory error on GPU 0. Cannot allocate 1.0GB memory", "a smaller --batch_size"),
+        ("CUBLAS_STATUS_ALLOC_FAILED", "a smaller --batch_size"),
+        ("CUDA error(46), all CUDA-capable devices are busy or unavailable", "another process"),
+        ("CUDA error(209), no kernel image is available", "a build for a newer CUDA"),
+        ("some trt inputs dynamic shape info not set, check the INFO log", "--enable_auto_tune"),
+        ("Input relu_1 not found in TRT engine min_input_shape", "--enable_auto_tune"),
+        ("Cannot load cudnn shared library. Cannot invoke method cudnnGetVersion", "cuDNN isn't"),
+        ("The shape of input is wrong", ""),
+    ],
+)
+def test_hints(error, advice):
+    assert gpu.hint(error).startswith(advice) if not advice else advice in gpu.hint(error)
