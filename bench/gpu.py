@@ -41,6 +41,8 @@ def on_gpu(model: Path, images: Path, masks: Path, *flags: object) -> list[objec
     command = ours(model, images, *flags)
     command[command.index("--device") + 1] = "gpu"
     command[command.index("--save_dir") + 1] = masks
+    if "--use_trt" in flags:  # not the user's, or the first start isn't one
+        command += ["--cache_dir", masks.parent / "cache"]
     return command
 
 

@@ -14,6 +14,8 @@ import paddle  # noqa: E402
 import yaml  # noqa: E402
 from paddle import nn  # noqa: E402
 from paddle.nn import functional  # noqa: E402
+from paddle.quantization import QAT, QuantConfig  # noqa: E402
+from paddle.quantization.quanters import FakeQuanterWithAbsMaxObserver  # noqa: E402
 
 NORMALIZE = [{"type": "Normalize"}]
 RESIZE = [{"type": "Resize", "target_size": [64, 48]}, *NORMALIZE]
@@ -62,11 +64,27 @@ class Network(nn.Layer):
         return functional.softmax(scores, axis=1) if self.output_op == "softmax" else scores
 
 
+def quantised(network):
+    """With the ranges that int8 needs, of one random image."""
+    quanter = FakeQuanterWithAbsMaxObserver(moving_rate=0.9)
+    network = QAT(QuantConfig(activation=quanter, weight=quanter)).quantize(network)
+    network.train()
+    network(paddle.rand([1, 3, 48, 64]))
+    return network
+
+
 def export(
-    name, classes=4, output_op="argmax", transforms=NORMALIZE, shape=None, kernel=3, input_name="x"
+    name,
+    classes=4,
+    output_op="argmax",
+    transforms=NORMALIZE,
+    shape=None,
+    kernel=3,
+    input_name="x",
+    finish=lambda network: network,
 ):
     paddle.seed(len(name) + classes)
-    network = Network(classes, output_op, kernel)
+    network = finish(Network(classes, output_op, kernel))
     network.eval()
     shape = shape or [-1, 3, -1, -1]
     sides = [None if side == -1 else side for side in shape]
@@ -106,3 +124,4 @@ else:
     export("pools", output_op="argmax_pool")
     export("half", output_op="argmax_half")
     export("gamma", output_op="argmax_gamma")
+    export("quantised", finish=quantised)

@@ -98,6 +98,13 @@ def test_int8_is_refused_for_a_graph_without_quantisation(core, models):
         config_of(core, deploy_of(models), use_trt=True, precision="int8")
 
 
+def test_int8_is_taken_for_a_quantised_graph(core, models):
+    deploy = deploy_of(models, "quantised")
+    shapes = trt.dynamic_shapes({(48, 64): ["a"]}, deploy, 1)
+    config = config_of(core, deploy, shapes, use_trt=True, precision="int8")
+    assert str(config.tensorrt_precision_mode()) == "Precision.Int8"
+
+
 # ---- what the wheel says without driver and libraries --------------------------------------------
 
 

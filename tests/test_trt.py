@@ -120,8 +120,11 @@ def test_collected_shapes_are_those_of_the_images(models, tmp_path):
     inner = [shapes for shapes in found.values() if len(shapes[0]) == 4]
     assert len(inner) > 5
     assert all(np.all(np.diff([low, usual, high], axis=0) >= 0) for low, high, usual in inner)
-    followed = [low for low, *_ in inner if low[0] == 1 and low[2:] == [20, 30]]
-    assert len(followed) == 2  # the input, and what the first convolution makes of it
+    of_input_size = [shapes for shapes in inner if shapes[0][2:] == [20, 30]]
+    assert len(of_input_size) >= 2  # the input, and the scores brought back to its size
+    for _, high, usual in of_input_size:
+        assert (high[2:], usual[2:]) == ([80, 100], [40, 50])
+        assert (high[0], usual[0]) == (2, 2)
 
 
 def test_what_paddle_has_written_is_read(models, tmp_path):
@@ -226,3 +229,4 @@ def test_the_input_goes_by_its_own_name(models):
 def test_int8_without_quantisation_is_refused(models):
     with pytest.raises(ConfigError, match="--precision int8 needs a quantised model.*PaddleSlim"):
         tensorrt_engine.check_quantised(CORE, deploy(models, "argmax"))
+    tensorrt_engine.check_quantised(CORE, deploy(models, "quantised"))
