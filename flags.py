@@ -115,7 +115,7 @@ def make_parser() -> Parser:
     add(
         "--cache_dir",
         metavar="DIR",
-        help="where TensorRT's engines, and graphs that Paddle takes over 2 s to optimise, are kept "
+        help="where TensorRT's engines and graphs that Paddle takes over 2 s to optimise are kept "
         'for the next start (default: ~/.cache/paddleseg-infer; "" keeps none)',
     )
     add("--print_detail", **switch, default=False, help="Paddle's own log (default: False)")
