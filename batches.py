@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,13 +14,13 @@ from deploy import DeployConfig
 from errors import ImageError, shown
 from frame import Frame, Padded, Resized
 from preprocess import prepare, read_image
+from transforms import Normalize
 
 Source = str | os.PathLike[str] | np.ndarray
 Undo = Sequence[Resized | Padded]
 
 
-@dataclass(frozen=True)
-class Times:
+class Times(NamedTuple):
     """Seconds that one image took; of what a batch shares, its part."""
 
     preprocess: float
@@ -34,20 +35,33 @@ class Batch:
     indices: Sequence[int]  # of the images among those given
     undos: Sequence[Undo]
     seconds: Sequence[float]  # that each image's reading and transforms took
+    images: Sequence[np.ndarray | None]  # uint8 BGR [H, W, 3], where they were asked for
     tensor_nchw: np.ndarray  # float32; where the network takes full batches only, copies fill it
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one image: either `labels` or `error` is set."""
+    """What became of one image: either `labels` or `error` is set, or of a window `scores`."""
 
     index: int  # of the image among those given
-    labels: np.ndarray | None = None  # uint8 [H, W]
+    labels: np.ndarray | None = None  # uint8 [H, W], or uint16
+    scores: np.ndarray | None = None  # float32 [C, H, W]
     error: ImageError | None = None
     times: Times | None = None  # of one that didn't fail
 
 
-_Read = tuple[int, Frame, float]
+_Read = tuple[int, Frame, float, np.ndarray | None]
+
+
+def read(source: Source, keeps_size: bool = False) -> np.ndarray:
+    """uint8 BGR [H, W, 3]; see `read_image`. Raises ImageError."""
+    if not isinstance(source, np.ndarray):
+        return read_image(os.fspath(source), keeps_size)
+    if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
+        raise ImageError(
+            f"an array must be uint8 BGR [H, W, 3], not {source.dtype} {list(source.shape)}"
+        )
+    return source
 
 
 class BatchReader:
@@ -57,24 +71,26 @@ class BatchReader:
         self._deploy = deploy
         self._batch_size = batch_size
         self._ahead = ahead
+        self._keeps_size = all(isinstance(each, Normalize) for each in deploy.transforms)
 
     def batches(
-        self, images: Iterable[Source], pool: ThreadPoolExecutor
+        self, images: Iterable[Source | ImageError], pool: ThreadPoolExecutor, keep: bool = False
     ) -> Iterator[Batch | Result]:
-        """Batches as they fill, and a Result for each image that fails.
+        """Batches as they fill, and a Result for each image that fails; an ImageError is one.
 
+        With `keep` a batch has its images too.
         Only tensors of one shape meet in a batch. A batch that isn't full comes when the images
         end, or once `4 * batch_size` more have been read, so memory stays bounded.
         """
         waiting: dict[tuple[int, int], list[_Read]] = {}  # by size, oldest first
         for index, reading in self._read_ahead(images, pool):
             try:
-                frame, seconds = reading.result()
+                frame, seconds, image = reading.result()
             except ImageError as error:
                 yield Result(index, error=error)
                 continue
             group = waiting.setdefault(frame.size, [])
-            group.append((index, frame, seconds))
+            group.append((index, frame, seconds, image if keep else None))
             if len(group) == self._batch_size:
                 yield from self._batched(waiting.pop(frame.size))
             oldest = next(iter(waiting), None)
@@ -84,27 +100,25 @@ class BatchReader:
             yield from self._batched(group)
 
     def _read_ahead(
-        self, images: Iterable[Source], pool: ThreadPoolExecutor
-    ) -> Iterator[tuple[int, Future[tuple[Frame, float]]]]:
-        reading: deque[tuple[int, Future[tuple[Frame, float]]]] = deque()
+        self, images: Iterable[Source | ImageError], pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[int, Future[tuple[Frame, float, np.ndarray]]]]:
+        reading: deque[tuple[int, Future[tuple[Frame, float, np.ndarray]]]] = deque()
         for item in enumerate(images):
             reading.append((item[0], pool.submit(self._timed_frame, item[1])))
             if len(reading) == self._ahead:
                 yield reading.popleft()
         yield from reading
 
-    def _timed_frame(self, image: Source) -> tuple[Frame, float]:
+    def _timed_frame(self, source: Source | ImageError) -> tuple[Frame, float, np.ndarray]:
+        if isinstance(source, ImageError):
+            raise source
         started = time.perf_counter()
-        return self.frame(image), time.perf_counter() - started
+        image_bgr = read(source, self._keeps_size)
+        return self.frame(image_bgr), time.perf_counter() - started, image_bgr
 
-    def frame(self, image: Source) -> Frame:
-        if not isinstance(image, np.ndarray):
-            image = read_image(os.fspath(image))
-        elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise ImageError(
-                f"an array must be uint8 BGR [H, W, 3], not {image.dtype} {list(image.shape)}"
-            )
-        frame = prepare(image, self._deploy.transforms)
+    def frame(self, image_bgr: np.ndarray) -> Frame:
+        """The image as the network is given it. Raises ImageError."""
+        frame = prepare(image_bgr, self._deploy.transforms)
         height, width = frame.size
         fixed_height, fixed_width = self._deploy.input_shape[2:]
         if fixed_height not in (-1, height) or fixed_width not in (-1, width):
@@ -117,7 +131,7 @@ class BatchReader:
 
     def _batched(self, group: Sequence[_Read]) -> Iterator[Batch | Result]:
         """One batch; where memory doesn't hold it, each image by itself."""
-        indices, frames, seconds = zip(*group, strict=True)
+        indices, frames, seconds, images = zip(*group, strict=True)
         started = time.perf_counter()
         try:
             tensor_nchw = np.empty((self._slots(len(frames)), 3, *frames[0].size), np.float32)
@@ -136,10 +150,16 @@ class BatchReader:
         # What the network gives may be smaller than what it is given.
         undos = [(*frame.undo, Resized(*frame.size)) for frame in frames]
         shared = (time.perf_counter() - started) / len(frames)
-        yield Batch(indices, undos, [each + shared for each in seconds], tensor_nchw)
+        yield Batch(indices, undos, [each + shared for each in seconds], images, tensor_nchw)
 
-    def batch_of_one(self, index: int, undo: Undo, seconds: float, tensor_chw: np.ndarray) -> Batch:
-        return Batch([index], [undo], [seconds], tensor_chw[None].repeat(self._slots(1), axis=0))
+    def alone(self, batch: Batch) -> Iterator[Batch]:
+        """Each image of a batch in a batch of its own."""
+        for at, tensor_chw in enumerate(batch.tensor_nchw[: len(batch.indices)]):
+            here = slice(at, at + 1)
+            yield Batch(
+                *(batch.indices[here], batch.undos[here], batch.seconds[here], batch.images[here]),
+                tensor_nchw=tensor_chw[None].repeat(self._slots(1), axis=0),
+            )
 
     def _slots(self, images: int) -> int:
         return images if self._deploy.input_shape[0] == -1 else self._batch_size

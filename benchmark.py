@@ -31,8 +31,8 @@ STAGES = {  # AutoLog's name of each of the fields of Times
 
 def benchmark(
     jobs: Sequence[Job],
-    save_dir: str,
     config_path: str,
+    saving: dict[str, Any],
     model_name: str,
     say: Callable[[str], None],
     **options: Any,
@@ -53,7 +53,7 @@ def benchmark(
     started = time.perf_counter()
     try:
         for first in range(0, len(jobs), batch_size):
-            for job, result in segmenter.save_masks(jobs[first : first + batch_size], save_dir):
+            for job, result in segmenter.save(jobs[first : first + batch_size], **saving):
                 if result.times:
                     times.append(result.times)
                 yield job, str(result.error or "")

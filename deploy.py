@@ -27,6 +27,7 @@ class DeployConfig:
     params: str
     transforms: tuple[Transform, ...]
     input_shape: tuple[int, int, int, int] = ANY_SHAPE  # batch, channels, height, width; -1: any
+    class_names: tuple[str, ...] = ()  # for people; as many as are given
 
     @property
     def is_pir(self) -> bool:
@@ -55,7 +56,8 @@ def load_deploy_config(path: str | os.PathLike[str]) -> DeployConfig:
         folder = os.path.dirname(path)
         graph = _model_file(deploy, "model", folder)
         params = _model_file(deploy, "params", folder)
-        return DeployConfig(path, graph, params, _transforms(deploy), _input_shape(deploy))
+        shape, names = _input_shape(deploy), _class_names(deploy)
+        return DeployConfig(path, graph, params, _transforms(deploy), shape, names)
     except ConfigError as error:
         raise ConfigError(f"{shown(path)}: {error}") from None
 
@@ -142,3 +144,12 @@ def _input_shape(deploy: Mapping[Any, Any]) -> tuple[int, int, int, int]:
             f"`input_shape` asks for {channels} channels: only models of 3 (RGB) are supported"
         )
     return batch, 3, height, width
+
+
+def _class_names(deploy: Mapping[Any, Any]) -> tuple[str, ...]:
+    labels = deploy.get("labels")
+    if labels is None:
+        return ()
+    if not isinstance(labels, list) or not all(isinstance(name, str | int) for name in labels):
+        raise ConfigError(f"`labels` must be a list of the classes' names, not {brief(labels)}")
+    return tuple(map(str, labels))

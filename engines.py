@@ -1,6 +1,8 @@
 """The engine that runs the batches: Paddle's own, TensorRT or OpenVINO with that beside it."""
 
 import logging
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -8,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import trt
+from batches import Source, read
 from config import EngineOptions
 from deploy import DeployConfig
 from errors import ConfigError, EngineError
 from machine import PaddleBuild
-from predictor import Predictor
-from trt import Shapes
+from predictor import Predictor, load_core
+from preprocess import prepare
+from tensorrt_engine import input_name
 
 if TYPE_CHECKING:
     from openvino_engine import OpenVinoPredictor
@@ -22,7 +27,10 @@ log = logging.getLogger("paddleseg_infer")
 
 
 def load_engine(
-    deploy: DeployConfig, options: EngineOptions, build: PaddleBuild, shapes: Shapes | None = None
+    deploy: DeployConfig,
+    options: EngineOptions,
+    build: PaddleBuild,
+    shapes: trt.Shapes | None = None,
 ) -> "Predictor | OpenVinoPredictor | BoundedPredictor":
     """An engine to call with batches. Raises ConfigError.
 
@@ -39,13 +47,49 @@ def load_engine(
     return BoundedPredictor(predictor, shapes, lambda: Predictor(deploy, own, build))
 
 
+def load_for_images(
+    deploy: DeployConfig, options: EngineOptions, build: PaddleBuild, expected: trt.Expected
+) -> "Predictor | OpenVinoPredictor | BoundedPredictor":
+    """As `load_engine`, with TensorRT's shapes from the images to come."""
+    if not options.use_trt:
+        return load_engine(deploy, options, build)
+    if not options.enable_auto_tune:
+        return load_engine(deploy, options, build, trt.dynamic_shapes(expected, deploy))
+    with tempfile.TemporaryDirectory() as folder:  # read as the engine is made
+        path = options.auto_tuned_shape_file or os.path.join(folder, "shapes.pbtxt")
+        trt.make_shape_file(path, lambda new: collect_shapes(deploy, options, build, expected, new))
+        name = input_name(load_core(build, use_gpu=True), deploy)
+        shapes = trt.tuned_shapes(path, name, expected.batch_size)
+        return load_engine(deploy, replace(options, auto_tuned_shape_file=path), build, shapes)
+
+
+def collect_shapes(
+    deploy: DeployConfig,
+    options: EngineOptions,
+    build: PaddleBuild,
+    expected: trt.Expected,
+    path: str,
+) -> int:
+    """Has Paddle write the shapes that it meets to `path`; returns the number of runs."""
+    engine = Predictor(deploy, options, build, collect_shapes_in=path)
+
+    def run(image: Source, copies: int) -> None:
+        pixels = trt.first_window(read(image), expected.crop)
+        engine(np.stack([prepare(pixels, deploy.transforms).tensor()] * copies))
+
+    return trt.collect(run, expected, deploy)
+    # Paddle writes the file as the engine and its handles go, with this function.
+
+
 class BoundedPredictor:
     """An engine that takes shapes within bounds, as TensorRT's, and another for those outside.
 
     The bounds are those of a sample of the images; building TensorRT's engine again takes minutes.
     """
 
-    def __init__(self, predictor: Predictor, shapes: Shapes, make_other: Callable[[], Predictor]):
+    def __init__(
+        self, predictor: Predictor, shapes: trt.Shapes, make_other: Callable[[], Predictor]
+    ):
         self._predictor, self._shapes, self._make_other = predictor, shapes, make_other
 
     @property

@@ -15,6 +15,11 @@ PART_SUFFIX = ".paddleseg-infer.part"
 STALE_SECONDS = 24 * 3600
 
 
+def target_of(kind: str, target: str) -> str:
+    """Where a kind of picture goes below save_dir: a mask to `target`, others to their folders."""
+    return target if kind == "mask" else os.path.join(kind, target)
+
+
 def write_whole(data: bytes, save_dir: str, target: str) -> None:
     """Writes `data` to `target` below `save_dir`, under that name whole or not at all.
 

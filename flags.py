@@ -1,9 +1,11 @@
 """The command line's flags, checked. Of the standard library only: --help is answered at once."""
 
 import argparse
+import math
 from typing import Any, NoReturn
 
 NOT_STARTED = 2  # the exit code
+KINDS = ("mask", "label", "overlay", "score")  # of pictures; pictures.py makes them
 
 
 def word_bool(text: str) -> bool:
@@ -25,6 +27,23 @@ def thread_count(text: str) -> int:
 
 def worker_count(text: str) -> int:
     return count(text, most=256)
+
+
+def finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}")
+    return value
+
+
+class Kinds(argparse.Action):
+    """Each once, in the order in which they are written."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        setattr(namespace, self.dest, tuple(kind for kind in KINDS if kind in values))
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,6 +89,48 @@ def make_parser() -> Parser:
         default=False,
         help="masks of the network's size, as PaddleSeg's script saves them, not of the image's "
         "(default: False)",
+    )
+    add(
+        "--save",
+        nargs="+",
+        action=Kinds,
+        choices=KINDS,
+        default=("mask",),
+        metavar="KIND",
+        help="what is saved of each image, one or more of mask (the colour mask), label (class ids "
+        "in grey, 16 bits where they pass 255), overlay (mask over image, with a legend), score "
+        "(the winning class's probability in grey); all but mask in a folder of their name "
+        "(default: mask)",
+    )
+    add(
+        "--custom_color",
+        nargs="+",
+        default=("paddleseg",),
+        metavar="COLOR",
+        help="colours of the classes: r g b r g b ..., or paddleseg, cityscapes or voc (default: "
+        "paddleseg)",
+    )
+    add(
+        "--threshold",
+        type=finite,
+        default=0.5,
+        metavar="X",
+        help="of a model of one channel: class 1 is above it (default: 0.5; 0 suits raw logits)",
+    )
+    add(
+        "--crop_size",
+        nargs=2,
+        type=count,
+        metavar=("W", "H"),
+        help="cut large images into windows of this size (default: none)",
+    )
+    add(
+        "--stride",
+        nargs=2,
+        type=count,
+        metavar=("W", "H"),
+        help="from window to window; with less than the crop size they overlap, and scores are "
+        "averaged (default: the crop size)",
     )
     add(
         "--dry_run",

@@ -1,14 +1,16 @@
 """Which images a run is about, and what each mask is to be called. Opens no image."""
 
+import itertools
 import os
 import re
 import stat
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from errors import ConfigError, reason, shown
+from files import target_of
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 SIGNATURES = re.compile(
@@ -34,11 +36,11 @@ class Listing:
     repeated: int = 0  # lines of a list that name an image again
 
 
-def find_jobs(image_path: str, save_dir: str) -> Listing:
+def find_jobs(image_path: str, save_dir: str, kinds: Sequence[str] = ("mask",)) -> Listing:
     """The images of a file, a folder or a list, in a fixed order, each with a name of its own.
 
-    Raises ConfigError where there is none, where two masks would share a name, and where a mask
-    would take the place of an image.
+    `kinds` are the pictures that will be made of each. Raises ConfigError where there is no image,
+    where two pictures would share a name, and where one would take the place of an image.
     """
     try:
         mode = os.stat(image_path).st_mode
@@ -56,7 +58,7 @@ def find_jobs(image_path: str, save_dir: str) -> Listing:
         listing = Listing(_named([(image_path, name)]))
     else:
         listing = _read_list(image_path)
-    _refuse_clashes(listing.jobs, save_dir)
+    _refuse_clashes(listing.jobs, save_dir, kinds)
     return listing
 
 
@@ -161,7 +163,7 @@ def _named(found: Iterable[tuple[str, str]]) -> list[Job]:
     ]
 
 
-def _refuse_clashes(jobs: list[Job], save_dir: str) -> None:
+def _refuse_clashes(jobs: list[Job], save_dir: str, kinds: Sequence[str]) -> None:
     place_of = _place_finder()
     by_target: dict[str, Job] = {}
     by_place: dict[str, Job] = {}
@@ -169,17 +171,18 @@ def _refuse_clashes(jobs: list[Job], save_dir: str) -> None:
         by_place[place_of(job.image)] = job
         if os.path.islink(job.image):
             by_place[os.path.realpath(job.image)] = job
-    for job in jobs:
-        other = by_target.setdefault(job.target, job)
+    for job, kind in itertools.product(jobs, kinds):
+        target = target_of(kind, job.target)
+        other = by_target.setdefault(target, job)
         if other is not job:
             raise ConfigError(
-                f"the masks of {shown(other.image)} and {shown(job.image)} would both be "
-                f"{shown(job.target)}: rename one of the images"
+                f"pictures of {shown(other.image)} and {shown(job.image)} would both be "
+                f"{shown(target)}: rename one of the images"
             )
-        image = by_place.get(place_of(os.path.join(save_dir, job.target)))
+        image = by_place.get(place_of(os.path.join(save_dir, target)))
         if image:
             raise ConfigError(
-                f"the mask of {shown(job.image)} would overwrite the image "
+                f"the {kind} of {shown(job.image)} would overwrite the image "
                 f"{shown(image.image)}: choose another --save_dir"
             )
 

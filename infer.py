@@ -21,6 +21,8 @@ if __package__:  # installed: in the package too the modules import each other b
 
 from errors import MISSING_HINT, ConfigError, shown
 from flags import NOT_STARTED, make_parser
+from grid import checked_tiling
+from palettes import palette_of
 
 if TYPE_CHECKING:
     from images import Job
@@ -68,17 +70,20 @@ def keep_standard_output(print_detail: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from files import check_save_dir, sweep_parts
+    from files import check_save_dir, sweep_parts, target_of
     from images import find_jobs
 
     started = time.monotonic()
-    listing = find_jobs(options.image_path, options.save_dir)
+    kinds, palette = options.save, palette_of(options.custom_color)
+    checked_tiling(options.crop_size, options.stride)
+    listing = find_jobs(options.image_path, options.save_dir, kinds)
     if listing.repeated:
         log.info("%d repeated in the list: each image is done once", listing.repeated)
     check_save_dir(options.save_dir)
-    sweep_parts(options.save_dir, (job.target for job in listing.jobs))
+    targets = (target_of(kind, job.target) for job in listing.jobs for kind in kinds)
+    sweep_parts(options.save_dir, targets)
     done, failed = 0, list(listing.unreadable)
-    for job, error in outcomes(options, listing.jobs):
+    for job, error in outcomes(options, palette, listing.jobs):
         if error:
             failed.append((job.image, error))
         else:
@@ -88,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
     seconds = time.monotonic() - started
     say(
         f"{done} of {done + len(failed)} images done in {seconds:.1f} s, {len(failed)} failed: "
-        f"masks in {shown(options.save_dir)}\n"
+        f"{', '.join(kind + 's' for kind in kinds)} in {shown(options.save_dir)}\n"
     )
     if done > MANY:
         suggest_openvino(options)
@@ -109,46 +114,51 @@ def suggest_openvino(options: argparse.Namespace) -> None:
             log.info("--enable_openvino is faster for most models: see OpenVINO in the README")
 
 
-def outcomes(options: argparse.Namespace, jobs: Sequence["Job"]) -> Iterator[tuple["Job", str]]:
+def outcomes(
+    options: argparse.Namespace, palette: bytes, jobs: Sequence["Job"]
+) -> Iterator[tuple["Job", str]]:
     """Segments the images; yields each job with "" or why it failed."""
-    how = {
-        "batch_size": options.batch_size,
-        "network_size": options.network_size,
-        "with_argmax": options.with_argmax,
-        **engine_options(options),
-    }
+    names = ("batch_size", "network_size", "with_argmax", "threshold", "crop_size", "stride")
+    how = {name: getattr(options, name) for name in names} | engine_options(options)
+    saving = {"save_dir": options.save_dir, "kinds": options.save, "palette": palette}
     if not options.benchmark:
         from workers import segment
 
         if options.model_name:
             log.warning("--model_name has no effect without --benchmark")
-        return segment(jobs, options.save_dir, options.config, **how)
+        return segment(jobs, options.config, saving, **how)
     from benchmark import benchmark
 
     if options.num_workers > 1:
         log.warning("--num_workers has no effect with --benchmark, which runs stage after stage")
     how["num_workers"] = 1
-    return benchmark(jobs, options.save_dir, options.config, options.model_name, say, **how)
+    return benchmark(jobs, options.config, saving, options.model_name, say, **how)
 
 
 def dry_run(options: argparse.Namespace) -> int:
     import yaml
 
-    from files import check_save_dir
+    from files import check_save_dir, target_of
     from images import find_jobs
     from plan import planned_run
+    from trt import Expected
     from workers import processes_for
 
-    listing = find_jobs(options.image_path, options.save_dir)
+    kinds, _ = options.save, palette_of(options.custom_color)
+    tiling = checked_tiling(options.crop_size, options.stride)
+    listing = find_jobs(options.image_path, options.save_dir, kinds)
     check_save_dir(options.save_dir)
     how = engine_options(options)
     how["num_workers"] = processes_for(listing.jobs, options.batch_size, options.num_workers)
-    sample = [job.image for job in listing.jobs]
-    planned, failure = planned_run(options.config, sample, options.batch_size, **how)
+    images = [job.image for job in listing.jobs]
+    expected = Expected(images, options.batch_size, tiling.crop if tiling else None)
+    planned, failure = planned_run(options.config, expected, **how)
     plan = {
         "images": len(listing.jobs),
         "first_ten": [
-            {"image": shown(job.image), "mask": shown(job.target)} for job in listing.jobs[:10]
+            {"image": shown(job.image)}
+            | {kind: shown(target_of(kind, job.target)) for kind in kinds}
+            for job in listing.jobs[:10]
         ],
         "unreadable_folders": [shown(path) for path, _ in listing.unreadable],
         "save_dir": shown(options.save_dir),

@@ -1,9 +1,12 @@
-"""What this machine has: the installed Paddle, and the processors a process may use."""
+"""What this machine has: the installed Paddle, processors and memory a process may use."""
 
+import contextlib
 import glob
 import importlib.util
 import os
 import re
+import resource
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from errors import ConfigError, shown
@@ -63,31 +66,52 @@ def usable_processors() -> int:
     return max(1, int(min(count, cgroup_quota())))
 
 
+def available_memory() -> float:
+    """Bytes that this process may still have; infinite where the system doesn't tell."""
+    limits = [float("inf"), *map(float, resource.getrlimit(resource.RLIMIT_AS)[:1])]
+    if limits[-1] == resource.RLIM_INFINITY:
+        limits.pop()
+    with contextlib.suppress(OSError), open("/proc/meminfo", encoding="utf-8") as file:
+        found = re.search(r"^MemAvailable: *(\d+) kB", file.read(), re.MULTILINE)
+        limits += [int(found[1]) * 1024] if found else []
+    return min(*limits, cgroup_memory())
+
+
 def cgroup_quota(groups: str = "/proc/self/cgroup", mount: str = "/sys/fs/cgroup") -> float:
     """Processors' worth of time that cgroup v2 or v1 grants; infinite where none is set."""
-    quotas = [float("inf")]
+    limits = _limits("cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us"), "cpu.max", groups, mount)
+    return min((quota / period for quota, period in limits), default=float("inf"))
+
+
+def cgroup_memory(groups: str = "/proc/self/cgroup", mount: str = "/sys/fs/cgroup") -> float:
+    """Bytes that cgroup v2 or v1 grants; infinite where no limit is set."""
+    limits = _limits("memory", ("memory.limit_in_bytes",), "memory.max", groups, mount)
+    return min((float(limit) for (limit,) in limits), default=float("inf"))
+
+
+def _limits(
+    controller: str, v1_names: Sequence[str], v2_name: str, groups: str, mount: str
+) -> Iterator[list[int]]:
+    """The numbers in the files of a limit, from the root group to this process's own."""
     try:
         with open(groups, encoding="utf-8") as file:
             lines = file.read().splitlines()
     except OSError:
-        return quotas[0]
+        return
     for line in lines:
         _, controllers, group = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        root = mount + ("/cpu" if controllers else "")
-        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
+        root = f"{mount}/{controller}" if controllers else mount
         parts = [part for part in group.split("/") if part]
         for depth in range(len(parts) + 1):  # a limit may stand on any group above
             folder = os.path.join(root, *parts[:depth])
+            words = []
             try:
-                words = []
-                for name in names:
+                for name in v1_names if controllers else (v2_name,):
                     with open(os.path.join(folder, name), encoding="utf-8") as file:
                         words += file.read().split()
-                quota, period = words
-            except (OSError, ValueError):
+            except OSError:
                 continue  # not mounted here, or the root group, which has no limit
-            if quota not in ("max", "-1"):
-                quotas.append(int(quota) / int(period))
-    return min(quotas)
+            if words and all(word.isdigit() for word in words):  # not "max" or -1
+                yield [int(word) for word in words]

@@ -1,13 +1,11 @@
 """What a run would be, for `--dry_run`: nothing is run."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import tensorrt_engine
 import trt
-from batches import Source
 from config import EngineOptions, engine_config, engine_state
 from deploy import load_deploy_config
 from engines import load_engine
@@ -18,17 +16,18 @@ from predictor import load_core
 
 
 def planned_run(
-    config_path: str | os.PathLike[str], images: Sequence[Source], batch_size: int, **engine: Any
+    config_path: str | os.PathLike[str], expected: trt.Expected, **engine: Any
 ) -> tuple[dict[str, Any], ConfigError | None]:
     """The batch size and the state of the engine's `Config` for these options.
 
-    The model is loaded, but TensorRT's engine isn't built; of `images` its shapes are taken. With
+    The model is loaded, but TensorRT's engine isn't built; its shapes are of `expected`. With
     them why there is no running where the settings can be told all the same: on a GPU.
     """
     deploy = load_deploy_config(config_path)
     build = find_paddle()
     options = EngineOptions(**engine).resolved(build)
-    batch_size = deploy.batch_size_for(batch_size)
+    batch_size = deploy.batch_size_for(expected.batch_size)
+    expected = expected._replace(batch_size=batch_size)
     plan: dict[str, Any] = {"batch_size": batch_size}
     if options.device == "cpu":
         config = load_engine(deploy, options, build).config
@@ -37,7 +36,7 @@ def planned_run(
     shapes, failure = None, None
     if options.use_trt:
         if not options.enable_auto_tune:
-            shapes = trt.dynamic_shapes(trt.images_by_size(images, deploy), deploy, batch_size)
+            shapes = trt.dynamic_shapes(expected, deploy)
         elif os.path.exists(options.auto_tuned_shape_file or ""):
             name = tensorrt_engine.input_name(core, deploy)
             shapes = trt.tuned_shapes(options.auto_tuned_shape_file or "", name, batch_size)

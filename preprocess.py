@@ -1,29 +1,44 @@
 """Images to tensors: reads a file as PaddleSeg reads it and runs the model's transforms."""
 
 import io
+import logging
 import os
 import stat
+import warnings
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from PIL import JpegImagePlugin
+from PIL import Image, JpegImagePlugin
 
-from errors import ImageError, reason
+from errors import ImageError, reason, shown
 from frame import Frame
+from machine import available_memory
 from transforms import Transform
 
+log = logging.getLogger("paddleseg_infer")
+
+MULTIPLE = {"TIFF", "WEBP", "PNG"}  # formats of pages or animations
+LARGE = 25_000_000  # pixels, below which memory isn't asked about
+BYTES_HELD = 4  # a pixel: the image and its labels
+# The demo's network, a small one, takes 345 bytes a pixel, BiSeNetV2 800.
+BYTES_IN_NETWORK = 200
+
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit knows nothing of this machine
+warnings.filterwarnings("ignore", module="PIL")  # of damaged headers: OpenCV decides
 cv2.setLogLevel(0)  # OpenCV prints what it dislikes about a file; here each file gets a sentence
 
 
-def read_image(path: str) -> np.ndarray:
+def read_image(path: str, keeps_size: bool = False) -> np.ndarray:
     """Decodes the file to uint8 BGR [H, W, 3], the way `cv2.imread(path, IMREAD_COLOR)` does.
 
-    EXIF rotation is applied, 16 bits become 8, alpha is dropped, grey is repeated.
-    Raises ImageError.
+    EXIF rotation is applied, 16 bits become 8, alpha is dropped, grey is repeated; of several
+    pictures the first is taken, with a line. Raises ImageError; before it decodes anything where
+    memory can't hold the image or, with `keeps_size`, the network's work on all of it at once.
     """
     try:
         data = _read_regular_file(path)
+        _check_header(data, path, keeps_size)
         if data.startswith(b"\xff\xd8") and not data.endswith(b"\xff\xd9"):
             _check_jpeg(data)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -52,6 +67,28 @@ def _read_regular_file(path: str) -> bytes:
     if not data:  # OpenCV raises
         raise ImageError("the file is empty")
     return data
+
+
+def _check_header(data: bytes, path: str, keeps_size: bool) -> None:
+    try:
+        with Image.open(io.BytesIO(data)) as header:
+            width, height = header.size
+            # Not of JPEGs, where phones hide previews.
+            pictures = header.n_frames if header.format in MULTIPLE else 1
+    except (OSError, SyntaxError, ValueError, EOFError):
+        return  # OpenCV has its own opinion of it
+    if pictures > 1:
+        log.info("%s holds %d pictures: the first is taken", shown(path), pictures)
+    if width * height < LARGE:
+        return
+    needed = width * height * (BYTES_IN_NETWORK if keeps_size else BYTES_HELD)
+    available = available_memory()
+    if needed > available:
+        advice = "--crop_size cuts it into windows, 1024 1024 say" if keeps_size else "too many"
+        raise ImageError(
+            f"its {width}x{height} pixels need at least {needed / 1e9:.1f} GB of memory, and "
+            f"{available / 1e9:.1f} are free: {advice}"
+        )
 
 
 def _check_jpeg(data: bytes) -> None:

@@ -7,9 +7,8 @@ import re
 import secrets
 import shutil
 import tempfile
-import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +28,6 @@ STEP = 64  # pixels, that bounds are rounded to: an engine then serves other fol
 EXIF_ORIENTATION, FIRST_TURNED = 0x0112, 5  # from this value on width and height change places
 
 Size = tuple[int, int]  # height, width
-BySize = Mapping[Size, Sequence[Source]]
 
 
 class Shapes(NamedTuple):
@@ -40,18 +38,33 @@ class Shapes(NamedTuple):
     usual: list[int]
 
 
-def images_by_size(images: Sequence[Source], deploy: DeployConfig) -> dict[Size, list[Source]]:
-    """Images by the height and width that the network is given for them.
+class Expected(NamedTuple):
+    """What TensorRT is to be ready for."""
+
+    images: Sequence[Source]
+    batch_size: int
+    crop: Size | None = None  # of the images' windows
+
+
+def first_window(image_bgr: np.ndarray, crop: Size | None) -> np.ndarray:
+    return image_bgr[: crop[0], : crop[1]] if crop else image_bgr
+
+
+def images_by_size(expected: Expected, deploy: DeployConfig) -> dict[Size, list[Source]]:
+    """Images by the height and width that the network is given for them, or for their windows.
 
     Of many images MAX_HEADERS, evenly spread; of files only the headers are read. Raises
     ConfigError where no size can be told.
     """
     by_size: dict[Size, list[Source]] = defaultdict(list)
     after: dict[Size, Size | None] = {}  # the transforms, by the size before
+    images = expected.images
     for image in images[:: max(1, -(-len(images) // MAX_HEADERS))]:
         size = _size(image)
         if size is None:
             continue  # its turn comes again, and its reason is told then
+        if expected.crop:
+            size = min(size[0], expected.crop[0]), min(size[1], expected.crop[1])
         if size not in after:
             after[size] = _network_size(size, deploy)
         if (given := after[size]) is not None:
@@ -67,12 +80,10 @@ def _size(image: Source) -> Size | None:
     try:
         if not os.path.isfile(image):  # opening a pipe could wait for ever
             return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of images that are large
-            with Image.open(image) as header:
-                width, height = header.size
-                turned = header.getexif().get(EXIF_ORIENTATION, 1) >= FIRST_TURNED
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        with Image.open(image) as header:
+            width, height = header.size
+            turned = header.getexif().get(EXIF_ORIENTATION, 1) >= FIRST_TURNED
+    except (OSError, ValueError, SyntaxError):
         return None
     return (width, height) if turned else (height, width)
 
@@ -88,13 +99,14 @@ def _network_size(size: Size, deploy: DeployConfig) -> Size | None:
     return (height, width) if fits else None
 
 
-def fewest_images(deploy: DeployConfig, batch_size: int) -> int:
+def _fewest_images(expected: Expected, deploy: DeployConfig) -> int:
     """Of a batch: the last one isn't full, unless the graph takes full ones only."""
-    return 1 if deploy.input_shape[0] == -1 else batch_size
+    return 1 if deploy.input_shape[0] == -1 else expected.batch_size
 
 
-def dynamic_shapes(by_size: BySize, deploy: DeployConfig, batch_size: int) -> Shapes:
+def dynamic_shapes(expected: Expected, deploy: DeployConfig) -> Shapes:
     """Bounds that hold every size, rounded outward to STEP unless there is one size only."""
+    by_size, batch_size = images_by_size(expected, deploy), expected.batch_size
     usual = max(by_size, key=lambda size: len(by_size[size]))
     sides = list(zip(*by_size, strict=True))  # heights, widths
     low = [min(side) for side in sides]
@@ -107,21 +119,21 @@ def dynamic_shapes(by_size: BySize, deploy: DeployConfig, batch_size: int) -> Sh
             max(low[1], min(high[1], round(usual[1] / STEP) * STEP)),
         )
     return Shapes(
-        [fewest_images(deploy, batch_size), 3, *low],
+        [_fewest_images(expected, deploy), 3, *low],
         [batch_size, 3, *high],
         [batch_size, 3, *usual],
     )
 
 
-def collect(
-    run: Callable[[Source, int], None], by_size: BySize, fewest: int, batch_size: int
-) -> int:
+def collect(run: Callable[[Source, int], None], expected: Expected, deploy: DeployConfig) -> int:
     """Has an engine meet the sizes that matter, by `run(image, copies)`; returns how often it did.
 
     The smallest in the smallest batch; in full ones the largest, or the next smaller where memory
     doesn't hold it, and those of the shortest and longest sides. What is left of MAX_TUNING_RUNS
     goes to the most frequent size: Paddle takes the side that it met most often for the usual one.
     """
+    by_size, batch_size = images_by_size(expected, deploy), expected.batch_size
+    fewest = _fewest_images(expected, deploy)
     ascending = sorted(by_size, key=lambda size: size[0] * size[1])
     runs = int(_runs(run, by_size[ascending[0]], fewest))
     fits: dict[Size, bool] = {}

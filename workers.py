@@ -51,12 +51,17 @@ class Refused(NamedTuple):
 
 
 def segment(
-    jobs: Sequence[Job], save_dir: str, config_path: str, *, num_workers: int, **options: Any
+    jobs: Sequence[Job],
+    config_path: str,
+    saving: dict[str, Any],
+    *,
+    num_workers: int,
+    **options: Any,
 ) -> Iterator[tuple[Job, str]]:
-    """Saves the masks of `jobs`; yields each job with "" or why it failed.
+    """Saves the pictures of `jobs`; yields each job with "" or why it failed.
 
     One batch is run in this process, more in `num_workers` others. `options` are those of
-    `pipeline.Segmenter`. Raises ConfigError where nothing can start.
+    `pipeline.Segmenter`, `saving` those of its `save`. Raises ConfigError where nothing can start.
     """
     options["num_workers"] = processes_for(jobs, options["batch_size"], num_workers)
     if len(jobs) > options["batch_size"]:
@@ -65,12 +70,12 @@ def segment(
                 folder = stack.enter_context(tempfile.TemporaryDirectory())
                 # One worker collects the shapes, all use them.
                 options["auto_tuned_shape_file"] = os.path.join(folder, "shapes.pbtxt")
-            yield from _in_workers(jobs, save_dir, config_path, options)
+            yield from _in_workers(jobs, config_path, saving, options)
         return
     from pipeline import Segmenter
 
     segmenter = Segmenter(config_path, sample=[job.image for job in jobs], **options)
-    for job, result in segmenter.save_masks(jobs, save_dir):
+    for job, result in segmenter.save(jobs, **saving):
         yield job, str(result.error or "")
 
 
@@ -90,14 +95,14 @@ class _Worker:
 
 
 def _in_workers(
-    jobs: Sequence[Job], save_dir: str, config_path: str, options: dict[str, Any]
+    jobs: Sequence[Job], config_path: str, saving: dict[str, Any], options: dict[str, Any]
 ) -> Iterator[tuple[Job, str]]:
     workers: dict[Connection, _Worker] = {}
     try:
         for number in range(options["num_workers"]):
             ours, theirs = Pipe()
             own = {**options, "gpu": number}
-            arguments = (theirs, os.getpid(), jobs, save_dir, config_path, own)
+            arguments = (theirs, os.getpid(), jobs, config_path, saving, own)
             process = Process(target=_work, args=arguments, daemon=True)
             try:
                 process.start()
@@ -173,8 +178,8 @@ def _work(
     connection: Connection,
     parent: int,
     jobs: Sequence[Job],
-    save_dir: str,
     config_path: str,
+    saving: dict[str, Any],
     options: dict[str, Any],
 ) -> None:
     _end_with(parent)
@@ -204,7 +209,7 @@ def _work(
 
         sample = [job.image for job in jobs] if options["use_trt"] else []
         segmenter = Segmenter(config_path, sample=sample, **options)
-        for job, result in segmenter.save_masks(asked_for(), save_dir):
+        for job, result in segmenter.save(asked_for(), **saving):
             send(Ended(numbers.pop(job), str(result.error or "")))
     except ConfigError as error:
         send(Refused(str(error)))

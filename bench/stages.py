@@ -17,6 +17,8 @@ import oracle  # noqa: E402
 from pairs import options, table  # noqa: E402
 
 import postprocess  # noqa: E402
+from palettes import PADDLESEG  # noqa: E402
+from pictures import encode_mask  # noqa: E402
 from preprocess import prepare, read_image  # noqa: E402
 from transforms import make_transform  # noqa: E402
 
@@ -32,7 +34,7 @@ def milliseconds(function) -> float:
 
 def png(labels: np.ndarray, **how: int) -> bytes:
     mask, buffer = Image.fromarray(labels), io.BytesIO()
-    mask.putpalette(postprocess.paddleseg_palette())
+    mask.putpalette(PADDLESEG)
     mask.save(buffer, "PNG", **how)
     return buffer.getvalue()
 
@@ -71,8 +73,8 @@ def main() -> None:
     small = Path(__file__).resolve().parent.parent / "demo" / "labels"
     labels = np.array(Image.open(sorted(small.iterdir())[0]))
     labels = cv2.resize(labels, (2048, 1024), interpolation=cv2.INTER_NEAREST)
-    runs = partial(milliseconds, lambda: postprocess.encode_mask(labels))
-    size = len(postprocess.encode_mask(labels)) // 1000
+    runs = partial(milliseconds, lambda: encode_mask(labels))
+    size = len(encode_mask(labels)) // 1000
     for level in (1, 6):
         other = f"zlib level {level}: {len(png(labels, compress_level=level)) // 1000} kB"
         way = partial(milliseconds, lambda level=level: png(labels, compress_level=level))

@@ -86,9 +86,9 @@ def mean_iou(pairs) -> tuple[float, np.ndarray]:
     return float(ious.mean()), ious
 
 
-def run_infer(config: Path, images: Path, masks: Path) -> None:
+def run_infer(config: Path, images: Path, masks: Path, *more: str) -> None:
     command = [sys.executable, HERE.parent / "infer.py", "--config", config, "--device", "cpu"]
-    command += ["--image_path", images, "--save_dir", masks]
+    command += ["--image_path", images, "--save_dir", masks, *more]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -103,13 +103,16 @@ def through_infer(config: Path, scenes) -> list[np.ndarray]:
         return [np.array(Image.open(masks / f"{number}.png")) for number in range(len(scenes))]
 
 
-def draw_picture(folder: Path, config: Path) -> None:
-    """picture.png: the first demo image beside its mask, for the README."""
+def draw_pictures(folder: Path, config: Path) -> None:
+    """Of the first demo image, for the README: picture.png with its mask, and its overlay.png."""
     image = cv2.imread(str(folder / "images" / "avenue.jpg"))
     with tempfile.TemporaryDirectory() as masks:
         run_infer(config, folder / "images", Path(masks))
         mask = cv2.imread(str(Path(masks, "avenue.png")))  # in colours: BGR [H, W, 3]
     cv2.imwrite(str(folder / "picture.png"), np.hstack([image, mask]))
+    with tempfile.TemporaryDirectory() as out:
+        run_infer(config, folder / "images", Path(out), "--save", "overlay")
+        shutil.copy(Path(out, "overlay", "avenue.png"), folder / "overlay.png")
 
 
 def main() -> None:
@@ -137,7 +140,7 @@ def main() -> None:
     mean, ious = mean_iou(zip(truth, by_pixel(training, test, options.seed), strict=True))
     print(" ".join(f"{name} {iou:.3f}" for name, iou in zip(CLASSES, ious, strict=True)))
     print(f"a classifier of colour and row alone: {mean:.3f}")
-    draw_picture(options.folder, model / "deploy.yaml")
+    draw_pictures(options.folder, model / "deploy.yaml")
     size = sum(file.stat().st_size for file in model.iterdir())
     print(f"model: {size / 1e6:.2f} MB; all in {(time.monotonic() - started) / 60:.1f} minutes")
 

@@ -176,6 +176,11 @@ def test_defaults_are_the_documented_ones():
         "with_argmax": False,
         "print_detail": False,
         "network_size": False,
+        "save": ("mask",),
+        "custom_color": ("paddleseg",),
+        "threshold": 0.5,
+        "crop_size": None,
+        "stride": None,
         "dry_run": False,
     }
 

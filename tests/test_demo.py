@@ -74,6 +74,19 @@ def test_the_demos_model_finds_its_classes(infer, tmp_path):
     assert np.mean(ious) > 0.8, ious
 
 
+def test_the_overlay_in_the_readme_is_the_programs(infer, tmp_path):
+    config = DEMO / "model" / "deploy.yaml"
+    image = DEMO / "images" / "avenue.jpg"
+    run = infer("--config", config, "--image_path", image, "--save", "overlay")
+    assert run.code == 0, run
+    made = cv2.imread(str(tmp_path / "output" / "overlay" / "avenue.png"))
+    shown = cv2.imread(str(DEMO / "overlay.png"))
+    height = truth("avenue").shape[0]  # below it the letters are Pillow's, whose versions differ
+    differing = (made[:height] != shown[:height]).any(axis=2)
+    assert differing.mean() < 1e-3  # another engine may see a pixel otherwise
+    assert made.shape == shown.shape
+
+
 def test_the_demos_model_is_small_and_names_its_classes():
     files = sorted(file.name for file in (DEMO / "model").iterdir())
     assert files == ["deploy.yaml", "model.pdiparams", "model.pdmodel"]

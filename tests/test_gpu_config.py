@@ -64,8 +64,8 @@ def test_tensorrt_is_what_the_flags_say(
     deploy = deploy_of(models, name)
     shapes, file = None, None
     if tuning is None:
-        by_size = trt.images_by_size([scene(48, 64), scene(100, 200)], deploy)
-        shapes = trt.dynamic_shapes(by_size, deploy, batch_size)
+        expected = trt.Expected([scene(48, 64), scene(100, 200)], batch_size)
+        shapes = trt.dynamic_shapes(expected, deploy)
     else:
         file = str(tmp_path / "shapes")
         if tuning == "there":
@@ -100,7 +100,7 @@ def test_int8_is_refused_for_a_graph_without_quantisation(core, models):
 
 def test_int8_is_taken_for_a_quantised_graph(core, models):
     deploy = deploy_of(models, "quantised")
-    shapes = trt.dynamic_shapes({(48, 64): ["a"]}, deploy, 1)
+    shapes = trt.dynamic_shapes(trt.Expected([scene(48, 64)], 1), deploy)
     config = config_of(core, deploy, shapes, use_trt=True, precision="int8")
     assert str(config.tensorrt_precision_mode()) == "Precision.Int8"
 

@@ -93,6 +93,19 @@ def test_a_mask_never_takes_the_place_of_an_image(here):
         names("list.txt", "out")
 
 
+def test_names_of_all_kinds_of_pictures_are_checked(here):
+    make(here / "in", "a.jpg", "label/a.jpg")
+    with pytest.raises(ConfigError, match=r"in/a.jpg and in/label/a.jpg would both be label/a.png"):
+        find_jobs("in", "out", ("mask", "label"))
+    assert len(find_jobs("in", "out", ("label", "overlay")).jobs) == 2
+    make(here, "overlay/b.png", "b.jpg")
+    (here / "list.txt").write_text("b.jpg\noverlay/b.png\n")
+    with pytest.raises(
+        ConfigError, match="overlay of b.jpg would overwrite the image overlay/b.png"
+    ):
+        find_jobs("list.txt", ".", ("overlay",))
+
+
 @pytest.mark.parametrize(
     "signature",
     [

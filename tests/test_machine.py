@@ -106,3 +106,25 @@ def test_the_quota_of_a_container_is_found(tmp_path, cgroup, files, quota):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")
     assert machine.cgroup_quota(str(tmp_path / "self"), str(tmp_path / "fs")) == quota
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "limit"),
+    [
+        ("0::/\n", {"memory.max": "max"}, float("inf")),
+        ("0::/a\n", {"memory.max": "max", "a/memory.max": "4096"}, 4096),
+        ("2:memory:/x\n", {"memory/x/memory.limit_in_bytes": "512"}, 512),
+        ("2:cpu:/x\n", {"memory/x/memory.limit_in_bytes": "512"}, float("inf")),
+    ],
+)
+def test_the_memory_of_a_container_is_found(tmp_path, cgroup, files, limit):
+    (tmp_path / "self").write_text(cgroup)
+    for name, text in files.items():
+        path = tmp_path / "fs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    assert machine.cgroup_memory(str(tmp_path / "self"), str(tmp_path / "fs")) == limit
+
+
+def test_some_memory_is_available():
+    assert 1 << 20 < machine.available_memory() < 1 << 60

@@ -5,9 +5,11 @@ import logging
 import numpy as np
 import oracle
 import pytest
-from conftest import scene
+from conftest import scene, write_image
+from PIL import Image
 
 from errors import ConfigError, ImageError
+from images import Job
 from pipeline import Segmenter
 from preprocess import read_image
 
@@ -119,7 +121,7 @@ def test_nearest_brings_labels_to_the_size_of_the_image(models):
         ("logits", True, None),
         ("logits", False, "this model's output is scores: their argmax is taken"),
         ("foreground", False, "this model has one channel: class 1 is where it is above 0.5"),
-        ("foreground", True, "--with_argmax has no effect on one channel"),
+        ("foreground", True, "--with_argmax has no effect: of one channel"),
     ],
 )
 def test_what_is_done_with_an_output_is_told_once(models, caplog, name, with_argmax, line):
@@ -179,14 +181,18 @@ def test_a_fixed_batch_is_obeyed_and_filled(models, caplog, name, batch, batch_s
     assert np.array_equal(results[2], segmenter(models / name)([third, second])[0])
 
 
-def test_more_than_256_classes_end_the_run(models):
-    with pytest.raises(ConfigError, match=r"model.pdmodel: the model has 300 classes"):
-        segmenter(models / "classes300")(IMAGES[0])
-
-
-def test_labels_beyond_8_bits_fail_their_image(models):
-    with pytest.raises(ImageError, match="labels from .* to .*: a mask of 8 bits"):
-        segmenter(models / "labels300")(IMAGES[0])
+@pytest.mark.parametrize("model", ["classes300", "labels300"])
+def test_labels_of_more_than_256_classes_have_16_bits(models, model, tmp_path):
+    segment = segmenter(models / model)
+    labels = segment(IMAGES[0])
+    assert labels.dtype == np.uint16
+    assert labels.max() > 255
+    image = write_image(tmp_path / "a.png")
+    [(_, result)] = segment.save([Job(str(image), "a.png")], str(tmp_path / "out"), ["label"])
+    assert not result.error
+    with Image.open(tmp_path / "out" / "label" / "a.png") as saved:
+        assert saved.mode == "I;16"
+        assert np.array_equal(np.array(saved), segment(image))
 
 
 @pytest.mark.parametrize(

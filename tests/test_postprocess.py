@@ -1,16 +1,13 @@
-"""Outputs become label maps, and label maps palette PNGs."""
-
-import io
+"""Outputs become label maps and scores, and go back to the image's size."""
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
 import postprocess
 from errors import ImageError
 from frame import Padded, Resized
-from postprocess import encode_mask, label_map, output_kind, restore
+from postprocess import are_probabilities, label_map, output_kind, restore, score_map
 
 
 @pytest.mark.parametrize(
@@ -23,6 +20,7 @@ from postprocess import encode_mask, label_map, output_kind, restore
         ((2, 1, 5, 7), "float32", "foreground"),
         ((2, 2, 5, 7), "float32", "scores"),
         ((2, 256, 5, 7), "float16", "scores"),
+        ((2, 300, 5, 7), "float32", "scores"),
     ],
 )
 def test_the_form_of_an_output_tells_what_it_holds(shape, dtype, kind):
@@ -32,7 +30,6 @@ def test_the_form_of_an_output_tells_what_it_holds(shape, dtype, kind):
 @pytest.mark.parametrize(
     ("shape", "dtype", "message"),
     [
-        ((1, 257, 5, 7), "float32", "257 classes: a mask of 8 bits a pixel holds 256"),
         ((1, 3, 5, 7), "int32", r"int32 of shape \[1, 3, 5, 7\]: neither labels"),
         ((1, 5, 7), "float32", "neither labels"),
         ((1, 0, 5, 7), "float32", "neither labels"),
@@ -80,9 +77,9 @@ def test_labels_are_taken_as_they_are(dtype):
     assert label_map(labels[None], "labels").tolist() == [[0, 3, 255]]
 
 
-@pytest.mark.parametrize("wrong", [-1, 256, 70000])
-def test_a_label_beyond_8_bits_is_refused(wrong):
-    with pytest.raises(ImageError, match=f"labels from .*{wrong}.*: a mask of 8 bits"):
+@pytest.mark.parametrize("wrong", [-1, 65536])
+def test_a_label_beyond_16_bits_is_refused(wrong):
+    with pytest.raises(ImageError, match=f"labels from .*{wrong}.*: a label map holds 0 to 65535"):
         label_map(np.array([[7, wrong]], np.int32), "labels")
 
 
@@ -99,32 +96,64 @@ def test_labels_go_back_through_the_transforms():
     assert np.array_equal(restored, expected)
 
 
-# ---- masks -------------------------------------------------------------------------------------
-
-
-def test_the_palette_has_the_colours_that_paddleseg_shows():
-    colours = np.frombuffer(postprocess.paddleseg_palette(), np.uint8).reshape(256, 3).tolist()
-    assert colours[:4] == [[128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128]]
-    assert colours[255] == [0, 0, 32]
-
-
-def test_the_palette_equals_paddlesegs():
-    from paddleseg.utils.visualize import get_color_map_list
-
-    assert list(postprocess.paddleseg_palette()) == get_color_map_list(256)
-
-
-def test_a_mask_holds_the_class_ids_and_the_palette():
-    labels = np.random.default_rng(0).integers(0, 256, (37, 53), dtype=np.uint8)
-    mask = Image.open(io.BytesIO(encode_mask(labels)))
-    assert mask.mode == "P"
-    assert np.array_equal(np.array(mask), labels)
-    assert bytes(mask.getpalette()) == postprocess.paddleseg_palette()
-
-
 @pytest.mark.parametrize("classes", [2, 3, 19])
 @pytest.mark.parametrize("band", [1, 100, 1 << 16])
 def test_the_highest_score_is_found_band_by_band(monkeypatch, classes, band):
     monkeypatch.setattr(postprocess, "BAND_SCORES", band)
     scores = np.random.default_rng(classes).integers(0, 4, (classes, 37, 23)).astype(np.float32)
     assert np.array_equal(label_map(scores, "scores"), scores.argmax(0))
+
+
+def test_more_classes_than_8_bits_hold_get_16():
+    scores = np.random.default_rng(0).standard_normal((300, 9, 11)).astype(np.float32)
+    labels = label_map(scores, "scores")
+    assert (labels.dtype, labels.max() > 255) == (np.uint16, True)
+    assert np.array_equal(labels, scores.argmax(0))
+    assert label_map(np.array([[0, 300]]), "labels").tolist() == [[0, 300]]
+
+
+def test_the_threshold_of_one_channel():
+    values = np.array([[[-1.0, 0.0, 0.5, 0.7]]], np.float32)
+    assert label_map(values, "foreground", 0.0).tolist() == [[0, 0, 1, 1]]
+    assert label_map(values, "foreground", 0.6).tolist() == [[0, 0, 0, 1]]
+
+
+# ---- the winning class's probability -----------------------------------------------------------
+
+
+def softmax(scores):
+    raised = np.exp(scores - scores.max(axis=-3, keepdims=True))
+    return raised / raised.sum(axis=-3, keepdims=True)
+
+
+def test_outputs_show_whether_they_are_probabilities():
+    logits = np.random.default_rng(0).standard_normal((2, 5, 9, 11)).astype(np.float32)
+    assert not are_probabilities(logits, "scores")
+    assert are_probabilities(softmax(logits), "scores")
+    assert are_probabilities(softmax(logits).astype(np.float16), "scores")
+    assert not are_probabilities(logits[:, :1], "foreground")
+    assert are_probabilities(softmax(logits)[:, :1], "foreground")
+
+
+@pytest.mark.parametrize("classes", [2, 19, 300])
+def test_logits_and_their_softmax_have_the_same_score_map(classes):
+    logits = 5 * np.random.default_rng(0).standard_normal((classes, 33, 35)).astype(np.float32)
+    expected = np.rint(softmax(logits).max(axis=0) * 255)
+    assert np.array_equal(score_map(softmax(logits), "scores", True), expected)
+    assert np.abs(score_map(logits, "scores", False) - expected).max() <= 1
+    assert np.mean(score_map(logits, "scores", False) == expected) > 0.99
+
+
+def test_of_one_channel_the_score_is_the_winners():
+    values = np.array([[[0.1, 0.4, 0.5, 0.9]]], np.float32)
+    assert (score_map(values, "foreground", True) / 255).round(1).tolist() == [[0.9, 0.6, 0.5, 0.9]]
+    other = score_map(values, "foreground", True, threshold=0.3)
+    assert (other / 255).round(1).tolist() == [[0.9, 0.4, 0.5, 0.9]]
+    logits = np.array([[[-1000.0, -1.0, 0.0, 1.0, 1000.0]]], np.float32)
+    assert score_map(logits, "foreground", False, 0.0).tolist() == [[255, 186, 128, 186, 255]]
+
+
+def test_scores_go_back_plane_by_plane_as_labels_do():
+    planes = np.random.default_rng(0).random((3, 6, 8), np.float32)
+    undo = (Resized(8, 12), Padded(2, 1, 4, 6), Resized(6, 8))
+    assert np.array_equal(restore(planes, undo), [restore(plane, undo) for plane in planes])

@@ -2,11 +2,14 @@
 
 import io
 import os
+import subprocess
+import sys
+import zlib
 
 import cv2
 import numpy as np
 import pytest
-from conftest import scene
+from conftest import ROOT, scene
 from PIL import Image
 
 from errors import ImageError
@@ -139,3 +142,73 @@ def test_without_transforms_the_tensor_is_the_image():
     assert sample.tensor().dtype == np.float32
     assert sample.undo == []
     assert np.array_equal(sample.tensor(), BGR[..., ::-1].transpose(2, 0, 1))
+
+
+# ---- what the header tells ---------------------------------------------------------------------
+
+PAGES = [RGB, Image.fromarray(scene(40, 56, 1)), Image.fromarray(scene(40, 56, 2))]
+
+
+@pytest.mark.parametrize("form", ["TIFF", "WEBP", "PNG"])
+def test_of_several_pictures_the_first_is_taken_and_told(tmp_path, form, caplog):
+    caplog.set_level("INFO")
+    path = tmp_path / f"film.{form.lower()}"
+    more = {"lossless": True} if form == "WEBP" else {}
+    path.write_bytes(pil_bytes(PAGES[0], form, save_all=True, append_images=PAGES[1:], **more))
+    assert np.array_equal(read_image(str(path)), BGR)
+    assert caplog.messages == [f"{path} holds 3 pictures: the first is taken"]
+
+
+def test_a_preview_in_a_jpeg_is_no_second_picture(tmp_path, caplog):
+    caplog.set_level("INFO")
+    path = tmp_path / "phone.jpg"
+    path.write_bytes(pil_bytes(PAGES[0], "MPO", save_all=True, append_images=PAGES[1:2]))
+    assert read_image(str(path)).shape == BGR.shape
+    assert caplog.messages == []
+
+
+def promise(path, width, height):
+    """A PNG of a few bytes whose header promises that size."""
+    data = bytearray(KINDS["colour.png"])
+    data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    path.write_bytes(data)
+    return path
+
+
+def test_an_image_that_no_network_holds_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    path = promise(tmp_path / "huge.png", 1_000_000, 2_000_000)
+    monkeypatch.setattr(cv2, "imdecode", None)
+    with pytest.raises(
+        ImageError,
+        match=r"its 1000000x2000000 pixels need at least 400000\.0 GB of memory, and [\d.]+ are "
+        r"free: --crop_size cuts it into windows",
+    ):
+        read_image(str(path), keeps_size=True)
+    with pytest.raises(ImageError, match=r"need at least 8000\.0 GB of memory.*free: too many"):
+        read_image(str(path))
+
+
+def test_the_memory_is_this_process_own(tmp_path):
+    """Of a limit of 2 GB: 576 megapixels of 4 bytes don't fit, 400 might."""
+    for side in (24_000, 20_000):
+        promise(tmp_path / f"{side}.png", side, side)
+    code = """
+import resource, sys
+from preprocess import read_image
+resource.setrlimit(resource.RLIMIT_AS, (2_000_000_000, -1))
+for path in sys.argv[1:]:
+    try:
+        read_image(path)
+    except Exception as error:
+        print(error)
+"""
+    paths = [str(tmp_path / "24000.png"), str(tmp_path / "20000.png")]
+    run = subprocess.run(
+        [sys.executable, "-c", code, *paths], cwd=ROOT, capture_output=True, text=True
+    )
+    one, other = run.stdout.splitlines()
+    assert one == (
+        "its 24000x24000 pixels need at least 2.3 GB of memory, and 2.0 are free: too many"
+    )
+    assert "need at least" not in other  # that one is decoded, as far as it goes

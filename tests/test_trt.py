@@ -12,10 +12,11 @@ from PIL import Image
 
 import tensorrt_engine
 import trt
+from config import EngineOptions
 from deploy import load_deploy_config
+from engines import collect_shapes
 from errors import ConfigError, EngineError
 from machine import find_paddle
-from pipeline import Segmenter
 from predictor import load_core
 
 BUILD = find_paddle()
@@ -27,8 +28,8 @@ def deploy(models, name):
 
 
 def shapes(models, name, sizes, batch_size=2):
-    by_size = trt.images_by_size([scene(*size) for size in sizes], deploy(models, name))
-    return trt.dynamic_shapes(by_size, deploy(models, name), batch_size)
+    expected = trt.Expected([scene(*size) for size in sizes], batch_size)
+    return trt.dynamic_shapes(expected, deploy(models, name))
 
 
 # ---- the sizes that will come ------------------------------------------------------------------
@@ -69,9 +70,9 @@ def test_sizes_are_read_from_headers_as_the_images_will_be(tmp_path, models, mon
     paths = [tmp_path / name for name in ("a.png", "b.jpg", "c.jpg", "gone.jpg")]
     expected = {(30, 40): [paths[0]], cv2.imread(str(paths[1])).shape[:2]: [paths[1]]}
     monkeypatch.setattr("preprocess.read_image", None)  # none is decoded
-    assert trt.images_by_size(paths, deploy(models, "argmax")) == expected
+    assert trt.images_by_size(trt.Expected(paths, 1), deploy(models, "argmax")) == expected
     with pytest.raises(ConfigError, match="no image's could be read"):
-        trt.images_by_size(paths[2:], deploy(models, "argmax"))
+        trt.images_by_size(trt.Expected(paths[2:], 1), deploy(models, "argmax"))
 
 
 def test_of_many_images_a_thousand_are_looked_at_evenly(models, monkeypatch):
@@ -82,7 +83,7 @@ def test_of_many_images_a_thousand_are_looked_at_evenly(models, monkeypatch):
         return (64, 64)
 
     monkeypatch.setattr(trt, "_size", size)
-    trt.images_by_size(range(2500), deploy(models, "argmax"))
+    trt.images_by_size(trt.Expected(range(2500), 1), deploy(models, "argmax"))
     assert looked_at == list(range(0, 2500, 3))
     assert len(looked_at) <= trt.MAX_HEADERS
 
@@ -90,11 +91,13 @@ def test_of_many_images_a_thousand_are_looked_at_evenly(models, monkeypatch):
 # ---- collected shapes --------------------------------------------------------------------------
 
 
-def collected(models, name, images, path, batch_size=2):
-    segmenter = Segmenter(
-        models / name / "deploy.yaml", device="cpu", batch_size=batch_size, sample=images
+def collected(models, name, images, path, batch_size=2, crop=None):
+    options = EngineOptions(device="cpu").resolved(BUILD)
+    expected = trt.Expected(images, batch_size, crop)
+    trt.make_shape_file(
+        str(path),
+        lambda new: collect_shapes(deploy(models, name), options, BUILD, expected, new),
     )
-    trt.make_shape_file(str(path), segmenter._collect_shapes)
     return path.read_text()
 
 
@@ -127,6 +130,12 @@ def test_collected_shapes_are_those_of_the_images(models, tmp_path):
         assert (high[0], usual[0]) == (2, 2)
 
 
+def test_of_windows_their_size_is_collected(models, tmp_path):
+    images = [scene(*size) for size in SIZES]
+    found = in_file(collected(models, "argmax", images, tmp_path / "shapes", crop=(32, 48)))
+    assert found["x"][:2] == [[1, 3, 20, 30], [2, 3, 32, 48]]
+
+
 def test_what_paddle_has_written_is_read(models, tmp_path):
     images = [scene(*size, number) for number, size in enumerate(SIZES)]
     path = tmp_path / "shapes"
@@ -148,31 +157,35 @@ def test_what_paddle_has_written_is_read(models, tmp_path):
         trt.tuned_shapes(str(path), "picture", 2)
 
 
-def runs_of(by_size, fits=lambda size: True):
+def runs_of(models, sizes, fits=lambda size: True):
+    """What is run for so many images of those sizes, in batches of four."""
+    images = [scene(*size) for size, count in sizes.items() for _ in range(count)]
     runs = []
 
-    def run(size, copies):
+    def run(image, copies):
+        size = image.shape[:2]
         if copies == 4 and not fits(size):
             raise EngineError("out of memory")
         runs.append((size, copies))
 
-    assert trt.collect(run, by_size, 1, 4) == len(runs) <= trt.MAX_TUNING_RUNS
+    count = trt.collect(run, trt.Expected(images, 4), deploy(models, "argmax"))
+    assert count == len(runs) <= trt.MAX_TUNING_RUNS
     return runs
 
 
-def test_the_sizes_that_matter_are_run():
+def test_the_sizes_that_matter_are_run(models):
     sizes = {(50, 60): 9, (10, 12): 1, (11, 90): 1, (95, 13): 1, (80, 85): 1, (30, 30): 1}
-    runs = runs_of({size: [size] * count for size, count in sizes.items()})
+    runs = runs_of(models, sizes)
     assert runs[:2] == [((10, 12), 1), ((80, 85), 4)]
     assert runs[2:5] == [((10, 12), 4), ((95, 13), 4), ((11, 90), 4)]
     assert runs[5:] == [((50, 60), 4)] * 5
 
 
-def test_where_memory_does_not_hold_the_largest_the_next_smaller_is_run():
-    by_size = {(side, side): [(side, side)] for side in (10, 20, 30, 40)}
-    runs = runs_of(by_size, fits=lambda size: size[0] <= 20)
+def test_where_memory_does_not_hold_the_largest_the_next_smaller_is_run(models):
+    sizes = {(side, side): 1 for side in (10, 20, 30, 40)}
+    runs = runs_of(models, sizes, fits=lambda size: size[0] <= 20)
     assert runs[:3] == [((10, 10), 1), ((20, 20), 4), ((10, 10), 4)]
-    assert runs_of(by_size, fits=lambda size: False) == [((10, 10), 1)]
+    assert runs_of(models, sizes, fits=lambda size: False) == [((10, 10), 1)]
 
 
 def test_an_image_that_can_not_be_read_gives_its_turn_to_another(models, tmp_path):

@@ -1,0 +1,66 @@
+"""The palettes are the ones that people know, and --custom_color is checked."""
+
+import pytest
+
+from errors import ConfigError
+from palettes import CITYSCAPES, PADDLESEG, PALETTES, palette_of
+
+
+def colours(palette):
+    return [tuple(palette[first : first + 3]) for first in range(0, len(palette), 3)]
+
+
+def test_paddlesegs_equals_paddlesegs():
+    from paddleseg.utils.visualize import get_color_map_list
+
+    assert list(PADDLESEG) == get_color_map_list(256)
+
+
+def test_paddlesegs_shows_these_colours():
+    assert colours(PADDLESEG)[:3] == [(128, 0, 0), (0, 128, 0), (128, 128, 0)]
+    assert colours(PADDLESEG)[255] == (0, 0, 32)
+
+
+def test_vocs_begins_with_black():
+    voc = colours(PALETTES["voc"])
+    assert voc[:3] == [(0, 0, 0), (128, 0, 0), (0, 128, 0)]
+    assert (voc[20], voc[255]) == ((0, 64, 128), (224, 224, 192))  # tvmonitor, void
+    assert voc[1:] == colours(PADDLESEG)[:255]
+
+
+def test_cityscapes_has_its_19_classes():
+    palette = colours(palette_of(["cityscapes"]))
+    assert palette[:19] == list(CITYSCAPES)
+    assert (palette[0], palette[13]) == ((128, 64, 128), (0, 0, 142))  # road, car
+    assert palette[19:] == colours(PADDLESEG)[19:]
+
+
+@pytest.mark.parametrize("name", PALETTES)
+def test_each_has_256_colours(name):
+    assert len(palette_of([name])) == 768
+
+
+def test_ones_own_colours_come_first_as_in_paddleseg():
+    from paddleseg.utils.visualize import get_color_map_list
+
+    own = [255, 0, 0, 1, 2, 3]
+    assert list(palette_of(list(map(str, own)))) == get_color_map_list(256, custom_color=own)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["1", "2"], "three numbers a class, of up to 256 classes; 2 were given"),
+        (["0"] * 771, "771 were given"),
+        (["1", "2", "256"], "each 0 to 255, .*not '256'"),
+        (["1", "2", "-3"], "not '-3'"),
+        (["1", "2", "x"], "not 'x'"),
+        (["blue"], "or one of paddleseg, cityscapes, voc; not 'blue'"),
+        (["voc", "voc"], "not 'voc'"),
+        (["\u0663", "2", "3"], "not '\u0663'"),
+        ([], "0 were given"),
+    ],
+)
+def test_what_is_no_palette_is_refused(given, message):
+    with pytest.raises(ConfigError, match=message):
+        palette_of(given)

@@ -1,0 +1,156 @@
+"""The pictures of a segmentation say the same, pixel by pixel."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from conftest import scene
+from PIL import Image
+
+import flags
+import pictures
+from errors import ConfigError, ImageError
+from palettes import PADDLESEG, PALETTES
+from pictures import Pictures, Segmentation, encode_mask, shares
+
+SIZE = (90, 120)
+COLOURS = np.frombuffer(PADDLESEG, np.uint8).reshape(256, 3)
+
+
+def opened(data):
+    return np.array(Image.open(io.BytesIO(data)))
+
+
+def blocks(seed=0, classes=5, dtype=np.uint8):
+    """Labels of SIZE, in squares of ten pixels."""
+    small = np.random.default_rng(seed).integers(0, classes, (9, 12)).astype(dtype)
+    return small.repeat(10, axis=0).repeat(10, axis=1)
+
+
+def made(segmentation, **how):
+    how = {"kinds": tuple(pictures.KINDS), **how}
+    return {kind: opened(data) for kind, data in Pictures(**how).encoded(segmentation)}
+
+
+def test_the_flag_offers_the_kinds_that_there_are():
+    assert tuple(pictures.KINDS) == flags.KINDS
+
+
+def test_a_mask_holds_the_class_ids_and_the_palette():
+    labels = np.random.default_rng(0).integers(0, 256, (37, 53), dtype=np.uint8)
+    mask = Image.open(io.BytesIO(encode_mask(labels, PALETTES["voc"])))
+    assert mask.mode == "P"
+    assert np.array_equal(np.array(mask), labels)
+    assert bytes(mask.getpalette()) == PALETTES["voc"]
+
+
+def test_mask_label_score_and_overlay_agree_in_every_pixel():
+    labels = blocks()
+    score = np.random.default_rng(1).integers(0, 256, SIZE, dtype=np.uint8)
+    image = scene(*SIZE)
+    found = made(Segmentation(labels, score, image))
+    assert np.array_equal(found["mask"], labels)
+    assert np.array_equal(found["label"], labels)
+    assert np.array_equal(found["score"], score)
+    overlay = found["overlay"][: SIZE[0], : SIZE[1]].astype(int)
+    blended = (image[..., ::-1].astype(int) + COLOURS[labels]) / 2
+    is_plain = np.abs(overlay - blended).max(axis=2) <= 0.5
+    one_class = cv2.erode(labels, np.ones((5, 5))) == cv2.dilate(labels, np.ones((5, 5)))
+    assert is_plain[one_class].all()
+    is_line = np.isin(overlay, (0, 255)).all(axis=2)
+    assert (is_plain | is_line).all()
+
+
+def test_boundaries_are_white_edged_in_black_where_classes_meet():
+    labels = np.zeros((40, 40), np.uint8)
+    labels[:, 20:] = 1
+    image = np.full((40, 40, 3), 100, np.uint8)
+    pictures.draw_boundaries(image, labels)
+    assert image[5, 17:24, 0].tolist() == [100, 100, 0, 255, 0, 100, 100]
+    pictures.draw_boundaries(image, np.zeros_like(labels))
+    assert (image[:, :19] == 100).all()
+
+
+def test_lines_grow_with_the_image():
+    labels = np.zeros((10, 4800), np.uint8)
+    labels[:, 2400:] = 1
+    image = np.full((*labels.shape, 3), 100, np.uint8)
+    pictures.draw_boundaries(image, labels)
+    assert ((image[5] == 255).all(axis=1).sum(), (image[5] == 0).all(axis=1).sum()) == (4, 8)
+
+
+def test_label_is_of_16_bits_where_the_model_has_more_classes():
+    labels = blocks(classes=300, dtype=np.uint16)
+    found = made(Segmentation(labels, None, scene(*SIZE)), kinds=("label", "overlay"))
+    assert np.array_equal(found["label"], labels)
+    assert Image.open(io.BytesIO(pictures._label(Segmentation(labels), Pictures()))).mode == "I;16"
+    with pytest.raises(ImageError, match="8 bits a pixel holds 0 to 255; --save label has 16"):
+        made(Segmentation(labels), kinds=("mask",))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_shares_are_numpys_and_add_up_to_one(seed):
+    random = np.random.default_rng(seed)
+    labels = random.choice(7, (13, 29), p=random.dirichlet(np.ones(7))).astype(np.uint8)
+    found = shares(labels)
+    assert sum(share for _, share in found) == 1000
+    classes, counts = np.unique(labels, return_counts=True)
+    assert sorted(class_id for class_id, _ in found) == classes.tolist()
+    for class_id, share in found:
+        assert abs(share - 1000 * counts[classes == class_id][0] / labels.size) < 1
+    assert [share for _, share in found] == sorted((s for _, s in found), reverse=True)
+
+
+def legend_text(labels, names, monkeypatch):
+    """What the legend writes, and in which colours its boxes are."""
+    texts, boxes = [], []
+    draw = pictures.ImageDraw.ImageDraw
+    text, rectangle = draw.text, draw.rectangle
+    monkeypatch.setattr(draw, "text", lambda *a, **k: (texts.append(a[2]), text(*a, **k)))
+    monkeypatch.setattr(draw, "rectangle", lambda *a: (boxes.append(a[2]), rectangle(*a)))
+    pictures.legend(labels, Pictures(names=names))
+    return texts, boxes
+
+
+def test_the_legend_names_the_classes_present(monkeypatch):
+    labels = np.zeros((10, 1000), np.uint8)
+    labels[0, :30] = 3
+    labels[1, 0] = 2
+    labels[2, 0:100] = 7
+    texts, boxes = legend_text(labels, ["sky", "sea", "boat", "\u6811"], monkeypatch)
+    assert texts == ["sky  98.7 %", "7  1.0 %", "3  0.3 %", "boat  <0.1 %"]  # no tree in the font
+    assert boxes == [tuple(COLOURS[class_id].tolist()) for class_id in (0, 7, 3, 2)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 500), (500, 3), (64, 64), (700, 900)])
+def test_the_legend_is_below_the_image_whatever_its_size(height, width):
+    labels = np.random.default_rng(0).integers(0, 30, (height, width), dtype=np.uint8)
+    image = scene(height, width)
+    overlay = made(Segmentation(labels, None, image), kinds=("overlay",))["overlay"]
+    assert overlay.shape[0] > height
+    assert overlay.shape[1] >= width
+    below = overlay[height:]
+    for class_id, _ in shares(labels):  # each has its box
+        assert (below == COLOURS[class_id]).all(axis=2).sum() >= 100
+    assert (below[-3:] == 255).all() and (below[:, -1:] == 255).all()  # nothing is cut off
+
+
+def test_a_name_that_the_font_has_no_letters_for_is_told_once(caplog):
+    caplog.set_level("INFO")
+    names = ["\u8f66", "traffic light", " "]
+    assert [pictures._name(class_id, names) for class_id in (0, 0, 1, 2, 3)] == [
+        *("0", "0", "traffic light", "2", "3")
+    ]
+    [line] = caplog.messages
+    assert line == "the legend's font has no letters for class '\u8f66': it goes by number"
+
+
+def test_what_a_model_can_not_give_is_refused():
+    with pytest.raises(ConfigError, match="--save score needs probabilities.*labels only"):
+        Pictures(kinds=("score",)).check("labels", 48)
+    with pytest.raises(ConfigError, match="300 classes and a mask of 8 bits.*--save label"):
+        Pictures(kinds=("mask",)).check("scores", 300)
+    Pictures(kinds=("label", "overlay")).check("labels", 300)
+    Pictures(kinds=("label", "overlay", "score")).check("scores", 300)
+    Pictures().check("labels", 300)

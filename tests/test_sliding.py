@@ -1,0 +1,199 @@
+"""Windows of large images come together as PaddleSeg's formula says, and as the plain run does."""
+
+import numpy as np
+import pytest
+from conftest import masks, scene, write_image
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from errors import ConfigError
+from grid import Tiling, checked_tiling, grid_of
+from pipeline import Segmenter
+from sliding import Windows
+
+SIDES = st.integers(1, 60)
+SIZES = st.tuples(SIDES, SIDES)
+
+
+@st.composite
+def tilings(draw):
+    crop = draw(SIZES)
+    return Tiling(crop, (draw(st.integers(1, crop[0])), draw(st.integers(1, crop[1]))))
+
+
+# ---- where the windows lie ---------------------------------------------------------------------
+
+
+def paddlesegs_windows(image, crop, stride):
+    """Starts along both sides, by the formula of PaddleSeg's slide_inference."""
+    starts = []
+    for side, length, step in zip(image, crop, stride, strict=True):
+        count = int(np.ceil((side - length) / step)) + 1 if side > length else 1
+        ends = [min(number * step + length, side) for number in range(count)]
+        starts.append([max(end - length, 0) for end in ends])
+    return starts
+
+
+@given(image=SIZES, tiling=tilings())
+def test_windows_are_paddlesegs(image, tiling):
+    grid = grid_of(image, tiling)
+    assert [grid.tops, grid.lefts] == paddlesegs_windows(image, tiling.crop, tiling.stride)
+
+
+@given(image=SIZES, tiling=tilings())
+def test_each_pixel_belongs_to_the_window_of_the_nearest_centre(image, tiling):
+    grid = grid_of(image, tiling)
+    owner = np.full(image, -1)
+    for number in range(len(grid)):
+        rows, columns = grid.nearest(number)
+        assert (owner[rows, columns] == -1).all()
+        owner[rows, columns] = number
+    y, x = np.mgrid[: image[0], : image[1]]
+    centres = [
+        (top + (grid.window[0] - 1) / 2, left + (grid.window[1] - 1) / 2)
+        for top in grid.tops
+        for left in grid.lefts
+    ]
+    distances = [(y - cy) ** 2 + (x - cx) ** 2 for cy, cx in centres]
+    assert np.array_equal(owner, np.argmin(distances, axis=0))
+
+
+@pytest.mark.parametrize(
+    ("crop", "stride", "message"),
+    [
+        (None, (4, 4), "--stride has no effect without --crop_size"),
+        ((4, 0), None, r"--crop_size takes a width and a height above 0, not \(4, 0\)"),
+        ((4,), None, "takes a width and a height"),
+        ((4, 4), (4, 4.5), "--stride takes a width"),
+        ((8, 4), (8, 5), "--stride is larger than --crop_size, which would leave gaps"),
+    ],
+)
+def test_windows_that_can_not_be_are_refused(crop, stride, message):
+    with pytest.raises(ConfigError, match=message):
+        checked_tiling(crop, stride)
+
+
+def test_width_comes_first():
+    assert checked_tiling((8, 4), (2, 1)) == Tiling((4, 8), (1, 2))
+    assert checked_tiling((8, 4), None) == Tiling((4, 8), (4, 8))
+
+
+# ---- put together, by the engine ---------------------------------------------------------------
+
+
+def segmenter(models, name, **options):
+    return Segmenter(models / name / "deploy.yaml", device="cpu", cpu_threads=1, **options)
+
+
+def paddlesegs_mean(window_scores, image, crop, stride):
+    """The mean of [C, h, w] of each window, as slide_inference makes it, in float64."""
+    tops, lefts = paddlesegs_windows(image, crop, stride)
+    total = np.zeros((len(window_scores[0]), *image))
+    count = np.zeros(image)
+    places = [(top, left) for top in tops for left in lefts]
+    for (top, left), scores in zip(places, window_scores, strict=True):
+        rows, columns = slice(top, top + crop[0]), slice(left, left + crop[1])
+        total[:, rows, columns] += scores
+        count[rows, columns] += 1
+    return total / count
+
+
+@pytest.mark.parametrize("name", ["logits", "foreground"])
+@pytest.mark.parametrize(
+    ("crop", "stride", "batch_size"),
+    [((64, 48), None, 1), ((64, 48), (40, 32), 3), ((50, 50), (7, 31), 4), ((500, 40), None, 2)],
+)
+def test_scores_are_put_together_by_paddlesegs_formula(models, name, crop, stride, batch_size):
+    image = scene(150, 200)
+    how = {"crop_size": crop, "stride": stride, "batch_size": batch_size}
+    labels = segmenter(models, name, **how)(image)
+    plain = segmenter(models, name, batch_size=batch_size)
+    tiling = checked_tiling(crop, stride)
+    grid = grid_of(image.shape[:2], tiling)
+    frames = [plain._reader.frame(image[grid.slices(at)]).tensor() for at in range(len(grid))]
+    plain.load()
+    batches = [frames[at : at + batch_size] for at in range(0, len(frames), batch_size)]
+    scores = np.concatenate([plain._predictor(np.stack(batch)) for batch in batches])
+    mean = paddlesegs_mean(scores, image.shape[:2], grid.window, tiling.stride)
+    expected = mean.argmax(0) if name == "logits" else mean[0] > 0.5
+    assert np.array_equal(labels, expected)
+
+
+@pytest.mark.parametrize("name", ["argmax", "keepdim", "resize", "labels300"])
+def test_of_labels_the_nearest_windows_count(models, name):
+    image = scene(150, 200)
+    labels = segmenter(models, name, crop_size=(64, 48), stride=(50, 30), batch_size=4)(image)
+    plain = segmenter(models, name)
+    grid = grid_of((150, 200), Tiling((48, 64), (30, 50)))
+    expected = np.zeros((150, 200), labels.dtype)
+    for number in range(len(grid)):
+        rows, columns = grid.slices(number)
+        whole = np.zeros_like(expected)
+        whole[rows, columns] = plain(image[rows, columns])
+        own = grid.nearest(number)
+        expected[own] = whole[own]
+    assert np.array_equal(labels, expected)
+
+
+@pytest.mark.parametrize(
+    "name", ["argmax", "logits", "softmax", "resize", "foreground", "classes300"]
+)
+@pytest.mark.parametrize("crop", [(90, 70), (1000, 1000)])
+def test_a_crop_as_large_as_the_image_gives_the_plain_result(models, name, crop):
+    image = scene(70, 90)
+    plain = segmenter(models, name)(image)
+    labels = segmenter(models, name, crop_size=crop)(image)
+    assert labels.dtype == plain.dtype
+    assert np.array_equal(labels, plain)
+
+
+def test_images_that_fail_fail_alone(models, tmp_path):
+    good = write_image(tmp_path / "good.png", (60, 80))
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    windowed = segmenter(models, "needs16", crop_size=(32, 32), batch_size=3)
+    small = scene(9, 9)  # too small for the network
+    found = {r.index: r for r in windowed.stream([tmp_path / "bad.png", good, small, good])}
+    assert sorted(found) == [0, 1, 2, 3]
+    assert "can't be decoded" in str(found[0].error)
+    assert "the network can't take it as 9x9" in str(found[2].error)
+    assert np.array_equal(found[1].labels, found[3].labels)
+    assert found[1].labels.shape == (60, 80)
+    assert all(seconds > 0 for seconds in found[1].times)
+
+
+def test_after_a_failed_window_the_others_are_not_run(models):
+    windows = Windows([scene(64, 64), scene(32, 32)], Tiling((32, 32), (32, 32)), None)
+    taken = []
+
+    def results():
+        from batches import Result
+        from errors import ImageError
+
+        for place, window in enumerate(windows):
+            taken.append(window)
+            yield Result(place, error=ImageError("no"))
+
+    failed = list(windows.put_together(results()))
+    assert [result.index for result in failed] == [0, 1]
+    assert len(taken) == 2
+
+
+# ---- the command line --------------------------------------------------------------------------
+
+
+def test_windows_from_the_command_line_in_workers(infer, models, tmp_path):
+    for number in range(5):
+        write_image(tmp_path / "photos" / f"{number}.png", (100 + number, 150), number)
+    model = models / "softmax" / "deploy.yaml"
+    common = ("--config", model, "--image_path", "photos", "--cpu_threads", "1")
+    windowed = ("--crop_size", "64", "48", "--stride", "40", "40", "--save", "score", "mask")
+    assert infer(*common, *windowed, "--save_dir", "one").code == 0
+    more = ("--num_workers", "2", "--batch_size", "3")
+    assert infer(*common, *windowed, *more, "--save_dir", "two").code == 0
+    found = masks(tmp_path / "one")
+    assert len(found) == 10 and found == masks(tmp_path / "two")
+    for name in found:
+        one, two = (np.array(Image.open(tmp_path / run / name)) for run in ("one", "two"))
+        assert one.shape == (100 + int(name[-5]), 150)
+        assert np.array_equal(one, two)
