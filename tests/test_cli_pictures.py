@@ -1,4 +1,4 @@
-"""--save and what goes with it, as users call it: which files, in which colours, what is refused."""
+"""--save and what goes with it, as users call it: files, colours, and what is refused."""
 
 import os
 
