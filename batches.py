@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deploy import DeployConfig
-from errors import ImageError, shown
+from errors import ImageError
 from frame import Frame, Padded, Resized
 from preprocess import prepare, read_image
 from transforms import Normalize
@@ -119,14 +119,7 @@ class BatchReader:
     def frame(self, image_bgr: np.ndarray) -> Frame:
         """The image as the network is given it. Raises ImageError."""
         frame = prepare(image_bgr, self._deploy.transforms)
-        height, width = frame.size
-        fixed_height, fixed_width = self._deploy.input_shape[2:]
-        if fixed_height not in (-1, height) or fixed_width not in (-1, width):
-            raise ImageError(
-                f"the model takes {fixed_width}x{fixed_height} only (`input_shape`; -1 is any) and "
-                f"the transforms make this image {width}x{height}: add a Resize to the transforms "
-                f"in {shown(self._deploy.path)}, or export without --input_shape"
-            )
+        self._deploy.check_size(*frame.size)
         return frame
 
     def _batched(self, group: Sequence[_Read]) -> Iterator[Batch | Result]:

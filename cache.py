@@ -85,7 +85,7 @@ def create_predictor(
                 return core.create_predictor(config)
             except Exception:  # Paddle's are of many kinds
                 log.warning("the cache entry %s can't be loaded: it is made again", shown(entry))
-                _remove(entry)
+                remove(entry)
                 config = make_config()
         return _create_and_keep(core, config, deploy, folder, entry)
     except (OSError, Unusable) as error:
@@ -161,7 +161,7 @@ def _is_whole(entry: str) -> bool:
     except (OSError, ValueError, AttributeError):
         pass  # told as what it is: damaged
     log.warning("the cache entry %s is damaged: it is made again", shown(entry))
-    _remove(entry)
+    remove(entry)
     return False
 
 
@@ -203,15 +203,12 @@ def keep(folder: str, name: str, fill: Callable[[str], None]) -> str:
     _prepare(folder)
     _sweep(folder)
     entry = os.path.join(folder, name)
-    with contextlib.ExitStack() as stack:
-        if not os.path.isdir(entry):
-            stack.enter_context(locked(folder))
-        if _is_whole(entry):
-            os.utime(entry)
-            return entry
-        new = stack.enter_context(_new_folder(folder))
-        fill(new)
-        _keep(new, entry)
+    if not _is_whole(entry):
+        with locked(folder), _new_folder(folder) as new:
+            if not _is_whole(entry):
+                fill(new)
+                _keep(new, entry)
+    os.utime(entry)
     return entry
 
 
@@ -223,7 +220,7 @@ def _new_folder(folder: str) -> Iterator[str]:
     try:
         yield new
     finally:
-        _remove(new)
+        remove(new)
 
 
 def _keep(new: str, entry: str) -> None:
@@ -248,10 +245,10 @@ def _sweep(folder: str) -> None:
             with contextlib.suppress(OSError):
                 age = time.time() - item.stat(follow_symlinks=False).st_mtime
                 if age > (ABANDONED_SECONDS if is_new else UNUSED_SECONDS):
-                    _remove(item.path)
+                    remove(item.path)
 
 
-def _remove(path: str) -> None:
+def remove(path: str) -> None:
     """At once for other processes, which may be about to read it."""
     going = os.path.join(os.path.dirname(path), NEW_PREFIX + secrets.token_hex(8))
     with contextlib.suppress(OSError):

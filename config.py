@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from errors import ConfigError, brief, shown
+from gpu import check_built_with_tensorrt
 from machine import PaddleBuild, usable_processors
 
 if TYPE_CHECKING:  # the process that feeds workers has no use for what deploy.yaml needs
@@ -124,6 +125,7 @@ def engine_config(
         gpu = options.gpu % max(1, core.get_cuda_device_count())
         config.enable_use_gpu(100, gpu)  # MB of the first pool, which grows
         if options.use_trt:
+            check_built_with_tensorrt(core, build)
             _set_tensorrt(core, config, deploy, options, shapes)
     else:
         _set_cpu(config, deploy, options, build)
@@ -200,14 +202,13 @@ def engine_state(config: Any) -> dict[str, Any]:
         "device": "gpu" if config.use_gpu() else "cpu",
         "graph_optimisation": config.ir_optim(),
     }
-    if config.use_gpu():
-        state["gpu"] = config.gpu_device_id()
     if not config.use_gpu():
         state["cpu_threads"] = config.cpu_math_library_num_threads()
         state["mkldnn"] = config.mkldnn_enabled()
         if hasattr(config, "openvino_engine_enabled"):
             state["openvino"] = config.openvino_engine_enabled()
         return state
+    state["gpu"] = config.gpu_device_id()
     state["tensorrt"] = config.tensorrt_engine_enabled()
     if config.tensorrt_engine_enabled():
         state["tensorrt_precision"] = str(config.tensorrt_precision_mode()).rpartition(".")[2]

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from errors import ConfigError, brief, reason, shown
+from errors import ConfigError, ImageError, brief, reason, shown
 from transforms import Transform, make_transform
 
 ANY_SHAPE = (-1, 3, -1, -1)
@@ -32,6 +32,16 @@ class DeployConfig:
     @property
     def is_pir(self) -> bool:
         return self.graph.endswith(".json")
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raises ImageError where the graph doesn't take an image that the transforms made so."""
+        fixed_height, fixed_width = self.input_shape[2:]
+        if fixed_height not in (-1, height) or fixed_width not in (-1, width):
+            raise ImageError(
+                f"the model takes {fixed_width}x{fixed_height} only (`input_shape`; -1 is any) and "
+                f"the transforms make this image {width}x{height}: add a Resize to the transforms "
+                f"in {shown(self.path)}, or export without --input_shape"
+            )
 
     def batch_size_for(self, asked: int) -> int:
         """The batch size that the graph takes; another than asked for is told."""

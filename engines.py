@@ -91,6 +91,7 @@ class BoundedPredictor:
         self, predictor: Predictor, shapes: trt.Shapes, make_other: Callable[[], Predictor]
     ):
         self._predictor, self._shapes, self._make_other = predictor, shapes, make_other
+        self._failure = ""  # why the other can't be had
 
     @property
     def config(self) -> Any:
@@ -104,12 +105,17 @@ class BoundedPredictor:
 
     @cached_property
     def _other(self) -> Predictor:
-        (*_, low, left), (*_, high, right) = self._shapes.smallest, self._shapes.largest
+        if self._failure:
+            raise EngineError(self._failure)
+        smallest, largest = (
+            f"{images} image{'s'[: images != 1]} of {width}x{height}"
+            for images, _, height, width in (self._shapes.smallest, self._shapes.largest)
+        )
         log.warning(
-            "TensorRT's engine takes %dx%d to %dx%d: Paddle's own runs what is smaller or larger",
-            *(left, low, right, high),
+            "TensorRT's engine takes %s to %s: Paddle's own runs what is outside", smallest, largest
         )
         try:
             return self._make_other()
         except ConfigError as error:
-            raise EngineError(str(error)) from error
+            self._failure = str(error)
+            raise EngineError(self._failure) from error

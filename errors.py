@@ -1,10 +1,22 @@
 """The ways a run can fail, each a sentence for a person, and how a file is named in one."""
 
 import os
+import re
 import reprlib
 from typing import Any
 
 MISSING_HINT = "pip install -r requirements.txt, or activate the environment where that was done"
+
+# What Paddle's C++ errors arrive as, by their kind.
+ENGINE_ERRORS = (
+    RuntimeError,  # NotImplementedError is one
+    ValueError,
+    LookupError,
+    TypeError,
+    OSError,
+    MemoryError,
+    SystemError,
+)
 
 
 class SegmentationError(Exception):
@@ -20,7 +32,11 @@ class ImageError(SegmentationError):
 
 
 class EngineError(SegmentationError):
-    """The network refused a batch."""
+    """The network refused a batch. `advice` is what to do about it, "" where nothing is known."""
+
+    def __init__(self, message: str, advice: str = ""):
+        super().__init__(message)
+        self.advice = advice
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -47,3 +63,11 @@ def brief(value: Any) -> str:
 def reason(error: OSError) -> str:
     """Why the system refused, without the path that Python would add unescaped."""
     return (error.strerror or type(error).__name__).lower()
+
+
+def gist(error: BaseException) -> str:
+    """The sentence in a Paddle error, without stack, hint and place in the source."""
+    text = str(error).rpartition("Error Message Summary:")[2].strip(" -\n")
+    text = text.partition("[Hint:")[0].partition("(at /")[0]
+    text = re.sub(r"^\(\w+\) ", "", re.split(r"\w+Error: ", text)[-1])
+    return " ".join(text.split()).rstrip(" .") or type(error).__name__

@@ -75,11 +75,7 @@ class Frame:
 
     def resize(self, width: int, height: int, interpolation: int, transform: str) -> None:
         before = self.size
-        if width < 1 or height < 1:
-            raise ImageError(
-                f"{transform} would make this {before[1]}x{before[0]} image {width}x{height}: "
-                "no side may shrink to 0"
-            )
+        _check_resize(before, width, height, transform)
         self.undo.append(Resized(*before))
         if before == (height, width):
             return
@@ -92,11 +88,7 @@ class Frame:
     def pad(self, width: int, height: int, value: float, transform: str) -> None:
         """Pads to the right and below with `value`."""
         before = self.size
-        if width < before[1] or height < before[0]:
-            raise ImageError(
-                f"the image is {before[1]}x{before[0]} where {transform} pads to {width}x{height}: "
-                "too large for this model (a resize before the padding would fit it)"
-            )
+        _check_pad(before, width, height, transform)
         self.undo.append(Padded(0, 0, *before))
         if before == (height, width):
             return
@@ -169,6 +161,43 @@ class Frame:
         scratch = float_scratch(self.pixels.shape)
         scratch[rows] = read
         return scratch
+
+
+class Outline:
+    """A frame without pixels, to see what size the transforms make of one."""
+
+    def __init__(self, height: int, width: int):
+        self.size = (height, width)
+
+    def normalize(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        pass
+
+    def resize(self, width: int, height: int, interpolation: int, transform: str) -> None:
+        _check_resize(self.size, width, height, transform)
+        self.size = (height, width)
+
+    def pad(self, width: int, height: int, value: float, transform: str) -> None:
+        _check_pad(self.size, width, height, transform)
+        self.size = (height, width)
+
+    def pad_to_square(self, value: float) -> None:
+        self.size = (max(self.size),) * 2
+
+
+def _check_resize(before: tuple[int, int], width: int, height: int, transform: str) -> None:
+    if width < 1 or height < 1:
+        raise ImageError(
+            f"{transform} would make this {before[1]}x{before[0]} image {width}x{height}: "
+            "no side may shrink to 0"
+        )
+
+
+def _check_pad(before: tuple[int, int], width: int, height: int, transform: str) -> None:
+    if width < before[1] or height < before[0]:
+        raise ImageError(
+            f"the image is {before[1]}x{before[0]} where {transform} pads to {width}x{height}: "
+            "too large for this model (a resize before the padding would fit it)"
+        )
 
 
 def linear_rows(before: int, after: int) -> np.ndarray:

@@ -5,7 +5,7 @@ import os
 import re
 from typing import Any
 
-from errors import ConfigError, brief
+from errors import ConfigError, brief, gist
 from machine import PaddleBuild
 
 log = logging.getLogger("paddleseg_infer")
@@ -25,11 +25,17 @@ HINTS = {
         "this Paddle has no code for this kind of GPU: install a build for a newer CUDA"
     ),
     NO_DRIVER: "the driver is missing or too old for this Paddle: nvidia-smi tells its version",
-    r"Cannot load cudnn": "cuDNN isn't found: add its folder to LD_LIBRARY_PATH",
-    # Older and newer builds than PyPI's 2.6.2 have the first phrase, that has the others.
+    r"Cannot load cudnn|dynamic library .* not configured|cannot open shared object": (
+        "a library of CUDA, cuDNN or TensorRT isn't found: install the version that Paddle asks "
+        "for, and add its folder to LD_LIBRARY_PATH"
+    ),
+    # The first phrase is in other builds' sources; PyPI's 2.6.2 has the others.
     r"dynamic shape info not set|not found in TRT engine|SetTRTDynamicShapeInfo": (
         "TensorRT has to know the shapes inside the network too: --enable_auto_tune collects them; "
         "a larger --min_subgraph_size leaves small parts to Paddle"
+    ),
+    r"CUDA error\(|CUBLAS|CUDNN|NVRTC": (
+        "the GPU or its driver has failed; the next run may tell more with --print_detail"
     ),
 }
 
@@ -54,9 +60,9 @@ def check_gpu(core: Any, build: PaddleBuild, use_trt: bool) -> None:
 def _why_no_gpu(core: Any, build: PaddleBuild) -> str:
     try:
         core.get_cuda_current_device_id()
-        why = ""
+        why = "it counts none"
     except (OSError, RuntimeError, ValueError) as error:
-        why = str(error)
+        why = gist(error)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if re.search(NO_DRIVER, why):
         advice = f"no NVIDIA driver is found, or one too old for CUDA {build.cuda}: install it"
@@ -64,7 +70,10 @@ def _why_no_gpu(core: Any, build: PaddleBuild) -> str:
         advice = f"CUDA_VISIBLE_DEVICES is {brief(visible)}, which may hide it"
     else:
         advice = "the driver may not see one either"
-    return f"Paddle sees no GPU: {advice} (nvidia-smi shows what is there), or use --device cpu"
+    return (
+        f"Paddle sees no GPU ({why}): {advice} (nvidia-smi shows what is there), or use "
+        "--device cpu"
+    )
 
 
 def check_cudnn(core: Any, build: PaddleBuild) -> None:
@@ -80,11 +89,15 @@ def check_cudnn(core: Any, build: PaddleBuild) -> None:
         )
 
 
+def check_built_with_tensorrt(core: Any, build: PaddleBuild) -> None:
+    """Raises ConfigError where this Paddle wasn't: then its `Config` can't even be asked for it."""
+    if not any(core.get_trt_compile_version()):
+        raise ConfigError(f"Paddle {build} is built without TensorRT: run without --use_trt")
+
+
 def check_tensorrt(core: Any, build: PaddleBuild) -> None:
     """Raises ConfigError unless the TensorRT that this Paddle was built for can be loaded."""
     built_for = core.get_trt_compile_version()
-    if not any(built_for):
-        raise ConfigError(f"Paddle {build} is built without TensorRT: run without --use_trt")
     version = ".".join(map(str, built_for))
     needed = f"--use_trt needs TensorRT {version}, for which Paddle {build} was built, and"
     try:

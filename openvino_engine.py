@@ -27,9 +27,9 @@ import numpy as np
 import cache
 from config import EngineOptions
 from deploy import DeployConfig
-from errors import EngineError, reason
+from errors import ENGINE_ERRORS, EngineError, gist, reason
 from machine import PaddleBuild
-from predictor import ENGINE_ERRORS, NATIVE_MODULE, Predictor, gist
+from predictor import NATIVE_MODULE, Predictor
 
 log = logging.getLogger("paddleseg_infer")
 

@@ -25,7 +25,6 @@ from deploy import load_deploy_config
 from engines import BoundedPredictor, load_for_images
 from errors import ConfigError, EngineError, ImageError, shown
 from files import prepare_save_dir, target_of, write_whole
-from gpu import hint
 from grid import checked_tiling
 from images import Job
 from machine import find_paddle
@@ -233,9 +232,10 @@ class Segmenter:
                     yield from self._outputs(alone, pictures)
                 return
             height, width = batch.tensor_nchw.shape[2:]
-            why = str(error) if isinstance(error, EngineError) else "not enough memory"
-            advice = hint(why) or "it may be too small"
-            refusal = f"the network can't take it as {width}x{height}; {advice}: {why}"
+            why = "there is not enough memory"
+            if isinstance(error, EngineError):
+                why = f"{error.advice or 'it may be too small'}: {error}"
+            refusal = f"the network can't take it as {width}x{height}; {why}"
             yield Result(batch.indices[0], error=ImageError(refusal))
             return
         try:

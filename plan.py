@@ -12,6 +12,7 @@ from engines import load_engine
 from errors import ConfigError
 from gpu import check_gpu
 from machine import find_paddle
+from model_files import check_model_files
 from predictor import load_core
 
 
@@ -32,6 +33,7 @@ def planned_run(
     if options.device == "cpu":
         config = load_engine(deploy, options, build).config
         return {**plan, "engine": {"paddle": str(build), **engine_state(config)}}, None
+    check_model_files(deploy.graph, deploy.params)
     core = load_core(build, use_gpu=True)
     shapes, failure = None, None
     if options.use_trt:
@@ -41,6 +43,7 @@ def planned_run(
             name = tensorrt_engine.input_name(core, deploy)
             shapes = trt.tuned_shapes(options.auto_tuned_shape_file or "", name, batch_size)
         else:
+            # Paddle's `Config` wants a path, of a file that is only read when the engine is made.
             options = replace(options, auto_tuned_shape_file="to be collected")
     if shapes:
         plan["tensorrt_shapes"] = {name: list(shape) for name, shape in shapes._asdict().items()}

@@ -5,7 +5,6 @@ import ctypes
 import importlib.util
 import logging
 import os
-import re
 import sys
 import warnings
 from dataclasses import replace
@@ -18,7 +17,7 @@ import cache
 import tensorrt_engine
 from config import EngineOptions, engine_config
 from deploy import DeployConfig
-from errors import ConfigError, EngineError, shown
+from errors import ENGINE_ERRORS, ConfigError, EngineError, gist, shown
 from gpu import check_gpu, hint
 from machine import PaddleBuild
 from model_files import check_model_files
@@ -30,17 +29,6 @@ NATIVE_MODULE = "paddle.base.libpaddle"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 MAX_REUSED = 1 << 28
 FULL_IMPORT = "PADDLESEG_INFER_FULL_IMPORT"  # set to anything
-
-# What Paddle's C++ errors arrive as, by their kind.
-ENGINE_ERRORS = (
-    RuntimeError,  # NotImplementedError is one
-    ValueError,
-    LookupError,
-    TypeError,
-    OSError,
-    MemoryError,
-    SystemError,
-)
 
 
 class Predictor:
@@ -96,9 +84,14 @@ class Predictor:
     def _create(self) -> Any:
         """Paddle's predictor for `self.config`. Raises what Paddle raises."""
         if self._options.use_trt and self._shapes:
-            shapes, build = self._shapes, self._build
             return tensorrt_engine.create_predictor(
-                self._core, self.config, self._deploy, self._options, build, shapes
+                self._core,
+                self._make_config,
+                self.config.gpu_device_id(),
+                deploy=self._deploy,
+                options=self._options,
+                build=self._build,
+                shapes=self._shapes,
             )
         return cache.create_predictor(
             *(self._core, self.config, self._make_config),
@@ -117,7 +110,7 @@ class Predictor:
             self._predictor.run()
             output = self._output.copy_to_cpu()
         except ENGINE_ERRORS as error:
-            raise EngineError(gist(error)) from error
+            raise EngineError(gist(error), hint(str(error))) from error
         if output.shape[:1] != tensor_nchw.shape[:1] or not output.size:
             raise EngineError(f"its output is {list(output.shape)} for {len(tensor_nchw)} images")
         return output
@@ -174,11 +167,3 @@ def _load_native(path: str) -> ModuleType:
         del sys.modules[NATIVE_MODULE]
         raise
     return module
-
-
-def gist(error: BaseException) -> str:
-    """The sentence in a Paddle error, without stack, hint and place in the source."""
-    text = str(error).rpartition("Error Message Summary:")[2].strip(" -\n")
-    text = text.partition("[Hint:")[0].partition("(at /")[0]
-    text = re.sub(r"^\(\w+\) ", "", re.split(r"\w+Error: ", text)[-1])
-    return " ".join(text.split()).rstrip(" .") or type(error).__name__

@@ -1,22 +1,30 @@
 """TensorRT inside Paddle: its engines, kept between runs, and what it needs of the graph."""
 
+import logging
+import os
+import shutil
 import tempfile
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import cache
 from deploy import DeployConfig
-from errors import ConfigError, shown
+from errors import ENGINE_ERRORS, ConfigError, gist, shown
 from gpu import gpu_state
 from machine import PaddleBuild
+from model_files import check_model_files
 from trt import Shapes
 
 if TYPE_CHECKING:
     from config import EngineOptions
 
+log = logging.getLogger("paddleseg_infer")
+
 
 def create_predictor(
     core: Any,
-    config: Any,
+    make_config: Callable[[], Any],
+    gpu: int,
     deploy: DeployConfig,
     options: "EngineOptions",
     build: PaddleBuild,
@@ -27,16 +35,21 @@ def create_predictor(
     Of several processes one builds them: together they would also disturb its timings, by which
     TensorRT chooses kernels. Raises what Paddle raises.
     """
-    predictor, has_begun = None, False
+    predictor, failure = None, None
 
     def create_in(folder: str) -> None:
-        nonlocal predictor, has_begun
-        has_begun = True
+        nonlocal predictor, failure
+        config = make_config()
         config.set_optim_cache_dir(folder)
-        predictor = core.create_predictor(config)
+        try:
+            predictor = core.create_predictor(config)
+        except ENGINE_ERRORS as error:
+            failure = error
+            raise
 
     def build_in(folder: str) -> None:
         cache.need_space(folder, deploy)
+        log.info("TensorRT builds its engine, which takes minutes")
         create_in(folder)
 
     if folder := cache.cache_dir_of(options):
@@ -44,20 +57,40 @@ def create_predictor(
         settings = [options.precision, options.min_subgraph_size, shapes]
         try:
             key = cache.key_of(
-                *(deploy, build, gpu_state(core, config.gpu_device_id()), settings),
-                tuned and cache.sha256(tuned),
+                *(deploy, build, gpu_state(core, gpu), settings), tuned and cache.sha256(tuned)
             )
             entry = cache.keep(folder, key, build_in)
             if predictor is None:
-                create_in(entry)
+                try:
+                    _create_from(entry, create_in)
+                except ENGINE_ERRORS as error:
+                    log.warning(
+                        "TensorRT doesn't take its engine in the cache entry %s (%s): it is built "
+                        "again",
+                        *(shown(entry), gist(error)),
+                    )
+                    cache.remove(entry)
+                    cache.keep(folder, key, build_in)
         except (OSError, cache.Unusable) as error:
-            if has_begun and predictor is None:
+            if error is failure:
                 raise  # it is Paddle's
             cache.tell_unusable(folder, error)
     if predictor is None:
         with tempfile.TemporaryDirectory() as private:  # else Paddle makes one beside the model
             create_in(private)
     return predictor
+
+
+def _create_from(entry: str, create_in: Callable[[str], None]) -> None:
+    """From a copy: Paddle writes into the folder where it doesn't find what it looks for."""
+    with tempfile.TemporaryDirectory() as private:
+        copy = shutil.copytree(entry, os.path.join(private, "engines"))
+        before = set(os.listdir(copy))
+        create_in(copy)
+        if set(os.listdir(copy)) != before:
+            log.warning(
+                "TensorRT has built an engine although the cache entry %s holds some", shown(entry)
+            )
 
 
 def input_name(core: Any, deploy: DeployConfig) -> str:
@@ -87,6 +120,7 @@ def _operators(core: Any, deploy: DeployConfig) -> list[tuple[str, list[str]]]:
             f"{shown(deploy.graph)} is a json graph, which TensorRT doesn't take: export again "
             "with FLAGS_enable_pir_api=0 for a .pdmodel, or run without --use_trt"
         )
+    check_model_files(deploy.graph, deploy.params)
     with open(deploy.graph, "rb") as file:
         program = core.ProgramDesc(file.read())  # to be kept: its blocks and operators don't
     block = program.block(0)

@@ -25,7 +25,7 @@ from arguments import (
     uint8_value,
 )
 from errors import ConfigError, brief
-from frame import Frame
+from frame import Frame, Outline
 
 
 def argument(check: Callable[[Any], Any], default: Any = MISSING) -> Any:
@@ -39,7 +39,7 @@ class Transform:
 
     ignored: ClassVar[frozenset[str]] = frozenset()
 
-    def apply(self, frame: Frame) -> None:
+    def apply(self, frame: Frame | Outline) -> None:
         """Changes `frame`. Raises ImageError where the image's size doesn't allow it."""
         raise NotImplementedError
 
@@ -47,7 +47,7 @@ class Transform:
     def name(self) -> str:
         return type(self).__name__
 
-    def _scale_to(self, frame: Frame, scale: float) -> None:
+    def _scale_to(self, frame: Frame | Outline, scale: float) -> None:
         """Both sides times `scale`, LINEAR."""
         height, width = frame.size
         frame.resize(round(width * scale), round(height * scale), cv2.INTER_LINEAR, self.name)
@@ -60,7 +60,7 @@ class Normalize(Transform):
     mean: tuple[float, ...] = argument(channels, (0.5,))
     std: tuple[float, ...] = argument(divisors, (0.5,))
 
-    def apply(self, frame: Frame) -> None:
+    def apply(self, frame: Frame | Outline) -> None:
         frame.normalize(self.mean, self.std)
 
 
@@ -73,7 +73,7 @@ class Resize(Transform):
     size_divisor: int | None = argument(divisor, None)
     interp: str = argument(interpolation, "LINEAR")
 
-    def apply(self, frame: Frame) -> None:
+    def apply(self, frame: Frame | Outline) -> None:
         size = self.target_size
         if self.keep_ratio:
             height, width = frame.size
@@ -91,7 +91,7 @@ class ResizeByLong(Transform):
 
     long_size: float = argument(positive)
 
-    def apply(self, frame: Frame) -> None:
+    def apply(self, frame: Frame | Outline) -> None:
         self._scale_to(frame, self.long_size / max(frame.size))
 
 
@@ -102,7 +102,7 @@ class ResizeByShort(Transform):
     short_size: float = argument(short_side)
     max_size: float = argument(positive, 1e10)
 
-    def apply(self, frame: Frame) -> None:
+    def apply(self, frame: Frame | Outline) -> None:
         short, long = min(frame.size), max(frame.size)
         size = self.short_size
         if size / short * long > self.max_size:
@@ -121,7 +121,7 @@ class LimitLong(Transform):
         if self.max_long and self.min_long and self.min_long > self.max_long:
             raise ValueError("min_long must not be above max_long")
 
-    def apply(self, frame: Frame) -> None:
+    def apply(self, frame: Frame | Outline) -> None:
         long = max(frame.size)
         if self.max_long and long > self.max_long:
             self._scale_to(frame, self.max_long / long)
@@ -143,7 +143,7 @@ class ResizeRangeScaling(Transform):
                 "make them equal"
             )
 
-    def apply(self, frame: Frame) -> None:
+    def apply(self, frame: Frame | Outline) -> None:
         self._scale_to(frame, self.max_value / max(frame.size))
 
 
@@ -165,7 +165,7 @@ class ResizeStepScaling(Transform):
                 "make min_scale_factor and max_scale_factor equal"
             )
 
-    def apply(self, frame: Frame) -> None:
+    def apply(self, frame: Frame | Outline) -> None:
         self._scale_to(frame, self.min_scale_factor)
 
 
@@ -177,7 +177,7 @@ class Padding(Transform):
     target_size: tuple[int, int] = argument(size_wh)
     im_padding_value: float = argument(number, 127.5)
 
-    def apply(self, frame: Frame) -> None:
+    def apply(self, frame: Frame | Outline) -> None:
         frame.pad(*self.target_size, self.im_padding_value, self.name)
 
 
@@ -189,7 +189,7 @@ class PaddingByAspectRatio(Transform):
     aspect_ratio: float = argument(positive, 1)
     im_padding_value: float = argument(number, 127.5)
 
-    def apply(self, frame: Frame) -> None:
+    def apply(self, frame: Frame | Outline) -> None:
         height, width = frame.size
         if width / height > self.aspect_ratio:
             height = int(width / self.aspect_ratio)
@@ -206,7 +206,7 @@ class ScalePadding(Transform):
     target_size: tuple[int, int] = argument(size_wh, (512, 512))
     im_padding_value: float = argument(uint8_value, 127.5)
 
-    def apply(self, frame: Frame) -> None:
+    def apply(self, frame: Frame | Outline) -> None:
         frame.pad_to_square(self.im_padding_value)
         frame.resize(*self.target_size, cv2.INTER_CUBIC, self.name)
 

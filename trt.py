@@ -18,7 +18,7 @@ from batches import Source
 from deploy import DeployConfig
 from errors import ConfigError, EngineError, ImageError, reason, shown
 from files import locked
-from preprocess import prepare
+from frame import Outline
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -53,11 +53,14 @@ def first_window(image_bgr: np.ndarray, crop: Size | None) -> np.ndarray:
 def images_by_size(expected: Expected, deploy: DeployConfig) -> dict[Size, list[Source]]:
     """Images by the height and width that the network is given for them, or for their windows.
 
-    Of many images MAX_HEADERS, evenly spread; of files only the headers are read. Raises
-    ConfigError where no size can be told.
+    Of many images MAX_HEADERS, evenly spread; of files only the headers are read. Of a graph of
+    fixed size there is that one. Raises ConfigError where no size can be told.
     """
+    fixed_height, fixed_width = deploy.input_shape[2:]
+    if -1 not in (fixed_height, fixed_width):
+        return {(fixed_height, fixed_width): list(expected.images[:MAX_HEADERS])}
     by_size: dict[Size, list[Source]] = defaultdict(list)
-    after: dict[Size, Size | None] = {}  # the transforms, by the size before
+    after: dict[Size, Size | ImageError] = {}  # the transforms, by the size before
     images = expected.images
     for image in images[:: max(1, -(-len(images) // MAX_HEADERS))]:
         size = _size(image)
@@ -67,10 +70,15 @@ def images_by_size(expected: Expected, deploy: DeployConfig) -> dict[Size, list[
             size = min(size[0], expected.crop[0]), min(size[1], expected.crop[1])
         if size not in after:
             after[size] = _network_size(size, deploy)
-        if (given := after[size]) is not None:
+        given = after[size]
+        if not isinstance(given, ImageError):
             by_size[given].append(image)
     if not by_size:
-        raise ConfigError("TensorRT needs the sizes that will come, and no image's could be read")
+        refusals = [str(refusal) for refusal in after.values()]
+        why = f"none fits the model: {refusals[0]}" if refusals else "no image's could be read"
+        if not images:
+            why = "no images were given (`sample` of Segmenter)"
+        raise ConfigError(f"TensorRT needs the sizes that will come, and {why}")
     return dict(by_size)
 
 
@@ -88,15 +96,18 @@ def _size(image: Source) -> Size | None:
     return (width, height) if turned else (height, width)
 
 
-def _network_size(size: Size, deploy: DeployConfig) -> Size | None:
-    """What the transforms make of the size, None where they or the graph refuse it."""
+def _network_size(size: Size, deploy: DeployConfig) -> Size | ImageError:
+    """What the transforms make of the size, or why they or the graph refuse it."""
+    outline = Outline(*size)
     try:
-        height, width = prepare(np.zeros((*size, 3), np.uint8), deploy.transforms).size
-    except (ImageError, MemoryError):
-        return None
-    fixed_height, fixed_width = deploy.input_shape[2:]
-    fits = fixed_height in (-1, height) and fixed_width in (-1, width)
-    return (height, width) if fits else None
+        for transform in deploy.transforms:
+            transform.apply(outline)
+        deploy.check_size(*outline.size)
+    except ImageError as error:
+        return error
+    except (OverflowError, ValueError):
+        return ImageError(f"the transforms can't handle its size of {size[1]}x{size[0]}")
+    return outline.size
 
 
 def _fewest_images(expected: Expected, deploy: DeployConfig) -> int:
@@ -105,19 +116,19 @@ def _fewest_images(expected: Expected, deploy: DeployConfig) -> int:
 
 
 def dynamic_shapes(expected: Expected, deploy: DeployConfig) -> Shapes:
-    """Bounds that hold every size, rounded outward to STEP unless there is one size only."""
+    """Bounds that hold every size, those of sides that vary rounded outward to STEP."""
     by_size, batch_size = images_by_size(expected, deploy), expected.batch_size
-    usual = max(by_size, key=lambda size: len(by_size[size]))
-    sides = list(zip(*by_size, strict=True))  # heights, widths
-    low = [min(side) for side in sides]
-    high = [max(side) for side in sides]
-    if len(by_size) > 1:
-        low = [side // STEP * STEP or side for side in low]
-        high = [-(-side // STEP) * STEP for side in high]
-        usual = (
-            max(low[0], min(high[0], round(usual[0] / STEP) * STEP)),
-            max(low[1], min(high[1], round(usual[1] / STEP) * STEP)),
-        )
+    most_frequent = max(by_size, key=lambda size: len(by_size[size]))
+    low, high, usual = [], [], []
+    for sides, side in zip(zip(*by_size, strict=True), most_frequent, strict=True):
+        shortest, longest = min(sides), max(sides)
+        if shortest < longest:
+            shortest = shortest // STEP * STEP or shortest
+            longest = -(-longest // STEP) * STEP
+            side = max(shortest, min(longest, round(side / STEP) * STEP))
+        low.append(shortest)
+        high.append(longest)
+        usual.append(side)
     return Shapes(
         [_fewest_images(expected, deploy), 3, *low],
         [batch_size, 3, *high],
@@ -135,21 +146,30 @@ def collect(run: Callable[[Source, int], None], expected: Expected, deploy: Depl
     by_size, batch_size = images_by_size(expected, deploy), expected.batch_size
     fewest = _fewest_images(expected, deploy)
     ascending = sorted(by_size, key=lambda size: size[0] * size[1])
-    runs = int(_runs(run, by_size[ascending[0]], fewest))
-    fits: dict[Size, bool] = {}
-    for size in reversed(ascending):
-        fits[size] = _runs(run, by_size[size], batch_size)
-        if fits[size]:
-            break
+    tried: dict[Size, bool] = {}  # in full batches: whether they ran
+
+    def is_run(size: Size, copies: int) -> bool:
+        return _runs(run, by_size[size], copies)
+
+    def try_full(size: Size) -> bool:
+        if size not in tried:
+            tried[size] = is_run(size, batch_size)
+        return tried[size]
+
+    runs = int(any(is_run(size, fewest) for size in ascending[:MAX_TUNING_RUNS]))
+    # Steps by a quarter of the area: a thousand sizes may differ by little.
+    smaller = list(reversed(ascending))
+    while smaller and len(tried) < MAX_TUNING_RUNS and not try_full(size := smaller[0]):
+        smaller = [each for each in smaller if each[0] * each[1] <= 0.75 * size[0] * size[1]]
     for side in (0, 1):
         in_order = sorted(by_size, key=lambda size: size[side])
         for size in (in_order[0], in_order[-1]):
-            if size not in fits:
-                fits[size] = _runs(run, by_size[size], batch_size)
-    runs += sum(fits.values())
+            if len(tried) < MAX_TUNING_RUNS:
+                try_full(size)
+    runs += sum(tried.values())
     most_frequent_first = sorted(by_size, key=lambda size: -len(by_size[size]))
-    usual = next((size for size in most_frequent_first if fits.get(size, True)), None)
-    while usual and runs < MAX_TUNING_RUNS and _runs(run, by_size[usual], batch_size):
+    usual = next((size for size in most_frequent_first if tried.get(size, True)), None)
+    while usual and runs < MAX_TUNING_RUNS and is_run(usual, batch_size):
         runs += 1
     return runs
 
@@ -173,10 +193,11 @@ def make_shape_file(path: str, collect_into: Callable[[str], int]) -> None:
     `collect_into(path)` writes it and returns the number of runs. Raises ConfigError.
     """
     try:
+        was_there = os.path.exists(path)
         with locked(os.path.dirname(os.path.abspath(path))):
-            if os.path.exists(path):
+            if was_there:
                 log.info("the dynamic shapes are those of %s", shown(path))
-            else:
+            elif not os.path.exists(path):  # nor has another process made it meanwhile
                 _make_shape_file(path, collect_into)
     except OSError as error:
         raise ConfigError(

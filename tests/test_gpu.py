@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 import gpu
-from errors import ConfigError
+from config import EngineOptions, engine_config
+from deploy import load_deploy_config
+from errors import ConfigError, EngineError, gist
 from machine import find_paddle
 
 BUILD = replace(find_paddle(), version=(2, 6, 2), has_gpu=True, cuda="11.8", cudnn="8.6.0")
@@ -54,9 +56,19 @@ def test_tensorrt_of_another_version(caplog):
     assert "needs TensorRT 8.5.3" in caplog.text and "8.6.1 is loaded" in caplog.text
 
 
-def test_tensorrt_that_is_not_built_in():
+def test_tensorrt_that_is_not_built_in(models):
+    """Such a build's `Config` raises where it is asked for TensorRT."""
+    config = SimpleNamespace(
+        enable_memory_optim=lambda: None,
+        disable_glog_info=lambda: None,
+        enable_use_gpu=lambda memory, gpu: None,
+    )
+    without = core(built_for=(0, 0, 0))
+    without.AnalysisConfig = lambda graph, params: config
+    deploy = load_deploy_config(models / "argmax" / "deploy.yaml")
+    options = EngineOptions(use_trt=True, device="gpu")
     with pytest.raises(ConfigError, match="built without TensorRT: run without --use_trt"):
-        gpu.check_gpu(core(built_for=(0, 0, 0)), BUILD, use_trt=True)
+        engine_config(without, deploy, options, BUILD)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +83,9 @@ def test_no_gpu(error, visible, advice, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    with pytest.raises(ConfigError, match=f"Paddle sees no GPU: {advice}.*--device cpu"):
+    with pytest.raises(
+        ConfigError, match=rf"Paddle sees no GPU \(CUDA error.*\): {advice}.*--device cpu"
+    ):
         gpu.check_gpu(core(gpus=0, error=error), BUILD, use_trt=False)
 
 
@@ -84,9 +98,30 @@ def test_no_gpu(error, visible, advice, monkeypatch):
         ("CUDA error(209), no kernel image is available", "a build for a newer CUDA"),
         ("some trt inputs dynamic shape info not set, check the INFO log", "--enable_auto_tune"),
         ("Input relu_1 not found in TRT engine min_input_shape", "--enable_auto_tune"),
-        ("Cannot load cudnn shared library. Cannot invoke method cudnnGetVersion", "cuDNN isn't"),
+        (
+            "Cannot load cudnn shared library. Cannot invoke method cudnnGetVersion",
+            "LD_LIBRARY_PATH",
+        ),
+        (
+            "The third-party dynamic library (libcublas.so) that Paddle depends on is not "
+            "configured correctly.",
+            "LD_LIBRARY_PATH",
+        ),
+        ("CUDA error(700), an illegal memory access was encountered", "the GPU or its driver has"),
         ("The shape of input is wrong", ""),
     ],
 )
 def test_hints(error, advice):
     assert gpu.hint(error).startswith(advice) if not advice else advice in gpu.hint(error)
+
+
+def test_the_hint_is_in_what_the_user_reads(monkeypatch):
+    """On loading and in a run; Paddle's text is of its source, for want of a GPU to raise it."""
+    text = (
+        "C++ Traceback\n----------------------\nError Message Summary:\n----------------------\n"
+        "ResourceExhaustedError: Out of memory error on GPU 0. Cannot allocate 1.0GB memory.\n"
+        "  [Hint: try a smaller batch] (at /paddle/gpu.cc:1)"
+    )
+    raised = EngineError(gist(RuntimeError(text)), gpu.hint(text))
+    assert str(raised) == "Out of memory error on GPU 0. Cannot allocate 1.0GB memory"
+    assert raised.advice.startswith("the GPU's memory is full")

@@ -6,6 +6,7 @@ Everything up to the driver: the `Config` says through its getters what the engi
 import itertools
 import mmap
 import os
+import re
 import subprocess
 import sys
 
@@ -50,11 +51,44 @@ def test_the_device_is_the_one_asked_for(core, models, device):
         assert config.cpu_math_library_num_threads() <= 10
 
 
+class Recorded:
+    """Paddle's module, with the calls to its `Config`s noted: not all have a getter."""
+
+    def __init__(self, core):
+        self._core, self.calls = core, {}
+
+    def __getattr__(self, name):
+        return getattr(self._core, name)
+
+    @property
+    def AnalysisConfig(self):
+        real, calls = self._core.AnalysisConfig, self.calls
+
+        class Noting:
+            Precision = real.Precision
+
+            def __init__(self, graph, params):
+                self._config = real(graph, params)
+
+            def __getattr__(self, name):
+                def call(*args, **kwargs):
+                    calls[name] = args or kwargs
+                    return getattr(self._config, name)(*args, **kwargs)
+
+                return call
+
+        return Noting
+
+
 @pytest.mark.parametrize(
     ("precision", "min_subgraph_size", "batch_size", "name", "tuning"),
     [
         *itertools.product(
-            PRECISIONS, (3, 20), (1, 4), ("argmax", "picture", "resize"), (None, "to come", "there")
+            PRECISIONS,
+            (3, 20),
+            (1, 4),
+            ("argmax", "picture", "resize", "fixed", "pairs"),
+            (None, "to come", "there"),
         )
     ],
 )
@@ -62,16 +96,16 @@ def test_tensorrt_is_what_the_flags_say(
     core, models, tmp_path, precision, min_subgraph_size, batch_size, name, tuning
 ):
     deploy = deploy_of(models, name)
-    shapes, file = None, None
-    if tuning is None:
-        expected = trt.Expected([scene(48, 64), scene(100, 200)], batch_size)
-        shapes = trt.dynamic_shapes(expected, deploy)
-    else:
+    batch_size = deploy.batch_size_for(batch_size)
+    expected = trt.Expected([scene(48, 64), scene(100, 200)], batch_size)
+    shapes, file = trt.dynamic_shapes(expected, deploy), None
+    if tuning:
         file = str(tmp_path / "shapes")
         if tuning == "there":
             (tmp_path / "shapes").write_text("")
+    recorded = Recorded(core)
     config = config_of(
-        *(core, deploy, shapes),
+        *(recorded, deploy, shapes),
         use_trt=True,
         precision=precision,
         min_subgraph_size=min_subgraph_size,
@@ -85,6 +119,31 @@ def test_tensorrt_is_what_the_flags_say(
     assert config.tuned_tensorrt_dynamic_shape() == (tuning is not None)
     assert not config.trt_allow_build_at_runtime()
     assert not config.shape_range_info_collected()
+    asked = recorded.calls["enable_tensorrt_engine"]
+    assert asked["min_subgraph_size"] == min_subgraph_size
+    assert asked["max_batch_size"] == batch_size
+    assert (asked["use_static"], asked["use_calib_mode"]) == (True, False)
+    if tuning:
+        assert recorded.calls["enable_tuned_tensorrt_dynamic_shape"] == (file, False)
+        return
+    fewest = 2 if name == "pairs" else 1
+    low, high, usual = [(48, 64)] * 3
+    if name in ("argmax", "picture"):
+        high, usual = (128, 256), (64, 64)
+    graph_input = "picture" if name == "picture" else "x"
+    assert recorded.calls["set_trt_dynamic_shape_info"] == (
+        {graph_input: [fewest, 3, *low]},
+        {graph_input: [batch_size, 3, *high]},
+        {graph_input: [batch_size, 3, *usual]},
+    )
+
+
+@pytest.mark.parametrize(("worker", "gpu_id"), [(0, 0), (1, 1), (2, 0), (5, 1)])
+def test_workers_are_spread_over_the_gpus(core, models, worker, gpu_id):
+    recorded = Recorded(core)
+    recorded.get_cuda_device_count = lambda: 2
+    config_of(recorded, deploy_of(models), gpu=worker)
+    assert recorded.calls["enable_use_gpu"] == (100, gpu_id)
 
 
 def test_tensorrt_without_a_gpu_in_use_is_left_out(core, models):
@@ -132,6 +191,7 @@ def test_paddles_own_error_without_a_driver_is_the_one_that_is_looked_for(core):
         b"Cannot load cudnn shared library",
         b"not found in TRT engine min_input_shape",
         b"please enable trt dynamic_shape mode by SetTRTDynamicShapeInfo",
+        b"that Paddle depends on is not configured correctly",
         b"/trt_serialized_",
     ],
 )
@@ -175,9 +235,27 @@ def test_a_run_without_a_gpu_says_what_to_check(models, tmp_path, more):
     run = run_infer(tmp_path, "--config", model, "--image_path", "a.png", *more)
     assert run.returncode == 2
     assert run.stderr == (
-        "error: Paddle sees no GPU: no NVIDIA driver is found, or one too old for CUDA 11.8: "
+        "error: Paddle sees no GPU (CUDA error(35), CUDA driver version is insufficient for CUDA "
+        "runtime version): no NVIDIA driver is found, or one too old for CUDA 11.8: "
         "install it (nvidia-smi shows what is there), or use --device cpu\n"
     )
+
+
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1", b"\0" * 99])
+@pytest.mark.parametrize(
+    "more", [("--dry_run",), ("--dry_run", "--use_trt"), ("--use_trt", "--enable_auto_tune")]
+)
+def test_a_file_that_is_no_graph_is_a_sentence(model_copy, tmp_path, content, more):
+    folder = model_copy("argmax")
+    (folder / "model.pdmodel").write_bytes(content)
+    write_image(tmp_path / "a.png")
+    shapes = tmp_path / "shapes"
+    shapes.write_text("")
+    more = [*more, "--auto_tuned_shape_file", shapes] if "--enable_auto_tune" in more else more
+    run = run_infer(tmp_path, "--config", folder / "deploy.yaml", "--image_path", "a.png", *more)
+    assert run.returncode == 2
+    assert "Traceback" not in run.stderr
+    assert re.search(r"error: .*model.pdmodel", run.stderr)
 
 
 def test_dry_run_tells_the_same_state(models, tmp_path):

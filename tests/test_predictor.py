@@ -12,9 +12,9 @@ from conftest import PADDLE, ROOT, scene
 
 from config import EngineOptions, engine_config
 from deploy import load_deploy_config
-from errors import ConfigError, EngineError
+from errors import ConfigError, EngineError, gist
 from machine import PaddleBuild, find_paddle
-from predictor import Predictor, gist, load_core
+from predictor import Predictor, load_core
 from preprocess import prepare
 
 BUILD = find_paddle()

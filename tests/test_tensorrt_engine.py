@@ -2,12 +2,16 @@
 
 import json
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import scene
+from conftest import ROOT, scene
 
+import cache
+import engines
 import tensorrt_engine
 from cache import DIGESTS
 from config import EngineOptions
@@ -16,7 +20,7 @@ from engines import BoundedPredictor
 from errors import ConfigError, EngineError
 from machine import find_paddle
 from predictor import Predictor
-from trt import Shapes
+from trt import Expected, Shapes
 
 BUILD = find_paddle()
 SHAPES = Shapes([1, 3, 32, 32], [2, 3, 64, 64], [2, 3, 64, 64])
@@ -25,21 +29,22 @@ SHAPES = Shapes([1, 3, 32, 32], [2, 3, 64, 64], [2, 3, 64, 64])
 class Gpu:
     """Where Paddle's module and its Config would be: notes the folder, and builds into it."""
 
-    def __init__(self, name="A", fails=False):
-        self.name, self.fails = name, fails
+    def __init__(
+        self, name="A", fails=False, refuses_kept=False, key=1, libraries=(8600, (8, 5, 3))
+    ):
+        self.name, self.fails, self.refuses_kept = name, fails, refuses_kept
+        self.engine = f"trt_serialized_{key}"
+        self.libraries = libraries
         self.built, self.folders = 0, []
 
     def set_optim_cache_dir(self, folder):
         self.folders.append(folder)
 
-    def gpu_device_id(self):
-        return 0
-
     def get_trt_runtime_version(self):
-        return (8, 5, 3)
+        return self.libraries[1]
 
     def cudnn_version(self):
-        return 8600
+        return self.libraries[0]
 
     def get_device_properties(self, gpu):
         return f"{self.name} {gpu}"
@@ -47,9 +52,11 @@ class Gpu:
     def create_predictor(self, config):
         if self.fails:
             raise OSError("(External) CUDA error(46), all CUDA-capable devices are busy")
-        if "trt_serialized_1" not in os.listdir(self.folders[-1]):
+        if self.refuses_kept and os.listdir(self.folders[-1]):
+            raise RuntimeError("Engine deserialize failed")
+        if self.engine not in os.listdir(self.folders[-1]):
             self.built += 1
-            with open(os.path.join(self.folders[-1], "trt_serialized_1"), "w") as file:
+            with open(os.path.join(self.folders[-1], self.engine), "w") as file:
                 file.write("engine")
         return SimpleNamespace(config=config)
 
@@ -63,7 +70,7 @@ def start(models, tmp_path):
         deploy = load_deploy_config(models / model / "deploy.yaml")
         options = {"device": "gpu", "cache_dir": str(tmp_path / "cache"), **options}
         assert tensorrt_engine.create_predictor(
-            gpu, gpu, deploy, EngineOptions(use_trt=True, **options), BUILD, shapes
+            gpu, lambda: gpu, 0, deploy, EngineOptions(use_trt=True, **options), BUILD, shapes
         )
         return gpu.built
 
@@ -83,6 +90,8 @@ def test_it_belongs_to_gpu_model_precision_and_shapes(start, tmp_path):
     tuned.write_text("one")
     for change in (
         {"gpu": Gpu("B")},
+        {"gpu": Gpu(libraries=(8902, (8, 5, 3)))},
+        {"gpu": Gpu(libraries=(8600, (8, 6, 1)))},
         {"precision": "fp16"},
         {"min_subgraph_size": 9},
         {"shapes": other},
@@ -100,6 +109,49 @@ def test_a_damaged_one_is_built_again(start, tmp_path, caplog):
     (entry / "trt_serialized_1").write_text("engime")
     assert [start(), start()] == [1, 0]
     assert "is damaged: it is made again" in caplog.text
+
+
+def test_one_that_tensorrt_refuses_is_built_again(start, tmp_path, caplog):
+    start()
+    assert start(Gpu(refuses_kept=True)) == 1
+    assert "TensorRT doesn't take its engine in the cache entry" in caplog.text
+    assert "(Engine deserialize failed): it is built again" in caplog.text
+    assert start() == 0
+
+
+def test_what_paddle_writes_beside_a_kept_one_does_not_harm_it(start, caplog):
+    start()
+    assert [start(Gpu(key=2)), start(Gpu(key=2)), start()] == [1, 1, 0]
+    assert caplog.text.count("TensorRT has built an engine although the cache entry") == 2
+    assert "damaged" not in caplog.text
+
+
+def test_without_space_none_is_kept(start, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    assert [start(), start()] == [1, 1]
+    assert "there is too little space left" in caplog.text
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_of_several_processes_one_builds(tmp_path):
+    call = f"""
+import time, cache
+def fill(folder):
+    time.sleep(0.5)
+    open(folder + "/engine", "w").write("engine")
+    print("built")
+cache.keep({str(tmp_path / "cache")!r}, "0" * 64, fill)
+"""
+    for _ in range(2):  # the second time with one that is damaged
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", call], cwd=ROOT, stdout=subprocess.PIPE, text=True
+            )
+            for _ in range(4)
+        ]
+        assert "".join(process.communicate()[0] for process in processes) == "built\n"
+        assert not any(process.returncode for process in processes)
+        (tmp_path / "cache" / ("0" * 64) / "engine").write_text("engime")
 
 
 def test_without_a_cache_paddle_gets_a_folder_that_goes(start, tmp_path, caplog):
@@ -145,14 +197,83 @@ def test_shapes_outside_the_bounds_go_to_the_other_engine(models, caplog):
         assert np.array_equal(engine(images), expected)
     [line] = caplog.messages
     assert line == (
-        "TensorRT's engine takes 32x32 to 64x64: Paddle's own runs what is smaller or larger"
+        "TensorRT's engine takes 1 image of 32x32 to 2 images of 64x64: Paddle's own runs what is "
+        "outside"
     )
 
 
-def test_where_the_other_can_not_be_had_the_image_fails(models):
+def test_where_the_other_can_not_be_had_each_image_outside_fails(caplog):
+    tries = []
+
     def make_other():
+        tries.append(1)
         raise ConfigError("no memory")
 
     engine = BoundedPredictor(None, SHAPES, make_other)
-    with pytest.raises(EngineError, match="no memory"):
-        engine(np.zeros((1, 3, 100, 100), np.float32))
+    for _ in range(3):
+        with pytest.raises(EngineError, match="no memory"):
+            engine(np.zeros((1, 3, 100, 100), np.float32))
+    assert (len(tries), len(caplog.messages)) == (1, 1)
+
+
+# ---- which engine is made ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The arguments of each Predictor that is made; none is loaded."""
+    made = []
+
+    class Recorded:
+        def __init__(self, deploy, options, build, *, shapes=None, collect_shapes_in=None):
+            made.append(
+                SimpleNamespace(options=options, shapes=shapes, collect_in=collect_shapes_in)
+            )
+
+        def __call__(self, tensor_nchw):
+            return tensor_nchw
+
+    monkeypatch.setattr(engines, "Predictor", Recorded)
+    return made
+
+
+def load(models, images, **options):
+    options = {"device": "gpu", "use_trt": True, **options}
+    deploy = load_deploy_config(models / "argmax" / "deploy.yaml")
+    expected = Expected(images, batch_size=2)
+    return engines.load_for_images(deploy, EngineOptions(**options), BUILD, expected)
+
+
+IMAGES = [scene(40, 64), scene(100, 64)]
+
+
+def test_tensorrt_is_given_the_images_shapes_and_what_is_outside_goes_beside_it(models, made):
+    engine = load(models, IMAGES)
+    assert isinstance(engine, BoundedPredictor)
+    [only] = made
+    assert only.options.use_trt
+    assert only.shapes == ([1, 3, 40, 64], [2, 3, 128, 64], [2, 3, 64, 64])
+    engine(np.zeros((2, 3, 40, 64), np.float32))
+    assert len(made) == 1
+    engine(np.zeros((2, 3, 39, 64), np.float32))
+    assert [each.options.use_trt for each in made] == [True, False]
+
+
+def test_a_tuned_file_that_is_there_gives_the_shapes(models, made, tmp_path):
+    entry = "".join(
+        f"  {kind}_shape: {side}\n"
+        for kind, sides in (("min", (1, 3, 8, 8)), ("max", (4, 3, 9, 9)), ("opt", (2, 3, 8, 9)))
+        for side in sides
+    )
+    path = tmp_path / "shapes"
+    path.write_text(f'shape_range_info {{\n  name: "x"\n{entry}}}\n')
+    tuned = {"enable_auto_tune": True, "auto_tuned_shape_file": str(path)}
+    load(models, IMAGES, **tuned)
+    [only] = made
+    assert only.options.auto_tuned_shape_file == str(path)
+    assert only.shapes == ([1, 3, 8, 8], [4, 3, 9, 9], [2, 3, 8, 9])
+
+
+def test_without_tensorrt_there_is_one_engine(models, made):
+    assert not isinstance(load(models, [], use_trt=False), BoundedPredictor)
+    assert made[0].shapes is None
