@@ -39,7 +39,7 @@ test-gpu-config: .venv-gpu/ready
 	@echo "Installing requirements-gpu.txt into .venv-gpu, once: 0.8 GB"
 	@$(PYTHON) -m venv .venv-gpu
 	@.venv-gpu/bin/pip install --quiet --disable-pip-version-check -r requirements-gpu.txt \
-		setuptools "$$(sed -n 's/^\(pytest[=<>][^ ]*\).*/\1/p' requirements-dev.txt)"
+		"$$(sed -n 's/^\(pytest[=<>][^ ]*\).*/\1/p' requirements-dev.txt)"
 	@touch $@
 
 lint: $(VENV)/ready-to-test

@@ -137,7 +137,7 @@ def make_parser() -> Parser:
         **switch,
         default=False,
         help="find the images, load the model, print the first ten images and the engine's "
-        "settings, open no image (default: False)",
+        "settings, decode no image (default: False)",
     )
 
     add = group("the engine")

@@ -1,23 +1,21 @@
-"""TensorRT's shapes come from the images and the transforms; collected ones from real runs."""
+"""TensorRT's shapes come from the images and the transforms."""
 
-import re
-import subprocess
-import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, scene, write_image
+from conftest import scene, write_image
 from PIL import Image
 
 import tensorrt_engine
 import trt
-from config import EngineOptions
-from deploy import load_deploy_config
-from engines import collect_shapes
-from errors import ConfigError, EngineError
+from deploy import DeployConfig, load_deploy_config
+from errors import ConfigError, ImageError
 from machine import find_paddle
 from predictor import load_core
+from preprocess import prepare
+from transforms import make_transform
 
 BUILD = find_paddle()
 CORE = load_core(BUILD, use_gpu=False)
@@ -50,13 +48,55 @@ def test_one_size_stays_as_it_is(models):
     assert shapes(models, "argmax", [(50, 70)] * 3) == ([1, 3, 50, 70], *[[2, 3, 50, 70]] * 2)
 
 
+def test_a_side_that_does_not_vary_stays_as_it_is(models):
+    found = shapes(models, "argmax", [(50, 70), (50, 200)])
+    assert found == ([1, 3, 50, 64], [2, 3, 50, 256], [2, 3, 50, 64])
+
+
+def test_a_graph_of_fixed_size_needs_no_image(models):
+    fixed = ([1, 3, 48, 64],) * 3
+    assert trt.dynamic_shapes(trt.Expected([], 1), deploy(models, "fixed")) == fixed
+
+
+def test_sizes_are_worked_out_without_pixels(models):
+    """A terabyte of them here; what the transforms make of a size is what they make of an image."""
+    huge = np.broadcast_to(np.uint8(0), (600_000, 900_000, 3))
+    found = trt.images_by_size(trt.Expected([huge], 1), deploy(models, "resize"))
+    assert list(found) == [(48, 64)]
+
+
+@pytest.mark.parametrize("size", [(50, 70), (333, 77), (64, 64), (1, 200)])
+def test_the_size_that_is_worked_out_is_the_one_that_comes(size):
+    ways = [
+        [{"type": "ResizeByLong", "long_size": 90}, {"type": "Padding", "target_size": [128, 96]}],
+        [{"type": "ResizeByShort", "short_size": 20, "max_size": 90}],
+        [{"type": "Resize", "target_size": [60, 40], "keep_ratio": True, "size_divisor": 16}],
+        [{"type": "ScalePadding", "target_size": [40, 40]}, {"type": "Normalize"}],
+        [
+            {"type": "PaddingByAspectRatio", "aspect_ratio": 1.5},
+            {"type": "LimitLong", "max_long": 64},
+        ],
+    ]
+    for way in ways:
+        transforms = tuple(
+            make_transform(entry["type"], {k: v for k, v in entry.items() if k != "type"})
+            for entry in way
+        )
+        found = trt._network_size(size, DeployConfig("", "", "", transforms))
+        try:
+            expected = prepare(scene(*size), transforms).size
+        except ImageError as error:
+            expected, found = str(error), str(found)
+        assert found == expected
+
+
 def test_a_resize_among_the_transforms_fixes_them(models):
     found = shapes(models, "resize", [(50, 70), (200, 10)])
     assert found == ([1, 3, 48, 64], [2, 3, 48, 64], [2, 3, 48, 64])
 
 
 def test_so_does_an_input_shape(models):
-    found = shapes(models, "fixed", [(48, 64), (50, 70)], batch_size=1)  # the second doesn't fit
+    found = shapes(models, "fixed", [(48, 64), (50, 70)], batch_size=1)
     assert found == ([1, 3, 48, 64],) * 3
 
 
@@ -71,7 +111,7 @@ def test_sizes_are_read_from_headers_as_the_images_will_be(tmp_path, models, mon
     expected = {(30, 40): [paths[0]], cv2.imread(str(paths[1])).shape[:2]: [paths[1]]}
     monkeypatch.setattr("preprocess.read_image", None)  # none is decoded
     assert trt.images_by_size(trt.Expected(paths, 1), deploy(models, "argmax")) == expected
-    with pytest.raises(ConfigError, match="no image's could be read"):
+    with pytest.raises(ConfigError, match="needs the sizes that will come, and no image's could"):
         trt.images_by_size(trt.Expected(paths[2:], 1), deploy(models, "argmax"))
 
 
@@ -88,147 +128,12 @@ def test_of_many_images_a_thousand_are_looked_at_evenly(models, monkeypatch):
     assert len(looked_at) <= trt.MAX_HEADERS
 
 
-# ---- collected shapes --------------------------------------------------------------------------
-
-
-def collected(models, name, images, path, batch_size=2, crop=None):
-    options = EngineOptions(device="cpu").resolved(BUILD)
-    expected = trt.Expected(images, batch_size, crop)
-    trt.make_shape_file(
-        str(path),
-        lambda new: collect_shapes(deploy(models, name), options, BUILD, expected, new),
-    )
-    return path.read_text()
-
-
-def in_file(text):
-    """Each tensor's min, max and opt in Paddle's shape file."""
-    return {
-        re.search(r'name: "(.*)"', entry)[1]: [
-            [int(side) for side in re.findall(rf"{kind}_shape: (\d+)", entry)]
-            for kind in ("min", "max", "opt")
-        ]
-        for entry in text.split("shape_range_info")[1:]
-    }
-
-
-SIZES = [(40, 50)] * 3 + [(20, 30), (80, 100), (60, 70), (24, 90)]
-
-
-def test_collected_shapes_are_those_of_the_images(models, tmp_path):
-    """On the CPU, for real; that TensorRT then reads the file needs a GPU to see."""
-    images = [scene(*size, number) for number, size in enumerate(SIZES)]
-    found = in_file(collected(models, "picture", images, tmp_path / "shapes"))
-    assert found["picture"] == [[1, 3, 20, 30], [2, 3, 80, 100], [2, 3, 40, 50]]
-    inner = [shapes for shapes in found.values() if len(shapes[0]) == 4]
-    assert len(inner) > 5
-    assert all(np.all(np.diff([low, usual, high], axis=0) >= 0) for low, high, usual in inner)
-    of_input_size = [shapes for shapes in inner if shapes[0][2:] == [20, 30]]
-    assert len(of_input_size) >= 2  # the input, and the scores brought back to its size
-    for _, high, usual in of_input_size:
-        assert (high[2:], usual[2:]) == ([80, 100], [40, 50])
-        assert (high[0], usual[0]) == (2, 2)
-
-
-def test_of_windows_their_size_is_collected(models, tmp_path):
-    images = [scene(*size) for size in SIZES]
-    found = in_file(collected(models, "argmax", images, tmp_path / "shapes", crop=(32, 48)))
-    assert found["x"][:2] == [[1, 3, 20, 30], [2, 3, 32, 48]]
-
-
-def test_what_paddle_has_written_is_read(models, tmp_path):
-    images = [scene(*size, number) for number, size in enumerate(SIZES)]
-    path = tmp_path / "shapes"
-    text = collected(models, "picture", images, path)
-    bounds = trt.tuned_shapes(str(path), "picture", 2)
-    assert bounds == ([1, 3, 20, 30], [2, 3, 80, 100], [2, 3, 40, 50])
-    with pytest.raises(ConfigError, match="holds no shapes of this model's input x: name another"):
-        trt.tuned_shapes(str(path), "x", 2)
-    with pytest.raises(ConfigError, match="is of batches of up to 2, not 3: name another"):
-        trt.tuned_shapes(str(path), "picture", 3)
-    path.write_text(text.replace("opt_shape", "opt"))
-    with pytest.raises(ConfigError, match="holds no shapes"):
-        trt.tuned_shapes(str(path), "picture", 2)
-    path.write_bytes(b"\xff")
-    with pytest.raises(ConfigError, match="can't be read: it is no text"):
-        trt.tuned_shapes(str(path), "picture", 2)
-    path.unlink()
-    with pytest.raises(ConfigError, match="can't be read: no such file"):
-        trt.tuned_shapes(str(path), "picture", 2)
-
-
-def runs_of(models, sizes, fits=lambda size: True):
-    """What is run for so many images of those sizes, in batches of four."""
-    images = [scene(*size) for size, count in sizes.items() for _ in range(count)]
-    runs = []
-
-    def run(image, copies):
-        size = image.shape[:2]
-        if copies == 4 and not fits(size):
-            raise EngineError("out of memory")
-        runs.append((size, copies))
-
-    count = trt.collect(run, trt.Expected(images, 4), deploy(models, "argmax"))
-    assert count == len(runs) <= trt.MAX_TUNING_RUNS
-    return runs
-
-
-def test_the_sizes_that_matter_are_run(models):
-    sizes = {(50, 60): 9, (10, 12): 1, (11, 90): 1, (95, 13): 1, (80, 85): 1, (30, 30): 1}
-    runs = runs_of(models, sizes)
-    assert runs[:2] == [((10, 12), 1), ((80, 85), 4)]
-    assert runs[2:5] == [((10, 12), 4), ((95, 13), 4), ((11, 90), 4)]
-    assert runs[5:] == [((50, 60), 4)] * 5
-
-
-def test_where_memory_does_not_hold_the_largest_the_next_smaller_is_run(models):
-    sizes = {(side, side): 1 for side in (10, 20, 30, 40)}
-    runs = runs_of(models, sizes, fits=lambda size: size[0] <= 20)
-    assert runs[:3] == [((10, 10), 1), ((20, 20), 4), ((10, 10), 4)]
-    assert runs_of(models, sizes, fits=lambda size: False) == [((10, 10), 1)]
-
-
-def test_an_image_that_can_not_be_read_gives_its_turn_to_another(models, tmp_path):
-    write_image(tmp_path / "good.png", (20, 30))
-    bad = tmp_path / "bad.png"
-    bad.write_bytes((tmp_path / "good.png").read_bytes()[:60])  # a header and no more
-    text = collected(models, "argmax", [bad, tmp_path / "good.png"], tmp_path / "shapes")
-    assert in_file(text)["x"][1] == [2, 3, 20, 30]
-
-
-def test_a_file_that_is_there_is_used_with_a_line(models, tmp_path, caplog):
-    caplog.set_level("INFO")
-    (tmp_path / "shapes").write_text("mine")
-    assert collected(models, "argmax", [scene(20, 30)], tmp_path / "shapes") == "mine"
-    assert f"the dynamic shapes are those of {tmp_path / 'shapes'}" in caplog.text
-
-
-def test_of_several_processes_one_collects(models, tmp_path):
-    call = f"""
-import sys, time, trt
-def collect(path):
-    time.sleep(0.5)
-    open(path, "w").write("shapes")
-    print("collected")
-    return 1
-trt.make_shape_file({str(tmp_path / "shapes")!r}, collect)
-"""
-    command = [sys.executable, "-c", call]
-    processes = [
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)
-    ]
-    assert "".join(process.communicate()[0] for process in processes) == "collected\n"
-    assert not any(process.returncode for process in processes)
-    assert (tmp_path / "shapes").read_text() == "shapes"
-
-
-def test_a_run_that_fails_leaves_no_file(models, tmp_path):
-    with pytest.raises(ConfigError, match="no image could be run to collect"):
-        trt.make_shape_file(str(tmp_path / "shapes"), lambda path: 0)
-    assert list(tmp_path.iterdir()) == []
-    nowhere = tmp_path / "no" / "shapes"
-    with pytest.raises(ConfigError, match=r"--auto_tuned_shape_file .*no/shapes can't be written"):
-        trt.make_shape_file(str(nowhere), lambda path: 1)
+def test_without_a_size_that_fits_it_is_told_why(models):
+    wide = replace(deploy(models, "argmax"), input_shape=(-1, 3, 48, -1))
+    with pytest.raises(ConfigError, match="and none fits the model: the model takes -1x48 only"):
+        trt.images_by_size(trt.Expected([scene(50, 70)], 1), wide)
+    with pytest.raises(ConfigError, match="and no images were given"):
+        trt.images_by_size(trt.Expected([], 1), wide)
 
 
 # ---- the graph ---------------------------------------------------------------------------------

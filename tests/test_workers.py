@@ -9,6 +9,10 @@ import time
 import pytest
 from conftest import ROOT, masks, read_mask, write_image
 
+import workers
+from errors import ConfigError
+from images import Job
+
 IMAGES = 500
 
 
@@ -175,3 +179,53 @@ def test_a_worker_that_dies_while_it_loads_ends_the_run(infer, model_copy, photo
     assert run.code == 2, run
     assert run.err.startswith("error: ")
     assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize(("given", "num_workers"), [(None, 2), (None, 3), ("mine", 2)])
+def test_workers_get_a_gpu_each_one_shape_file_and_the_images(
+    monkeypatch, model, given, num_workers
+):
+    """Looked at as they are started; without a GPU there is nothing to run."""
+    started = []
+
+    class Process:
+        exitcode, pid = 1, 1
+
+        def __init__(self, target, args, daemon):
+            started.append(args)
+
+        def start(self):
+            pass
+
+        join = kill = start
+
+    monkeypatch.setattr(workers, "Process", Process)
+    jobs = [Job(f"{number}.png", f"{number}.png") for number in range(9)]
+    options = {"use_trt": True, "enable_auto_tune": True, "auto_tuned_shape_file": given}
+    with pytest.raises(ConfigError):
+        how = {"num_workers": num_workers, "batch_size": 1, **options}
+        list(workers.segment(jobs, str(model), {"save_dir": "out"}, **how))
+    assert [args[-1]["gpu"] for args in started] == list(range(num_workers))
+    [file] = {args[-1]["auto_tuned_shape_file"] for args in started}
+    assert file == given if given else file.endswith("shapes.pbtxt")
+    assert all(args[2] == jobs for args in started)
+
+
+def test_a_worker_gives_tensorrt_all_images_to_take_shapes_from(monkeypatch, model):
+    made = []
+
+    class Segmenter:
+        def __init__(self, config_path, *, sample, **options):
+            made.append(sample)
+            raise ConfigError("enough")
+
+    monkeypatch.setattr("pipeline.Segmenter", Segmenter)
+    monkeypatch.setattr(workers, "_end_with", lambda parent: None)
+    jobs = [Job(f"{number}.png", f"{number}.png") for number in range(3)]
+    handlers, propagate = workers.log.handlers, workers.log.propagate
+    for use_trt in (True, False):
+        ours, theirs = workers.Pipe()
+        workers._work(theirs, os.getpid(), jobs, str(model), {}, {"use_trt": use_trt})
+        assert ours.recv() == workers.Refused("enough")
+    workers.log.handlers, workers.log.propagate = handlers, propagate
+    assert made == [["0.png", "1.png", "2.png"], []]
