@@ -226,8 +226,9 @@ def made(monkeypatch):
 
     class Recorded:
         def __init__(self, deploy, options, build, *, shapes=None, collect_shapes_in=None):
+            has_tuned_file = os.path.exists(options.auto_tuned_shape_file or "")
             made.append(
-                SimpleNamespace(options=options, shapes=shapes, collect_in=collect_shapes_in)
+                SimpleNamespace(options=options, shapes=shapes, has_tuned_file=has_tuned_file)
             )
 
         def __call__(self, tensor_nchw):
@@ -259,19 +260,33 @@ def test_tensorrt_is_given_the_images_shapes_and_what_is_outside_goes_beside_it(
     assert [each.options.use_trt for each in made] == [True, False]
 
 
+TUNED = "".join(
+    f"  {kind}_shape: {side}\n"
+    for kind, sides in (("min", (1, 3, 8, 8)), ("max", (4, 3, 9, 9)), ("opt", (2, 3, 8, 9)))
+    for side in sides
+)
+
+
 def test_a_tuned_file_that_is_there_gives_the_shapes(models, made, tmp_path):
-    entry = "".join(
-        f"  {kind}_shape: {side}\n"
-        for kind, sides in (("min", (1, 3, 8, 8)), ("max", (4, 3, 9, 9)), ("opt", (2, 3, 8, 9)))
-        for side in sides
-    )
     path = tmp_path / "shapes"
-    path.write_text(f'shape_range_info {{\n  name: "x"\n{entry}}}\n')
-    tuned = {"enable_auto_tune": True, "auto_tuned_shape_file": str(path)}
-    load(models, IMAGES, **tuned)
+    path.write_text(f'shape_range_info {{\n  name: "x"\n{TUNED}}}\n')
+    load(models, IMAGES, enable_auto_tune=True, auto_tuned_shape_file=str(path))
     [only] = made
     assert only.options.auto_tuned_shape_file == str(path)
     assert only.shapes == ([1, 3, 8, 8], [4, 3, 9, 9], [2, 3, 8, 9])
+
+
+def test_one_that_is_collected_first_is_there_when_the_engine_is_made(models, made, monkeypatch):
+    def collect(deploy, options, build, expected, path):
+        with open(path, "w") as file:
+            file.write(f'shape_range_info {{\n  name: "x"\n{TUNED}}}\n')
+        return 1
+
+    monkeypatch.setattr(engines, "collect_shapes", collect)
+    load(models, IMAGES, enable_auto_tune=True)
+    [only] = made
+    assert only.has_tuned_file
+    assert not os.path.exists(only.options.auto_tuned_shape_file)  # it was a private one
 
 
 def test_without_tensorrt_there_is_one_engine(models, made):
