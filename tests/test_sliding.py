@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from errors import ConfigError
+from batches import Result
+from errors import ConfigError, ImageError
 from grid import Tiling, checked_tiling, grid_of
 from pipeline import Segmenter
 from sliding import Windows
@@ -162,14 +163,21 @@ def test_images_that_fail_fail_alone(models, tmp_path):
     assert all(seconds > 0 for seconds in found[1].times)
 
 
+def test_an_image_that_the_network_can_not_hold_goes_in_windows(models, tmp_path, monkeypatch):
+    monkeypatch.setattr("preprocess.available_memory", lambda: 1e9)
+    path = tmp_path / "large.png"
+    Image.new("RGB", (6000, 5000)).save(path, compress_level=1)
+    with pytest.raises(ImageError, match=r"6000x5000 pixels need at least 6\.0 GB.*--crop_size"):
+        segmenter(models, "argmax")(path)
+    assert segmenter(models, "argmax", crop_size=(2000, 2000))(path).shape == (5000, 6000)
+    assert segmenter(models, "resize")(path).shape == (5000, 6000)  # small once it is resized
+
+
 def test_after_a_failed_window_the_others_are_not_run(models):
     windows = Windows([scene(64, 64), scene(32, 32)], Tiling((32, 32), (32, 32)), None)
     taken = []
 
     def results():
-        from batches import Result
-        from errors import ImageError
-
         for place, window in enumerate(windows):
             taken.append(window)
             yield Result(place, error=ImageError("no"))
