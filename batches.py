@@ -48,6 +48,7 @@ class Result:
     scores: np.ndarray | None = None  # float32 [C, H, W]
     error: ImageError | None = None
     times: Times | None = None  # of one that didn't fail
+    size: tuple[int, int] | None = None  # width and height of what was saved
 
 
 _Read = tuple[int, Frame, float, np.ndarray | None]
@@ -145,14 +146,18 @@ class BatchReader:
         shared = (time.perf_counter() - started) / len(frames)
         yield Batch(indices, undos, [each + shared for each in seconds], images, tensor_nchw)
 
-    def alone(self, batch: Batch) -> Iterator[Batch]:
-        """Each image of a batch in a batch of its own."""
-        for at, tensor_chw in enumerate(batch.tensor_nchw[: len(batch.indices)]):
-            here = slice(at, at + 1)
+    def halves(self, batch: Batch) -> Iterator[Batch]:
+        """The batch in two."""
+        count = len(batch.indices)
+        for here in (slice(count // 2), slice(count // 2, count)):
+            tensor_nchw = batch.tensor_nchw[here]
+            if missing := self._slots(len(tensor_nchw)) - len(tensor_nchw):
+                filling = tensor_nchw[-1:].repeat(missing, axis=0)
+                tensor_nchw = np.concatenate([tensor_nchw, filling])
             yield Batch(
                 *(batch.indices[here], batch.undos[here], batch.seconds[here], batch.images[here]),
-                tensor_nchw=tensor_chw[None].repeat(self._slots(1), axis=0),
+                tensor_nchw=tensor_nchw,
             )
 
     def _slots(self, images: int) -> int:
-        return images if self._deploy.input_shape[0] == -1 else self._batch_size
+        return images if self._deploy.input_shape[0] == -1 else self._deploy.input_shape[0]

@@ -18,6 +18,7 @@ from errors import ImageError
 from images import Job
 from machine import PaddleBuild, find_paddle
 from pipeline import Segmenter
+from workers import Outcome, outcome_of
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -36,7 +37,7 @@ def benchmark(
     model_name: str,
     say: Callable[[str], None],
     **options: Any,
-) -> Iterator[tuple[Job, str]]:
+) -> Iterator[tuple[Job, Outcome]]:
     """As `workers.segment`, batch after batch in this process; then it prints the report."""
     segmenter = Segmenter(config_path, sample=[job.image for job in jobs], in_turn=True, **options)
     batch_size = segmenter.batch_size
@@ -56,7 +57,7 @@ def benchmark(
             for job, result in segmenter.save(jobs[first : first + batch_size], **saving):
                 if result.times:
                     times.append(result.times)
-                yield job, str(result.error or "")
+                yield job, outcome_of(result)
         seconds = time.perf_counter() - started
         if not times:
             log.warning("there is nothing to report: no image was done")

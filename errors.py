@@ -31,6 +31,10 @@ class ImageError(SegmentationError):
     """One image can't be segmented or its mask can't be saved; the others can."""
 
 
+class StorageError(SegmentationError):
+    """Nothing can be saved any more: the output folder is full, read-only or gone."""
+
+
 class EngineError(SegmentationError):
     """The network refused a batch. `advice` is what to do about it, "" where nothing is known."""
 

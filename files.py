@@ -3,16 +3,22 @@
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import secrets
+import struct
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 
-from errors import ConfigError, ImageError, reason, shown
+from errors import ConfigError, ImageError, StorageError, reason, shown
 
 PART_SUFFIX = ".paddleseg-infer.part"
 STALE_SECONDS = 24 * 3600
+WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds, for an output folder that is away for a moment
+FOR_ALL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # what fails for every picture
+
+log = logging.getLogger("paddleseg_infer")
 
 
 def target_of(kind: str, target: str) -> str:
@@ -23,25 +29,42 @@ def target_of(kind: str, target: str) -> str:
 def write_whole(data: bytes, save_dir: str, target: str) -> None:
     """Writes `data` to `target` below `save_dir`, under that name whole or not at all.
 
-    Raises ImageError. Makes folders below `save_dir`, never `save_dir` itself: if it vanishes
-    while the program runs, a disk is gone.
+    Makes folders below `save_dir`, never `save_dir` itself: if it vanishes while the program runs,
+    a disk is gone, which is waited for. Raises ImageError, and StorageError where nothing else can
+    be saved either.
     """
-    path = os.path.join(save_dir, target)
-    try:
-        folder = _make_folders(save_dir, os.path.dirname(target))
-        # A name of its own: a mask's may already be as long as names can be.
-        part = os.path.join(folder, f".{secrets.token_hex(8)}{PART_SUFFIX}")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    for seconds in (*WAITS, None):
         try:
-            with open(descriptor, "wb") as file:
-                file.write(data)
-            os.replace(part, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(part)
-            raise
-    except OSError as error:
-        raise ImageError(f"its mask can't be written: {reason(error)}") from None
+            _write(data, save_dir, target)
+            return
+        except OSError as error:
+            if error.errno in FOR_ALL or not _may_write(save_dir):
+                failure = StorageError(f"--save_dir {shown(save_dir)}: {reason(error)}")
+            else:
+                raise ImageError(f"its mask can't be written: {reason(error)}") from None
+            if error.errno in FOR_ALL or seconds is None:
+                raise failure from None
+        log.warning("--save_dir %s can't be written to: tried again", shown(save_dir))
+        time.sleep(seconds)
+
+
+def _write(data: bytes, save_dir: str, target: str) -> None:
+    folder = _make_folders(save_dir, os.path.dirname(target))
+    # A name of its own: a picture's may already be as long as names can be.
+    part = os.path.join(folder, f".{secrets.token_hex(8)}{PART_SUFFIX}")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+        os.replace(part, os.path.join(save_dir, target))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
+
+
+def _may_write(save_dir: str) -> bool:
+    return os.path.isdir(save_dir) and os.access(save_dir, os.W_OK | os.X_OK)
 
 
 def _make_folders(save_dir: str, below: str) -> str:
@@ -58,6 +81,21 @@ def _make_folders(save_dir: str, below: str) -> str:
 def _is_inside(folder: str, save_dir: str) -> bool:
     root = os.path.realpath(save_dir)
     return os.path.commonpath([os.path.realpath(folder), root]) == root
+
+
+PNG_HEAD, PNG_END = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\0\0\0\0IEND\xaeB`\x82"
+
+
+def whole_png(path: str) -> tuple[int, int] | None:
+    """Width and height of a PNG that has its end, None where there is none."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(24)
+            file.seek(-len(PNG_END), os.SEEK_END)
+            is_whole = head.startswith(PNG_HEAD) and file.read() == PNG_END
+    except OSError:
+        return None
+    return (*struct.unpack(">II", head[16:24]),) if is_whole else None  # type: ignore[return-value]
 
 
 def check_save_dir(save_dir: str) -> None:

@@ -39,6 +39,22 @@ def finite(text: str) -> float:
     return value
 
 
+def seconds(text: str) -> float:
+    value = finite(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text!r}")
+    return value
+
+
+def shard(text: str) -> tuple[int, int]:
+    parts = text.split("/")
+    if len(parts) == 2 and all(part.isascii() and part.isdigit() for part in parts):
+        number, count = map(int, parts)
+        if number < count:
+            return number, count
+    raise argparse.ArgumentTypeError(f"must be I/N with I from 0 to N-1, not {text!r}")
+
+
 class Kinds(argparse.Action):
     """Each once, in the order in which they are written."""
 
@@ -210,7 +226,42 @@ def make_parser() -> Parser:
         "file)",
     )
 
-    add = group("the report")
+    add = group("long runs")
+    add(
+        "--resume",
+        **switch,
+        default=False,
+        help="pass over images whose pictures are there, whole and of the image's size (default: "
+        "False)",
+    )
+    add(
+        "--report",
+        metavar="FILE",
+        help="a JSON line an image as it ends, and a summary; with --resume appended (default: "
+        "none)",
+    )
+    add(
+        "--timeout",
+        type=seconds,
+        metavar="S",
+        help="end a worker that takes longer for a batch, in seconds; its images are tried again "
+        "(default: none)",
+    )
+    add(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help="do the I-th of N parts of the images, from 0; each image belongs to one (default: "
+        "all)",
+    )
+    add(
+        "--quiet",
+        **switch,
+        default=False,
+        help="no progress, no notes, no summary: warnings and failures only (default: False)",
+    )
+
+    add = group("the benchmark")
     add(
         "--benchmark",
         **switch,

@@ -1,5 +1,6 @@
 """Which images a run is about, and what each mask is to be called. Opens no image."""
 
+import hashlib
 import itertools
 import os
 import re
@@ -60,6 +61,21 @@ def find_jobs(image_path: str, save_dir: str, kinds: Sequence[str] = ("mask",)) 
         listing = _read_list(image_path)
     _refuse_clashes(listing.jobs, save_dir, kinds)
     return listing
+
+
+def part_of(jobs: Sequence[Job], image_path: str, number: int, count: int) -> list[Job]:
+    """Those of `jobs` that belong to part `number` of `count`.
+
+    Decided by each image's path below the folder, or the list's folder: images that come or go
+    change nothing for the others.
+    """
+    base = image_path if os.path.isdir(image_path) else os.path.dirname(image_path)
+
+    def part(job: Job) -> int:
+        path = os.fsencode(os.path.relpath(job.image, base or os.curdir))
+        return int.from_bytes(hashlib.sha256(path).digest()[:8], "big") % count
+
+    return [job for job in jobs if part(job) == number]
 
 
 def _walk(folder: str, save_dir: str) -> Listing:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,6 +26,7 @@ from palettes import palette_of
 
 if TYPE_CHECKING:
     from images import Job
+    from workers import Outcome
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -42,8 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     logging.addLevelName(logging.INFO, "note")
     logging.addLevelName(logging.WARNING, "warning")
+    logging.addLevelName(logging.ERROR, "error")
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.WARNING if options.quiet else logging.INFO)
     try:
         return dry_run(options) if options.dry_run else run(options)
     except ConfigError as error:
@@ -71,7 +73,10 @@ def keep_standard_output(print_detail: bool) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from files import check_save_dir, sweep_parts, target_of
-    from images import find_jobs
+    from images import find_jobs, part_of
+    from progress import Progress
+    from report import Report, Summary
+    from workers import Interrupted, Outcome
 
     started = time.monotonic()
     kinds, palette = options.save, palette_of(options.custom_color)
@@ -80,24 +85,70 @@ def run(options: argparse.Namespace) -> int:
     if listing.repeated:
         log.info("%d repeated in the list: each image is done once", listing.repeated)
     check_save_dir(options.save_dir)
-    targets = (target_of(kind, job.target) for job in listing.jobs for kind in kinds)
-    sweep_parts(options.save_dir, targets)
-    done, failed = 0, list(listing.unreadable)
-    for job, error in outcomes(options, palette, listing.jobs):
-        if error:
-            failed.append((job.image, error))
-        else:
-            done += 1
-    for path, error in sorted(failed):
-        print(f"failed: {shown(path)}: {error}", file=sys.stderr)
+    jobs = listing.jobs
+    if options.shard:
+        jobs = part_of(jobs, options.image_path, *options.shard)
+    sweep_parts(options.save_dir, (target_of(kind, job.target) for job in jobs for kind in kinds))
+    report = Report(options.report, kinds, options.resume) if options.report else None
+    summary, progress = Summary(), Progress(len(jobs), options.quiet)
+    failed, code = list(listing.unreadable), DONE
+    for path, why in listing.unreadable:
+        summary.add(path, Outcome("failed", why))
+    try:
+        for job, outcome in outcomes(options, palette, jobs):
+            summary.add(job.image, outcome)
+            progress.ended(outcome.status == "failed")
+            if report and outcome.status != "not tried":
+                report.add(job, outcome)
+            if outcome.status == "failed":
+                failed.append((job.image, outcome.reason))
+    except Interrupted as interruption:
+        code = 128 + interruption.number
+    finally:
+        progress.close()
+    for path, why in sorted(failed):
+        print(f"failed: {shown(path)}: {why}", file=sys.stderr)
     seconds = time.monotonic() - started
-    say(
-        f"{done} of {done + len(failed)} images done in {seconds:.1f} s, {len(failed)} failed: "
-        f"{', '.join(kind + 's' for kind in kinds)} in {shown(options.save_dir)}\n"
-    )
-    if done > MANY:
-        suggest_openvino(options)
-    return SOME_FAILED if failed else DONE
+    if report:
+        report.close(summary.as_dict(seconds))
+    not_tried = summary.counts["not tried"]
+    if not_tried:
+        print(f"{not_tried} images were not tried", file=sys.stderr)
+    if not options.quiet:
+        done, skipped = summary.counts["done"], summary.counts["skipped"]
+        there = f", {skipped} were there" if skipped else ""
+        total = len(jobs) + len(listing.unreadable)
+        say(
+            f"{done} of {total} images done in {seconds:.1f} s, {len(failed)} failed{there}: "
+            f"{', '.join(kind + 's' for kind in kinds)} in {shown(options.save_dir)}\n"
+        )
+        if report:
+            say("".join(f"{line}\n" for line in summary.table(seconds)))
+        if done > MANY and code == DONE:
+            suggest_openvino(options)
+    return code or (SOME_FAILED if failed or not_tried else DONE)
+
+
+def done_check(options: argparse.Namespace) -> Callable[["Job"], bool]:
+    """Whether a job's pictures are all there, whole and of the image's size, for --resume."""
+    from files import target_of, whole_png
+
+    if not options.resume:
+        return lambda job: False
+
+    def is_done(job: "Job") -> bool:
+        from preprocess import image_size
+
+        sizes = {
+            kind: whole_png(os.path.join(options.save_dir, target_of(kind, job.target)))
+            for kind in options.save
+        }
+        if None in sizes.values():
+            return False
+        of_image = {size for kind, size in sizes.items() if kind != "overlay"}
+        return options.network_size or not of_image or of_image == {image_size(job.image)}
+
+    return is_done
 
 
 def suggest_openvino(options: argparse.Namespace) -> None:
@@ -116,8 +167,8 @@ def suggest_openvino(options: argparse.Namespace) -> None:
 
 def outcomes(
     options: argparse.Namespace, palette: bytes, jobs: Sequence["Job"]
-) -> Iterator[tuple["Job", str]]:
-    """Segments the images; yields each job with "" or why it failed."""
+) -> Iterator[tuple["Job", "Outcome"]]:
+    """Segments the images; yields each job with what became of it."""
     names = ("batch_size", "network_size", "with_argmax", "threshold", "crop_size", "stride")
     how = {name: getattr(options, name) for name in names} | engine_options(options)
     saving = {"save_dir": options.save_dir, "kinds": options.save, "palette": palette}
@@ -126,6 +177,7 @@ def outcomes(
 
         if options.model_name:
             log.warning("--model_name has no effect without --benchmark")
+        how |= {"timeout": options.timeout, "is_done": done_check(options)}
         return segment(jobs, options.config, saving, **how)
     from benchmark import benchmark
 

@@ -49,7 +49,8 @@ class Segmenter:
     as PaddleSeg's script gives, instead of the image's), `with_argmax`, `threshold`, `crop_size`
     and `stride` (width and height of the windows that large images are cut into, and the steps
     between them), and those of `config.EngineOptions`. With `use_trt`, `sample` are images of the
-    sizes to come. With `in_turn` one thread reads and saves, for measuring.
+    sizes to come. With `in_turn` one thread reads and saves, for measuring; with `one_by_one` each
+    image's result comes before the next image is asked for. `on_batch` is called before each batch.
     Raises ConfigError for a model or options that can't run.
 
     The engine is loaded while the first images are read; `load()` loads it before. One thread at a
@@ -68,6 +69,7 @@ class Segmenter:
         stride: Sequence[int] | None = None,
         sample: Sequence[Source] = (),
         in_turn: bool = False,
+        one_by_one: bool = False,
         **engine: Any,
     ):
         if not isinstance(batch_size, int) or batch_size < 1:
@@ -85,10 +87,12 @@ class Segmenter:
         self._expected = Expected(sample, batch_size, crop)
         self._network_size = network_size
         self._reads = postprocess.OutputReader(with_argmax, threshold)
+        self.on_batch: Callable[[], None] = lambda: None
+        self._one_by_one = one_by_one
         # Reading and saving are given as many threads as the engine.
-        self._threads = 1 if in_turn else min(MAX_THREADS, options.cpu_threads or 1)
+        self._threads = 1 if in_turn or one_by_one else min(MAX_THREADS, options.cpu_threads or 1)
         self._prepared: set[str] = set()  # output folders: one that vanishes isn't made again
-        self._reader = BatchReader(self.deploy, batch_size, self._threads)
+        self._reader = BatchReader(self.deploy, 1 if one_by_one else batch_size, self._threads)
 
     def load(self) -> None:
         """Loads the engine. Raises ConfigError."""
@@ -140,7 +144,7 @@ class Segmenter:
         """Segments each job's image and saves its pictures; yields each with what became of it.
 
         `kinds` are those of `pictures.KINDS`. Makes `save_dir` once the engine is loaded. Raises
-        ConfigError.
+        ConfigError, and StorageError where nothing can be saved any more.
         """
         if "overlay" in kinds and self._network_size:
             raise ConfigError("an overlay has the image's size: leave out --network_size")
@@ -155,7 +159,8 @@ class Segmenter:
         def save(index: int, segmentation: Segmentation) -> Result:
             for kind, data in pictures.encoded(segmentation):
                 write_whole(data, save_dir, target_of(kind, taken[index].target))
-            return Result(index)
+            height, width = segmentation.labels.shape
+            return Result(index, size=(width, height))
 
         def prepare() -> None:
             if save_dir not in self._prepared:
@@ -186,7 +191,9 @@ class Segmenter:
                     yield item
                     continue
                 finishing.append(pool.submit(_put_together, item, finish))
-                if len(finishing) > 1:  # while the next image's windows are run
+                if (
+                    len(finishing) > 1 or self._one_by_one
+                ):  # else while the next image's windows are run
                     yield finishing.popleft().result()
             for result in finishing:
                 yield result.result()
@@ -210,26 +217,27 @@ class Segmenter:
                 if isinstance(batch, Result):
                     yield batch
                     continue
-                before = len(finishing)
+                before = 1 << 30 if self._one_by_one else len(finishing)
                 for item in self._outputs(batch, pictures):
                     if isinstance(item, Result):
                         yield item
                     else:
                         finishing.append(pool.submit(work, item))
-                for _ in range(before):
+                for _ in range(min(before, len(finishing))):
                     yield finishing.popleft().result()
             for result in finishing:
                 yield result.result()
 
     def _outputs(self, batch: Batch, pictures: Pictures) -> Iterator[Output | Result]:
-        """Runs one batch; if the network refuses it, each of its images by itself."""
+        """Runs one batch; if the network refuses it, each of its halves."""
         started = time.perf_counter()
+        self.on_batch()
         try:
             output = self._predictor(batch.tensor_nchw)
         except (EngineError, MemoryError) as error:
             if len(batch.indices) > 1:
-                for alone in self._reader.alone(batch):
-                    yield from self._outputs(alone, pictures)
+                for half in self._reader.halves(batch):
+                    yield from self._outputs(half, pictures)
                 return
             height, width = batch.tensor_nchw.shape[2:]
             why = "there is not enough memory"

@@ -18,6 +18,7 @@ from transforms import Transform
 
 log = logging.getLogger("paddleseg_infer")
 
+EXIF_ORIENTATION, FIRST_TURNED = 0x0112, 5  # from this value on the sides change places
 MULTIPLE = {"TIFF", "WEBP", "PNG"}  # formats of pages or animations
 LARGE = 25_000_000  # pixels, below which memory isn't asked about
 BYTES_HELD = 4  # a pixel: the image and its labels
@@ -67,6 +68,19 @@ def _read_regular_file(path: str) -> bytes:
     if not data:  # OpenCV raises
         raise ImageError("the file is empty")
     return data
+
+
+def image_size(path: str) -> tuple[int, int] | None:
+    """Width and height as the image will be read, from its header; None where it can't be told."""
+    try:
+        if not os.path.isfile(path):  # opening a pipe could wait for ever
+            return None
+        with Image.open(path) as header:
+            width, height = header.size
+            turned = header.getexif().get(EXIF_ORIENTATION, 1) >= FIRST_TURNED
+    except (OSError, ValueError, SyntaxError):
+        return None
+    return (height, width) if turned else (width, height)
 
 
 def _check_header(data: bytes, path: str, keeps_size: bool) -> None:

@@ -12,20 +12,19 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from batches import Source
 from deploy import DeployConfig
 from errors import ConfigError, EngineError, ImageError, reason, shown
 from files import locked
 from frame import Outline
+from preprocess import image_size
 
 log = logging.getLogger("paddleseg_infer")
 
 MAX_HEADERS = 1000
 MAX_TUNING_RUNS = 10
 STEP = 64  # pixels, that bounds are rounded to: an engine then serves other folders too
-EXIF_ORIENTATION, FIRST_TURNED = 0x0112, 5  # from this value on width and height change places
 
 Size = tuple[int, int]  # height, width
 
@@ -85,15 +84,8 @@ def images_by_size(expected: Expected, deploy: DeployConfig) -> dict[Size, list[
 def _size(image: Source) -> Size | None:
     if isinstance(image, np.ndarray):
         return image.shape[0], image.shape[1]
-    try:
-        if not os.path.isfile(image):  # opening a pipe could wait for ever
-            return None
-        with Image.open(image) as header:
-            width, height = header.size
-            turned = header.getexif().get(EXIF_ORIENTATION, 1) >= FIRST_TURNED
-    except (OSError, ValueError, SyntaxError):
-        return None
-    return (width, height) if turned else (height, width)
+    size = image_size(os.fspath(image))
+    return (size[1], size[0]) if size else None
 
 
 def _network_size(size: Size, deploy: DeployConfig) -> Size | ImageError:

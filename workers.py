@@ -1,53 +1,54 @@
 """Many images over worker processes, which ask for the next image when they have time for it.
 
-This process loads no engine: what kills one kills a worker, and its images are known.
+This process loads no engine: what kills one kills a worker, and its images are known. They are
+tried again, one at a time; the run goes on.
 """
 
 import contextlib
-import ctypes
 import itertools
 import logging
 import os
 import signal
-import sys
+import socket
 import tempfile
-import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection, wait
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from errors import MISSING_HINT, ConfigError, reason
+from errors import ConfigError, StorageError, reason
 from images import Job
+from worker import Began, Ended, Next, Note, Refused, Stopped, work
+
+if TYPE_CHECKING:  # this process has no use for numpy
+    from batches import Result
 
 log = logging.getLogger("paddleseg_infer")
 
-PR_SET_PDEATHSIG = 1  # of Linux's prctl
+MAX_FIRST_DEATHS = 5  # in a row, before the first result
+DEATHS_ALONE = 2  # of workers that held one image, until that is given up
+GRACE_SECONDS = 4.0  # for the batches in flight, after a signal
 
 
-class Next(NamedTuple):
-    """A worker asks for an image: the answer is a job's number, or None when there are no more."""
+class Outcome(NamedTuple):
+    """What became of one image."""
+
+    status: str  # done, failed, skipped, or not tried
+    reason: str = ""
+    size: tuple[int, int] | None = None  # width and height of what was saved
+    times: tuple[float, ...] | None = None  # seconds, see batches.Times
+    worker: int | None = None
 
 
-class Note(NamedTuple):
-    """A line for the user."""
+class Interrupted(Exception):
+    """A signal has ended the run."""
 
-    level: int
-    text: str
-
-
-class Ended(NamedTuple):
-    """An image is done, or has failed."""
-
-    number: int  # of the job
-    error: str  # "" where its mask is saved
-
-
-class Refused(NamedTuple):
-    """This worker can't start."""
-
-    error: str
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
 
 
 def segment(
@@ -56,27 +57,30 @@ def segment(
     saving: dict[str, Any],
     *,
     num_workers: int,
+    timeout: float | None = None,
+    is_done: Callable[[Job], bool] = lambda job: False,
     **options: Any,
-) -> Iterator[tuple[Job, str]]:
-    """Saves the pictures of `jobs`; yields each job with "" or why it failed.
+) -> Iterator[tuple[Job, Outcome]]:
+    """Saves the pictures of `jobs`; yields each job with what became of it.
 
-    One batch is run in this process, more in `num_workers` others. `options` are those of
-    `pipeline.Segmenter`, `saving` those of its `save`. Raises ConfigError where nothing can start.
+    One batch is run in this process, more in `num_workers` others, and with a `timeout` all; it is
+    in seconds, of a batch. Jobs of which `is_done` is true are skipped. `options` are those of
+    `pipeline.Segmenter`, `saving` those of its `save`. Raises ConfigError where nothing can start,
+    and Interrupted after a signal.
     """
     options["num_workers"] = processes_for(jobs, options["batch_size"], num_workers)
-    if len(jobs) > options["batch_size"]:
-        with contextlib.ExitStack() as stack:
-            if options["enable_auto_tune"] and not options["auto_tuned_shape_file"]:
-                folder = stack.enter_context(tempfile.TemporaryDirectory())
-                # One worker collects the shapes, all use them.
-                options["auto_tuned_shape_file"] = os.path.join(folder, "shapes.pbtxt")
-            yield from _in_workers(jobs, config_path, saving, options)
+    if len(jobs) <= options["batch_size"] and timeout is None:
+        yield from _here(jobs, config_path, saving, is_done, options)
         return
-    from pipeline import Segmenter
-
-    segmenter = Segmenter(config_path, sample=[job.image for job in jobs], **options)
-    for job, result in segmenter.save(jobs, **saving):
-        yield job, str(result.error or "")
+    with contextlib.ExitStack() as stack:
+        if options["enable_auto_tune"] and not options["auto_tuned_shape_file"]:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            # One worker collects the shapes, all use them.
+            options["auto_tuned_shape_file"] = os.path.join(folder, "shapes.pbtxt")
+        run = _Run(jobs, config_path, saving, options, timeout, is_done)
+        stack.callback(run.kill)
+        wake = stack.enter_context(_signals(run))
+        yield from run.outcomes(wake)
 
 
 def processes_for(jobs: Sequence[Job], batch_size: int, num_workers: int) -> int:
@@ -84,84 +88,249 @@ def processes_for(jobs: Sequence[Job], batch_size: int, num_workers: int) -> int
     return max(1, min(num_workers, -(-len(jobs) // batch_size)))
 
 
-# ---- in this process ---------------------------------------------------------------------------
+def _here(
+    jobs: Sequence[Job],
+    config_path: str,
+    saving: dict[str, Any],
+    is_done: Callable[[Job], bool],
+    options: dict[str, Any],
+) -> Iterator[tuple[Job, Outcome]]:
+    to_do = [job for job in jobs if not is_done(job)]
+    yield from ((job, Outcome("skipped")) for job in jobs if job not in to_do)
+    if not to_do:
+        return
+    from pipeline import Segmenter
+
+    segmenter = Segmenter(config_path, sample=[job.image for job in to_do], **options)
+    left = set(to_do)
+    try:
+        for job, result in segmenter.save(to_do, **saving):
+            left.remove(job)
+            yield job, outcome_of(result)
+    except StorageError as error:
+        log.error("%s", error)
+        yield from ((job, Outcome("not tried")) for job in to_do if job in left)
+
+
+def outcome_of(result: "Result") -> Outcome:
+    """Of an image that was run in this process."""
+    error = str(result.error or "")
+    return Outcome("failed" if error else "done", error, result.size, result.times)
+
+
+# ---- workers -----------------------------------------------------------------------------------
 
 
 @dataclass
 class _Worker:
     process: Process
+    slot: int
+    is_careful: bool  # it is given one image at a time
     holding: set[int] = field(default_factory=set)  # numbers of the jobs that it was given
-    refusal: str = ""
+    is_asking: bool = False  # and the answer is withheld
+    heard: float | None = None  # when, once its engine has begun to work
+    ending: str = ""  # why it was refused, or ended by this process
 
 
-def _in_workers(
-    jobs: Sequence[Job], config_path: str, saving: dict[str, Any], options: dict[str, Any]
-) -> Iterator[tuple[Job, str]]:
-    workers: dict[Connection, _Worker] = {}
-    try:
-        for number in range(options["num_workers"]):
-            ours, theirs = Pipe()
-            own = {**options, "gpu": number}
-            arguments = (theirs, os.getpid(), jobs, config_path, saving, own)
-            process = Process(target=_work, args=arguments, daemon=True)
-            try:
-                process.start()
-            except OSError as error:
-                raise ConfigError(
-                    f"worker {len(workers) + 1} can't be started ({reason(error)}): "
-                    "ask for fewer with --num_workers"
-                ) from None
-            theirs.close()  # so that its end is seen here
-            workers[ours] = _Worker(process)
-        yield from _fed(workers, jobs)
-    finally:
-        for worker in workers.values():
+class _Run:
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        config_path: str,
+        saving: dict[str, Any],
+        options: dict[str, Any],
+        timeout: float | None,
+        is_done: Callable[[Job], bool],
+    ):
+        self._jobs, self._config_path, self._saving = jobs, config_path, saving
+        self._options, self._timeout, self._is_done = options, timeout, is_done
+        self._numbers = iter(range(len(jobs)))
+        self._again: deque[int] = deque()  # given to a worker that was refused before
+        self._suspects: deque[int] = deque()  # held by workers that died: tried one at a time
+        self._deaths_alone: Counter[int] = Counter()
+        self._workers: dict[Connection, _Worker] = {}
+        self._slots = deque(range(options["num_workers"]))  # free ones
+        self._ready: deque[tuple[Job, Outcome]] = deque()
+        self._has_result = False
+        self._deaths = 0  # in a row, without a result
+        self._stop = ""  # why nothing more is given out
+        self._told: set[Note] = set()
+        self.signal = 0
+
+    def outcomes(self, wake: socket.socket) -> Iterator[tuple[Job, Outcome]]:
+        until = None
+        while self._start() or self._workers:
+            for source in wait([*self._workers, wake], self._patience(until)):
+                if source is wake:
+                    wake.recv(64)
+                    until = until or time.monotonic() + GRACE_SECONDS
+                    self._stop = self._stop or "interrupted"
+                    self._release()
+                elif source in self._workers:
+                    self._hear(source)  # type: ignore[arg-type]
+            self._end_the_overdue()
+            while self._ready:
+                yield self._ready.popleft()
+            if until is not None and (time.monotonic() >= until):
+                break
+        if self.signal:
+            raise Interrupted(self.signal)
+        left = itertools.chain(sorted({*self._again, *self._suspects}), self._numbers)
+        yield from ((self._jobs[number], Outcome("not tried", self._stop)) for number in left)
+
+    def kill(self) -> None:
+        for worker in self._workers.values():
             worker.process.kill()
+        for worker in self._workers.values():
+            worker.process.join()
 
+    # What is given out.
 
-def _fed(workers: dict[Connection, _Worker], jobs: Sequence[Job]) -> Iterator[tuple[Job, str]]:
-    """Answers the workers until all have ended."""
-    waiting: Iterator[int] = iter(range(len(jobs)))
-    saved = False  # a mask
-    told: set[Note] = set()
-    death = ""
-    while workers:
-        for connection in wait(list(workers)):
-            assert isinstance(connection, Connection)
-            worker = workers[connection]
-            try:
-                message = connection.recv()
-                if isinstance(message, Next):
-                    number = next(waiting, None)
-                    if number is not None:
-                        worker.holding.add(number)
-                    connection.send(number)
-                    continue
-            except (EOFError, OSError):  # it has ended, in the middle of a message perhaps
-                del workers[connection]
-                worker.process.join()
-                if worker.refusal:
-                    death = worker.refusal
-                    if not saved and not workers:
-                        raise ConfigError(death) from None
-                    log.warning("a worker can't run: %s", death)
-                    waiting = itertools.chain(sorted(worker.holding), waiting)
-                elif worker.holding or worker.process.exitcode:
-                    death = _how_it_died(worker.process)
-                    if not saved and not workers:
-                        raise ConfigError(f"{death} before a mask was saved") from None
-                    yield from ((jobs[number], death) for number in sorted(worker.holding))
-                continue
-            if isinstance(message, Ended):
-                saved = saved or not message.error
-                worker.holding.remove(message.number)
-                yield jobs[message.number], message.error
-            elif isinstance(message, Refused):
-                worker.refusal = message.error
-            elif message not in told:  # each worker has the same to say
-                told.add(message)
-                log.log(message.level, "%s", message.text)
-    yield from ((jobs[number], f"not tried: {death}") for number in waiting)
+    def _next(self) -> int | None:
+        """The next job that isn't done yet."""
+        if self._stop:
+            return None
+        if self._again:
+            return self._again.popleft()
+        for number in self._numbers:
+            if not self._is_done(self._jobs[number]):
+                return number
+            self._ready.append((self._jobs[number], Outcome("skipped")))
+        return None
+
+    def _start(self) -> bool:
+        """Starts workers where slots are free and there is work; whether any was started."""
+        started = False
+        while self._slots and not self._stop:
+            if not self._suspects:
+                number = self._next()
+                if number is None:
+                    break
+                self._again.appendleft(number)
+            self._start_worker(self._slots.popleft(), is_careful=bool(self._suspects))
+            started = True
+        return started or bool(self._ready)
+
+    def _start_worker(self, slot: int, is_careful: bool) -> None:
+        ours, theirs = Pipe()
+        options = {**self._options, "gpu": slot, "one_by_one": is_careful}
+        arguments = (theirs, os.getpid(), self._jobs, self._config_path, self._saving, options)
+        process = Process(target=work, args=arguments, daemon=True)
+        try:
+            process.start()
+        except OSError as error:
+            raise ConfigError(
+                f"a worker can't be started ({reason(error)}): ask for fewer with --num_workers"
+            ) from None
+        theirs.close()  # so that its end is seen here
+        self._workers[ours] = _Worker(process, slot, is_careful)
+
+    def _answer(self, connection: Connection, worker: _Worker) -> None:
+        if worker.is_careful and worker.holding and not self._stop:
+            worker.is_asking = True
+            return
+        worker.is_asking = False
+        number = self._next() if not worker.is_careful else None
+        if worker.is_careful and self._suspects and not self._stop:
+            number = self._suspects.popleft()
+        if number is not None:
+            worker.holding.add(number)
+        with contextlib.suppress(OSError):  # it has died: that is seen when it is heard next
+            connection.send(number)
+
+    def _release(self) -> None:
+        for connection, worker in self._workers.items():
+            if worker.is_asking:
+                self._answer(connection, worker)
+
+    # What is heard.
+
+    def _hear(self, connection: Connection) -> None:
+        worker = self._workers[connection]
+        try:
+            message = connection.recv()
+        except (EOFError, OSError):  # it has ended, in the middle of a message perhaps
+            del self._workers[connection]
+            worker.process.join()
+            self._ended(worker)
+            return
+        if worker.heard is not None or isinstance(message, Began):
+            worker.heard = time.monotonic()
+        if isinstance(message, Next):
+            self._answer(connection, worker)
+        elif isinstance(message, Ended):
+            self._has_result, self._deaths = True, 0
+            worker.holding.remove(message.number)
+            number, error, size, times = message
+            status = "failed" if error else "done"
+            told = Outcome(status, error, size, times, worker.slot)
+            self._ready.append((self._jobs[number], told))
+            if worker.is_asking:
+                self._answer(connection, worker)
+        elif isinstance(message, Refused):
+            worker.ending = message.error
+        elif isinstance(message, Stopped):
+            if not self._stop:
+                log.error("%s", message.error)
+            self._stop = message.error
+            self._release()
+        elif isinstance(message, Note) and message not in self._told:
+            self._told.add(message)  # each worker has the same to say
+            log.log(message.level, "%s", message.text)
+
+    def _ended(self, worker: _Worker) -> None:
+        held = sorted(worker.holding)
+        if worker.ending and worker.process.exitcode == 0:  # refused: its slot stays empty
+            self._again.extend(held)
+            if not self._workers and not self._has_result:
+                raise ConfigError(worker.ending)
+            log.warning("a worker can't run: %s", worker.ending)
+            if not self._workers:
+                self._stop = worker.ending
+            return
+        self._slots.append(worker.slot)
+        if self._stop:
+            self._suspects.extend(held)
+            return
+        if not held and not worker.process.exitcode:
+            return
+        death = worker.ending or _how_it_died(worker.process)
+        self._deaths += 1
+        if self._deaths == MAX_FIRST_DEATHS and not self._has_result:
+            raise ConfigError(f"{death}, five times in a row before any image was done")
+        if self._deaths > MAX_FIRST_DEATHS and not held:
+            self._stop = death
+            return
+        if len(held) == 1:
+            [number] = held
+            self._deaths_alone[number] += 1
+            if self._deaths_alone[number] == DEATHS_ALONE:
+                self._ready.append((self._jobs[number], Outcome("failed", f"{death}, twice")))
+                return
+        those = "its image is" if len(held) == 1 else f"its {len(held)} images are"
+        log.warning("%s: %s tried again%s", death, those, ", one at a time"[: 99 * (len(held) > 1)])
+        self._suspects.extend(held)
+
+    # Time.
+
+    def _patience(self, until: float | None) -> float | None:
+        """How long to wait for a message: until the first deadline."""
+        if not self._workers:
+            return 0.0
+        deadlines = [] if until is None else [until]
+        for worker in self._workers.values():
+            if self._timeout is not None and worker.heard is not None and worker.holding:
+                deadlines.append(worker.heard + self._timeout)
+        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+
+    def _end_the_overdue(self) -> None:
+        if self._timeout is None:
+            return
+        for worker in self._workers.values():
+            silent = time.monotonic() - (worker.heard or time.monotonic())
+            if worker.holding and not worker.ending and silent >= self._timeout:
+                worker.ending = f"the worker took longer than --timeout {self._timeout:g} seconds"
+                worker.process.kill()
 
 
 def _how_it_died(process: Process) -> str:
@@ -171,60 +340,25 @@ def _how_it_died(process: Process) -> str:
     return f"the worker process ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
 
 
-# ---- in a worker -------------------------------------------------------------------------------
+@contextlib.contextmanager
+def _signals(run: _Run) -> Iterator[socket.socket]:
+    """A socket that is readable after SIGINT or SIGTERM; a second one ends the process at once."""
+    wake, woken = socket.socketpair()
 
+    def note(number: int, frame: Any) -> None:
+        run.signal = number
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+        woken.send(b"!")
 
-def _work(
-    connection: Connection,
-    parent: int,
-    jobs: Sequence[Job],
-    config_path: str,
-    saving: dict[str, Any],
-    options: dict[str, Any],
-) -> None:
-    _end_with(parent)
-    sending = threading.Lock()
-
-    def send(message: NamedTuple) -> None:
-        with sending:
-            connection.send(message)
-
-    class Tell(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            send(Note(record.levelno, record.getMessage()))
-
-    log.handlers, log.propagate = [Tell()], False
-    log.setLevel(logging.INFO)
-    numbers: dict[Job, int] = {}
-
-    def asked_for() -> Iterator[Job]:  # iterated in a thread of its own
-        send(Next())
-        while (number := connection.recv()) is not None:
-            numbers[jobs[number]] = number
-            yield jobs[number]
-            send(Next())
-
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, note)
     try:
-        from pipeline import Segmenter
-
-        sample = [job.image for job in jobs] if options["use_trt"] else []
-        segmenter = Segmenter(config_path, sample=sample, **options)
-        for job, result in segmenter.save(asked_for(), **saving):
-            send(Ended(numbers.pop(job), str(result.error or "")))
-    except ConfigError as error:
-        send(Refused(str(error)))
-    except ModuleNotFoundError as error:
-        send(Refused(f"{error}: {MISSING_HINT}"))
-
-
-def _end_with(parent: int) -> None:
-    """No worker outlives the process that feeds it, whatever ends that.
-
-    Where the system has no such wish (Linux has), a worker ends with the batch that it is at.
-    """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it had ended before
-            os._exit(1)
+        yield wake
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        wake.close()
+        woken.close()

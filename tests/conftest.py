@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -147,3 +148,19 @@ def masks(folder):
     """Paths of all files below `folder`."""
     found = [os.path.join(parent, n) for parent, _, names in os.walk(folder) for n in names]
     return sorted(os.path.relpath(path, folder) for path in found)
+
+
+def until(holds, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def children(process):
+    """Process numbers of a process's children."""
+    try:
+        with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+            return [int(number) for number in file.read().split()]
+    except FileNotFoundError:
+        return []

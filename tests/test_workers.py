@@ -7,8 +7,9 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, masks, read_mask, write_image
+from conftest import ROOT, children, masks, read_mask, until, write_image
 
+import worker
 import workers
 from errors import ConfigError
 from images import Job
@@ -62,18 +63,6 @@ def infer_main(model, photos, tmp_path):
         return set(process.stderr.split())
 
     return run
-
-
-def until(holds, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def children(process):
-    with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
-        return [int(number) for number in file.read().split()]
 
 
 def is_running(pid):
@@ -135,37 +124,52 @@ def test_more_workers_than_batches_are_not_started(infer, model, photos):
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_dead_worker_fails_the_images_it_had_and_no_others(started, tmp_path, signal_):
+def test_a_dead_workers_images_are_done_all_the_same(started, tmp_path, signal_):
     process = started("--num_workers", "2")
     os.kill(children(process)[1], signal_)
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 1
-    failed = [line for line in err.splitlines() if not line.startswith("note: --enable_openvino")]
-    assert 0 < len(failed) < 20
-    assert all(line.endswith(f"the worker process ended with {signal_.name}") for line in failed)
-    named = {os.path.basename(line.split(": ")[1]) for line in failed}
-    saved = {name for name in masks(tmp_path / "output") if name.endswith(".png")}
-    assert saved | named == {f"{number}.png" for number in range(IMAGES)}
-    assert out.startswith(f"{IMAGES - len(failed)} of {IMAGES} images done")
+    assert process.returncode == 0
+    assert out.startswith(f"{IMAGES} of {IMAGES} images done")
+    [line] = [line for line in err.splitlines() if not line.startswith("note: --enable_openvino")]
+    assert line.startswith(f"warning: the worker process ended with {signal_.name}: its ")
+    assert masks(tmp_path / "output") == sorted(f"{number}.png" for number in range(IMAGES))
 
 
-def test_when_all_workers_are_dead_the_rest_is_named(started):
+def test_the_only_worker_is_replaced_too(started):
     process = started()
     os.kill(children(process)[0], signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "not tried: the worker process ended with SIGKILL" in err
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert out.startswith(f"{IMAGES} of {IMAGES} images done")
 
 
-@pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_no_worker_outlives_the_run(started, signal_):
+def test_no_worker_outlives_a_run_that_is_killed(started):
     process = started("--num_workers", "2")
     workers = children(process)
     assert len(workers) == 2
-    process.send_signal(signal_)
+    process.kill()
     process.wait(timeout=10)
-    assert process.returncode == -signal_
     until(lambda: not any(is_running(pid) for pid in workers), seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("signal_", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+)
+@pytest.mark.parametrize("to_all", [False, True])  # a terminal's Ctrl-C reaches the workers too
+def test_a_signal_ends_the_run_within_five_seconds(started, tmp_path, signal_, code, to_all):
+    process = started("--num_workers", "2")
+    pids = children(process)
+    for pid in [process.pid, *(pids if to_all else [])]:
+        os.kill(pid, signal_)
+    begun = time.monotonic()
+    out, err = process.communicate(timeout=10)
+    assert time.monotonic() - begun < 5
+    assert process.returncode == code
+    saved = masks(tmp_path / "output")
+    assert all(name.endswith(".png") and ".part" not in name for name in saved)
+    assert out.startswith(f"{len(saved)} of {IMAGES} images done")
+    assert "failed" not in err
+    until(lambda: not any(is_running(pid) for pid in pids), seconds=5)
 
 
 def test_a_worker_that_dies_while_it_loads_ends_the_run(infer, model_copy, photos, tmp_path):
@@ -205,6 +209,7 @@ def test_workers_get_a_gpu_each_one_shape_file_and_the_images(
     with pytest.raises(ConfigError):
         how = {"num_workers": num_workers, "batch_size": 1, **options}
         list(workers.segment(jobs, str(model), {"save_dir": "out"}, **how))
+    started = started[:num_workers]  # the others took the places of those
     assert [args[-1]["gpu"] for args in started] == list(range(num_workers))
     [file] = {args[-1]["auto_tuned_shape_file"] for args in started}
     assert file == given if given else file.endswith("shapes.pbtxt")
@@ -220,12 +225,12 @@ def test_a_worker_gives_tensorrt_all_images_to_take_shapes_from(monkeypatch, mod
             raise ConfigError("enough")
 
     monkeypatch.setattr("pipeline.Segmenter", Segmenter)
-    monkeypatch.setattr(workers, "_end_with", lambda parent: None)
+    monkeypatch.setattr(worker, "_end_with", lambda parent: None)
     jobs = [Job(f"{number}.png", f"{number}.png") for number in range(3)]
-    handlers, propagate = workers.log.handlers, workers.log.propagate
+    handlers, propagate = worker.log.handlers, worker.log.propagate
     for use_trt in (True, False):
         ours, theirs = workers.Pipe()
-        workers._work(theirs, os.getpid(), jobs, str(model), {}, {"use_trt": use_trt})
-        assert ours.recv() == workers.Refused("enough")
-    workers.log.handlers, workers.log.propagate = handlers, propagate
+        worker.work(theirs, os.getpid(), jobs, str(model), {}, {"use_trt": use_trt})
+        assert ours.recv() == worker.Refused("enough")
+    worker.log.handlers, worker.log.propagate = handlers, propagate
     assert made == [["0.png", "1.png", "2.png"], []]

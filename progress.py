@@ -1,0 +1,49 @@
+"""How far a run has come: a bar on a terminal, now and then a line elsewhere."""
+
+import logging
+import sys
+import time
+from typing import Any
+
+log = logging.getLogger("paddleseg_infer")
+
+SECONDS_BETWEEN_LINES = 60.0
+
+
+class Progress:
+    """To be told of each image that ends; shows nothing with `quiet`."""
+
+    def __init__(self, total: int, quiet: bool):
+        self._total, self._ended, self._failed = total, 0, 0
+        self._started = self._told = time.monotonic()
+        self._quiet = quiet
+        self._bar: Any = None
+        if not quiet and sys.stderr.isatty():
+            import tqdm  # takes a while to import
+            from tqdm.contrib.logging import logging_redirect_tqdm
+
+            tqdm.tqdm.monitor_interval = 0  # no thread of its own: workers are forked
+            self._bar = tqdm.tqdm(total=total, unit="image", dynamic_ncols=True)
+            self._redirect = logging_redirect_tqdm()
+            self._redirect.__enter__()
+
+    def ended(self, failed: bool) -> None:
+        self._ended += 1
+        self._failed += failed
+        if self._bar is not None:
+            if failed:
+                self._bar.set_postfix(failed=self._failed, refresh=False)
+            self._bar.update()
+        elif not self._quiet and time.monotonic() - self._told > SECONDS_BETWEEN_LINES:
+            self._told = time.monotonic()
+            rate = self._ended / (self._told - self._started)
+            log.info(
+                "%d of %d images, %.1f a second, %.0f minutes left, %d failed",
+                *(self._ended, self._total, rate, (self._total - self._ended) / rate / 60),
+                self._failed,
+            )
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._redirect.__exit__(None, None, None)

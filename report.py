@@ -1,0 +1,114 @@
+"""--report: a JSON line an image as it ends, a summary at the end, and that as a table."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from errors import ConfigError, reason, shown
+from files import target_of
+from images import Job
+from workers import Outcome
+
+SLOWEST = 5
+MOST_REASONS = 10
+STAGES = ("preprocess", "inference", "postprocess")
+
+
+class Report:
+    """A file of JSON lines, flushed one by one. Raises ConfigError where it can't be written."""
+
+    def __init__(self, path: str, kinds: Sequence[str], append: bool):
+        self._path, self._kinds = path, kinds
+        try:
+            if append:
+                _mend(path)
+            self._file = open(path, "a" if append else "w", encoding="ascii")  # noqa: SIM115
+        except OSError as error:
+            raise ConfigError(f"--report {shown(path)} can't be written: {reason(error)}") from None
+
+    def add(self, job: Job, outcome: Outcome) -> None:
+        times = outcome.times
+        self._write(
+            {
+                "image": job.image,
+                "status": outcome.status,
+                "reason": outcome.reason,
+                "files": {kind: target_of(kind, job.target) for kind in self._kinds}
+                if outcome.status != "failed"
+                else {},
+                "size": outcome.size,
+                "ms": times and {s: round(1e3 * t, 3) for s, t in zip(STAGES, times, strict=True)},
+                "worker": outcome.worker,
+            }
+        )
+
+    def close(self, summary: dict[str, Any]) -> None:
+        self._write({"summary": summary})
+        self._file.close()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise ConfigError(
+                f"--report {shown(self._path)} can't be written: {reason(error)}"
+            ) from None
+
+
+def _mend(path: str) -> None:
+    """Takes away a last line that a killed run has cut off."""
+    if not os.path.exists(path):
+        return
+    with open(path, "rb+") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - 4096)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
+
+
+class Summary:
+    """Counts of outcomes, the slowest images, and why some failed."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.slowest: list[tuple[float, str]] = []
+
+    def add(self, image: str, outcome: Outcome) -> None:
+        self.counts[outcome.status] += 1
+        if outcome.status == "failed":
+            self.reasons[outcome.reason] += 1
+        if outcome.times:
+            self.slowest.append((sum(outcome.times), image))
+            self.slowest = sorted(self.slowest, reverse=True)[:SLOWEST]
+
+    def as_dict(self, seconds: float) -> dict[str, Any]:
+        return {
+            **{status: self.counts[status] for status in ("done", "failed", "skipped")},
+            "not_tried": self.counts["not tried"],
+            "seconds": round(seconds, 3),
+            "images_per_second": round(self.counts["done"] / seconds, 3),
+            "slowest": [{"image": image, "ms": round(1e3 * s, 3)} for s, image in self.slowest],
+            "reasons": dict(self.reasons.most_common()),
+        }
+
+    def table(self, seconds: float) -> Iterator[str]:
+        """For a person."""
+        for status in ("done", "failed", "skipped", "not tried"):
+            if self.counts[status]:
+                yield f"{status:12}{self.counts[status]:10}"
+        yield f"{'a second':12}{self.counts['done'] / seconds:10.1f}"
+        for spent, image in self.slowest:
+            yield f"{'slowest':12}{1e3 * spent:7.0f} ms  {shown(image)}"
+        for why, count in self.reasons.most_common(MOST_REASONS):
+            yield f"{'failed':12}{count:10}  {why}"
