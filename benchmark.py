@@ -17,8 +17,9 @@ from batches import Times
 from errors import ImageError
 from images import Job
 from machine import PaddleBuild, find_paddle
+from outcomes import Outcome
 from pipeline import Segmenter
-from workers import Outcome, outcome_of
+from workers import outcome_of
 
 log = logging.getLogger("paddleseg_infer")
 

@@ -26,7 +26,7 @@ from palettes import palette_of
 
 if TYPE_CHECKING:
     from images import Job
-    from workers import Outcome
+    from outcomes import Outcome
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -74,9 +74,9 @@ def keep_standard_output(print_detail: bool) -> None:
 def run(options: argparse.Namespace) -> int:
     from files import check_save_dir, sweep_parts, target_of
     from images import find_jobs, part_of
+    from outcomes import Interrupted, Outcome
     from progress import Progress
     from report import Report, Summary
-    from workers import Interrupted, Outcome
 
     started = time.monotonic()
     kinds, palette = options.save, palette_of(options.custom_color)

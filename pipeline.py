@@ -273,16 +273,15 @@ class Segmenter:
     def _window(self, item: Output) -> Result:
         """Of a window: labels, or the scores as they are, of the window's size."""
         index, undo, output, _, times = item
+        is_labels = self._reads.kind == "labels"
 
-        def labels() -> Result:
-            found = postprocess.label_map(output, "labels")
-            return Result(index, labels=postprocess.restore(found, undo))
+        def restored() -> Result:
+            found = postprocess.label_map(output, "labels") if is_labels else output
+            if is_labels:
+                return Result(index, labels=postprocess.restore(found, undo))
+            return Result(index, scores=postprocess.restore(found.astype(np.float32), undo))
 
-        def scores() -> Result:
-            found = output.astype(np.float32, copy=False)
-            return Result(index, scores=postprocess.restore(found, undo))
-
-        return _timed(index, times, labels if self._reads.kind == "labels" else scores)
+        return _timed(index, times, restored)
 
 
 def _put_together(mosaic: Mosaic, finish: Callable[[int, Segmentation], Result]) -> Result:

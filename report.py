@@ -9,7 +9,7 @@ from typing import Any
 from errors import ConfigError, reason, shown
 from files import target_of
 from images import Job
-from workers import Outcome
+from outcomes import Outcome
 
 SLOWEST = 5
 MOST_REASONS = 10

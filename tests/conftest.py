@@ -1,6 +1,7 @@
 """Fixtures: small real models that Paddle exports on the spot, images, the program as a process."""
 
 import ctypes
+import json
 import os
 import shutil
 import subprocess
@@ -164,3 +165,30 @@ def children(process):
             return [int(number) for number in file.read().split()]
     except FileNotFoundError:
         return []
+
+
+@pytest.fixture
+def start(tmp_path):
+    """A function that starts infer.py with the demo's model on the CPU."""
+    processes = []
+
+    def started(*arguments, model=ROOT / "demo" / "model" / "deploy.yaml"):
+        command = [sys.executable, ROOT / "infer.py", "--config", model, "--device", "cpu"]
+        process = subprocess.Popen(
+            [*command, *arguments],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield started
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def report_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -102,23 +102,6 @@ def test_names_that_clash(infer, model, tmp_path):
     assert "in/a.png and in/a.png.jpg would both be a.png.png" in error
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_what_a_model_can_not_give_ends_the_run_before_anything_is_saved(
-    infer, models, photos, tmp_path, workers
-):
-    for model, kind, message in (
-        ("classes300", "mask", "error: the model has 300 classes and a mask of 8 bits a pixel"),
-        ("argmax", "score", "error: --save score needs probabilities, and this model gives labels"),
-    ):
-        run = infer(
-            *("--config", models / model / "deploy.yaml", "--image_path", photos),
-            *("--save", "label", kind, "--num_workers", workers),
-        )
-        assert (run.code, run.out) == (2, "")
-        assert run.err.splitlines()[-1].startswith(message)
-        assert not any(files for *_, files in os.walk(tmp_path / "output"))
-
-
 def test_dry_run_finds_what_a_run_would_refuse(infer, model_copy, model, photos, tmp_path):
     folder = model_copy("argmax")
     graph = folder / "model.pdmodel"

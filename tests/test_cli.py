@@ -127,7 +127,13 @@ def test_help_names_every_flag_in_a_group_with_its_default(infer):
         if action.option_strings != ["-h", "--help"] and not action.required:
             assert "(default: " in action.help
     assert words.count("(required)") == 2
-    for title in ("what to do:", "the engine:", "TensorRT, on a GPU:", "the report:"):
+    for title in (
+        "what to do:",
+        "the engine:",
+        "TensorRT, on a GPU:",
+        "long runs:",
+        "the benchmark:",
+    ):
         assert title in run.out
 
 
@@ -182,6 +188,11 @@ def test_defaults_are_the_documented_ones():
         "crop_size": None,
         "stride": None,
         "dry_run": False,
+        "resume": False,
+        "report": None,
+        "timeout": None,
+        "shard": None,
+        "quiet": False,
     }
 
 

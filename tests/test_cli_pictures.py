@@ -85,3 +85,20 @@ def test_the_threshold_of_one_channel(infer, models, photos, tmp_path):
     assert counts == sorted(counts, reverse=True)
     run = infer("--config", models / "argmax" / "deploy.yaml", *arguments[2:], "--threshold", "0")
     assert "warning: --threshold has no effect: it is for models of one channel" in run.err
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_a_model_can_not_give_ends_the_run_before_anything_is_saved(
+    infer, models, photos, tmp_path, workers
+):
+    for model, kind, message in (
+        ("classes300", "mask", "error: the model has 300 classes and a mask of 8 bits a pixel"),
+        ("argmax", "score", "error: --save score needs probabilities, and this model gives labels"),
+    ):
+        run = infer(
+            *("--config", models / model / "deploy.yaml", "--image_path", photos),
+            *("--save", "label", kind, "--num_workers", workers),
+        )
+        assert (run.code, run.out) == (2, "")
+        assert run.err.splitlines()[-1].startswith(message)
+        assert not any(files for *_, files in os.walk(tmp_path / "output"))

@@ -1,52 +1,19 @@
 """Whatever dies or stops, nothing is lost: real kills, a real full disk, a real slow image."""
 
-import contextlib
-import fcntl
-import json
 import os
 import shutil
 import signal
-import struct
 import subprocess
-import sys
-import termios
 import time
 
 import cv2
-import numpy as np
 import pytest
-from conftest import ROOT, children, masks, scene, until, write_image
+from conftest import children, masks, report_lines, scene, until, write_image
 
 import files
 from errors import StorageError
-from images import Job, part_of
-from report import Report
-from workers import Outcome
 
 SLOW = 2600  # a side of an image that takes the demo's network seconds
-
-
-@pytest.fixture
-def start(tmp_path):
-    """A function that starts infer.py with the demo's model on the CPU."""
-    processes = []
-
-    def started(*arguments, model=ROOT / "demo" / "model" / "deploy.yaml"):
-        command = [sys.executable, ROOT / "infer.py", "--config", model, "--device", "cpu"]
-        process = subprocess.Popen(
-            [*command, *arguments],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        processes.append(process)
-        return process
-
-    yield started
-    for process in processes:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture
@@ -57,10 +24,6 @@ def one_slow(tmp_path):
     large = cv2.resize(scene(64, 64), (SLOW, SLOW), interpolation=cv2.INTER_NEAREST)
     cv2.imwrite(str(tmp_path / "in" / "b.png"), large)
     return tmp_path / "in"
-
-
-def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 # ---- workers that die or hang ------------------------------------------------------------------
@@ -90,7 +53,7 @@ def test_a_batch_that_takes_too_long_is_ended(start, one_slow, tmp_path):
     failure = "the worker took longer than --timeout 0.7 seconds, twice"
     assert f"failed: in/b.png: {failure}" in err
     assert masks(tmp_path / "output") == ["a.png", "c.png"]
-    *images, last = lines(tmp_path / "report")
+    *images, last = report_lines(tmp_path / "report")
     assert {line["image"]: line["reason"] for line in images} == {
         **{"in/a.png": "", "in/c.png": ""},
         "in/b.png": failure,
@@ -124,160 +87,6 @@ def test_five_deaths_before_the_first_result_end_the_run(start, tmp_path):
     assert process.returncode == 2
     assert err.splitlines()[-1].startswith("error: the worker process ended with SIGKILL, five")
     assert len(killed) == 5
-
-
-# ---- --resume and --report ---------------------------------------------------------------------
-
-
-def test_a_killed_run_is_completed_and_what_is_whole_stays(start, tmp_path):
-    for number in range(80):
-        write_image(tmp_path / "in" / f"{number}.png", (200, 300), number)
-    arguments = ("--image_path", "in", "--save", "mask", "label", "--num_workers", "2")
-    start(*arguments, "--save_dir", "whole").communicate()
-    process = start(*arguments, "--report", "report")
-    until(lambda: len(masks(tmp_path / "output")) > 20)
-    process.kill()
-    pids = children(process)
-    process.wait()
-    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
-    before = {}
-    for name in masks(tmp_path / "output"):
-        status = os.stat(tmp_path / "output" / name)
-        before[name] = (status.st_ino, status.st_mtime_ns)
-        if name.endswith(".png"):
-            assert files.whole_png(str(tmp_path / "output" / name)) == (300, 200)
-    with open(tmp_path / "report", "a") as report:
-        report.write('{"image": "in/cut o')
-    resumed = start(*arguments, "--report", "report", "--resume")
-    out, _ = resumed.communicate()
-    assert resumed.returncode == 0
-    for name in masks(tmp_path / "whole"):
-        one, two = ((tmp_path / run / name).read_bytes() for run in ("whole", "output"))
-        assert one == two
-    kept = [name for name in before if name.startswith("label/")]
-    for name in kept:  # its mask was there before it, so nothing of the image was made again
-        for each in (name, name[6:]):
-            status = os.stat(tmp_path / "output" / each)
-            assert before[each] == (status.st_ino, status.st_mtime_ns)
-    assert f"0 failed, {len(kept)} were there" in out
-    by_status = [line["status"] for line in lines(tmp_path / "report") if "status" in line]
-    assert by_status.count("skipped") == len(kept)
-    assert by_status.count("done") >= 80 - len(kept)
-
-
-@pytest.mark.parametrize("harm", ["cut", "smaller", "empty", "no png", "gone"])
-def test_what_is_not_whole_is_made_again(infer, model, tmp_path, harm):
-    write_image(tmp_path / "in" / "a.png", (48, 64))
-    write_image(tmp_path / "in" / "b.png", (48, 64))
-    arguments = ("--config", model, "--image_path", "in", "--save", "mask", "overlay")
-    assert infer(*arguments).code == 0
-    mask = tmp_path / "output" / "a.png"
-    whole = mask.read_bytes()
-    if harm == "gone":
-        mask.unlink()
-    elif harm == "smaller":
-        cv2.imwrite(str(mask), np.zeros((9, 9), np.uint8))
-    else:
-        mask.write_bytes({"cut": whole[:-1], "empty": b"", "no png": b"x" * len(whole)}[harm])
-    run = infer(*arguments, "--resume")
-    assert run.code == 0
-    assert run.out.startswith("1 of 2 images done") and "1 were there" in run.out
-    assert mask.read_bytes() == whole
-
-
-def test_an_image_of_another_size_is_made_again(infer, model, tmp_path):
-    image = write_image(tmp_path / "a.png", (48, 64))
-    assert infer("--config", model, "--image_path", image).code == 0
-    write_image(tmp_path / "a.png", (50, 64))
-    run = infer("--config", model, "--image_path", image, "--resume")
-    assert run.out.startswith("1 of 1 images done")
-    run = infer("--config", model, "--image_path", image, "--resume")
-    assert run.out.startswith("0 of 1 images done")
-
-
-def test_the_report_says_what_became_of_each_image(infer, model, photos, tmp_path):
-    (photos / "bad.png").write_bytes(b"")
-    run = infer("--config", model, "--image_path", "photos", "--report", "report")
-    assert run.code == 1
-    *images, last = lines(tmp_path / "report")
-    by_name = {line["image"]: line for line in images}
-    assert len(by_name) == 6
-    bad, good = by_name["photos/bad.png"], by_name["photos/0.jpg"]
-    assert (bad["status"], bad["reason"], bad["files"]) == ("failed", "the file is empty", {})
-    assert (good["status"], good["files"], good["worker"]) == ("done", {"mask": "0.png"}, 0)
-    assert good["size"] == list(cv2.imread(str(photos / "0.jpg")).shape[1::-1])
-    assert set(good["ms"]) == {"preprocess", "inference", "postprocess"}
-    assert all(value > 0 for value in good["ms"].values())
-    summary = last["summary"]
-    assert (summary["done"], summary["failed"], summary["not_tried"]) == (5, 1, 0)
-    assert summary["reasons"] == {"the file is empty": 1}
-    assert "failed               1  the file is empty" in run.out
-    infer("--config", model, "--image_path", "photos", "--report", "report")
-    assert len(lines(tmp_path / "report")) == 7  # replaced
-
-
-@pytest.mark.parametrize("kept", [0, 1, 5000])
-def test_a_cut_last_line_of_a_report_is_mended(tmp_path, kept):
-    path = tmp_path / "report"
-    path.write_text('{"a": 1}\n' * kept + '{"image": "' + "x" * 9000)
-    report = Report(str(path), ("mask",), append=True)
-    report.add(Job("a.png", "a.png"), Outcome("done"))
-    report.close({})
-    assert len(lines(path)) == kept + 2
-
-
-# ---- quiet, progress, shards -------------------------------------------------------------------
-
-
-def test_quiet_says_what_is_wrong_and_no_more(infer, models, photos):
-    arguments = ("--config", models / "logits" / "deploy.yaml", "--image_path", photos, "--quiet")
-    run = infer(*arguments)
-    assert (run.code, run.out, run.err) == (0, "", "")
-    (photos / "bad.png").write_bytes(b"")
-    run = infer(*arguments)
-    assert (run.code, run.out) == (1, "")
-    assert run.err == f"failed: {photos}/bad.png: the file is empty\n"
-
-
-def test_on_a_terminal_there_is_a_bar(model, photos, tmp_path):
-    ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-    command = [sys.executable, ROOT / "infer.py", "--config", model, "--image_path", photos]
-    process = subprocess.Popen(
-        [*command, "--device", "cpu"], cwd=tmp_path, stderr=theirs, stdout=subprocess.PIPE
-    )
-    os.close(theirs)
-    shown = b""
-    with contextlib.suppress(OSError):  # the terminal's other end is closed
-        while True:
-            shown += os.read(ours, 1 << 16)
-    os.close(ours)
-    process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert b"5/5" in shown and b"image/s" in shown
-
-
-def test_shards_are_disjoint_complete_and_stable():
-    jobs = [Job(f"in/{number}.png", f"{number}.png") for number in range(200)]
-    parts = [part_of(jobs, "in", number, 8) for number in range(8)]
-    assert sorted(job.image for part in parts for job in part) == sorted(job.image for job in jobs)
-    assert all(10 < len(part) < 45 for part in parts)
-    more = [Job(f"in/new{number}.png", f"new{number}.png") for number in range(50)]
-    for number, part in enumerate(parts):
-        assert set(part) <= set(part_of(more + jobs, "in", number, 8))
-
-
-def test_a_shard_from_the_command_line(infer, model, photos, tmp_path):
-    counts = []
-    for number in range(3):
-        shard = f"{number}/3"
-        run = infer("--config", model, "--image_path", "photos", "--shard", shard)
-        assert run.code == 0
-        counts.append(int(run.out.split()[0]))
-    assert sum(counts) == 5
-    assert len(masks(tmp_path / "output")) == 5
-    for wrong in ("3/3", "1", "a/b", "-1/3"):
-        assert infer("--config", model, "--image_path", "photos", f"--shard={wrong}").code == 2
 
 
 # ---- disks -------------------------------------------------------------------------------------

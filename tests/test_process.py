@@ -55,7 +55,7 @@ def test_without_a_folder_for_temporary_files_a_run_goes_on(infer, model, photos
     assert run.code == 0
 
 
-def test_ctrl_c_ends_the_process_at_once(model, tmp_path):
+def test_ctrl_c_ends_the_process(model, tmp_path):
     (tmp_path / "list.txt").write_text("\n".join(f"{n}.png" for n in range(3000)))
     for number in range(3000):
         (tmp_path / f"{number}.png").symlink_to(tmp_path / "image")
@@ -68,5 +68,5 @@ def test_ctrl_c_ends_the_process_at_once(model, tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=10)
-    assert process.returncode == -signal.SIGINT  # which a shell shows as 130
+    assert process.returncode == 130
     assert err == b""

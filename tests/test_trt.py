@@ -14,7 +14,7 @@ from deploy import DeployConfig, load_deploy_config
 from errors import ConfigError, ImageError
 from machine import find_paddle
 from predictor import load_core
-from preprocess import prepare
+from preprocess import EXIF_ORIENTATION, prepare
 from transforms import make_transform
 
 BUILD = find_paddle()
@@ -104,7 +104,7 @@ def test_sizes_are_read_from_headers_as_the_images_will_be(tmp_path, models, mon
     write_image(tmp_path / "a.png", (30, 40))
     picture = Image.fromarray(scene(50, 90)[..., ::-1])
     turned = Image.Exif()
-    turned[trt.EXIF_ORIENTATION] = 6
+    turned[EXIF_ORIENTATION] = 6
     picture.save(tmp_path / "b.jpg", exif=turned)
     (tmp_path / "c.jpg").write_bytes(b"no image")
     paths = [tmp_path / name for name in ("a.png", "b.jpg", "c.jpg", "gone.jpg")]

@@ -9,6 +9,7 @@ import time
 import pytest
 from conftest import ROOT, children, masks, read_mask, until, write_image
 
+import feeding
 import worker
 import workers
 from errors import ConfigError
@@ -203,7 +204,7 @@ def test_workers_get_a_gpu_each_one_shape_file_and_the_images(
 
         join = kill = start
 
-    monkeypatch.setattr(workers, "Process", Process)
+    monkeypatch.setattr(feeding, "Process", Process)
     jobs = [Job(f"{number}.png", f"{number}.png") for number in range(9)]
     options = {"use_trt": True, "enable_auto_tune": True, "auto_tuned_shape_file": given}
     with pytest.raises(ConfigError):
@@ -229,7 +230,7 @@ def test_a_worker_gives_tensorrt_all_images_to_take_shapes_from(monkeypatch, mod
     jobs = [Job(f"{number}.png", f"{number}.png") for number in range(3)]
     handlers, propagate = worker.log.handlers, worker.log.propagate
     for use_trt in (True, False):
-        ours, theirs = workers.Pipe()
+        ours, theirs = feeding.Pipe()
         worker.work(theirs, os.getpid(), jobs, str(model), {}, {"use_trt": use_trt})
         assert ours.recv() == worker.Refused("enough")
     worker.log.handlers, worker.log.propagate = handlers, propagate

@@ -1,0 +1,21 @@
+"""How images and runs end."""
+
+from typing import NamedTuple
+
+
+class Outcome(NamedTuple):
+    """What became of one image."""
+
+    status: str  # done, failed, skipped, or not tried
+    reason: str = ""
+    size: tuple[int, int] | None = None  # width and height of what was saved
+    times: tuple[float, ...] | None = None  # seconds, see batches.Times
+    worker: int | None = None
+
+
+class Interrupted(Exception):
+    """A signal has ended the run."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
