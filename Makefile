@@ -1,7 +1,8 @@
 # make demo: the demo's masks.         make test: the tests, with coverage.
 # make lint: ruff and mypy.            make clean: away with environments and caches.
 # make test-gpu-config: what the GPU build of Paddle makes of the flags; needs no GPU.
-# make stress MODELS=dir IMAGES=dir: label maps against PaddleSeg's, pixel for pixel.
+# make stress: kills, restarts, bad files, for minutes. With MODELS=dir IMAGES=dir: label maps of
+# these against PaddleSeg's, pixel for pixel.
 # make bench: the figures of the READMEs, which takes long; BENCH= and PAIRS= fewer.
 # make draw: scenes, training and export of the demo again (about 13 minutes).
 #
@@ -48,8 +49,8 @@ lint: $(VENV)/ready-to-test
 	$(BIN)/mypy
 
 stress: $(VENV)/ready-to-test
-	@test -n "$(MODELS)" -a -n "$(IMAGES)" || { echo "make stress MODELS=dir IMAGES=dir"; exit 2; }
-	$(BIN)/python -W ignore tests/compare.py --models "$(MODELS)" --images "$(IMAGES)"
+	$(if $(MODELS),$(BIN)/python -W ignore tests/compare.py --models "$(MODELS)" --images "$(IMAGES)",\
+		$(BIN)/python -W ignore tests/stress.py)
 
 bench: $(VENV)/ready-to-test $(MADE)/ready .venv-paddlex/ready
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-bench.txt

@@ -56,7 +56,8 @@ class EngineOptions:
         if device == "gpu" and not build.has_gpu:
             raise ConfigError(
                 "--device gpu needs paddlepaddle-gpu, and the installed Paddle is a CPU build: "
-                "install that in its place, or run with --device cpu"
+                "make an environment with requirements-gpu.txt (README, Install), or run with "
+                "--device cpu"
             )
         if self.enable_openvino and device != "cpu":
             raise ConfigError(
@@ -66,7 +67,13 @@ class EngineOptions:
             1, min(10, usable_processors() // max(1, self.num_workers))
         )
         use_trt = self.use_trt and device == "gpu"
-        options = replace(self, device=device, cpu_threads=threads, use_trt=use_trt)
+        options = replace(
+            self,
+            device=device,
+            cpu_threads=threads,
+            use_trt=use_trt,
+            auto_tuned_shape_file=self.auto_tuned_shape_file if self.enable_auto_tune else None,
+        )
         for line in options._without_effect(self):
             log.warning("%s", line)
         return options

@@ -22,7 +22,9 @@ from worker import Began, Ended, Next, Note, Refused, Stopped, work
 log = logging.getLogger("paddleseg_infer")
 
 MAX_FIRST_DEATHS = 5  # in a row, before the first result
-DEATHS_ALONE = 2  # of workers that held one image, until that is given up
+# Of workers that held one image, until that is given up: in the network, and altogether, since
+# reading it may be what kills, and what kills while the engine is loaded is another thing.
+DEATHS_IN_NETWORK, DEATHS_ALONE = 2, 5
 GRACE_SECONDS = 4.0  # for the batches in flight, after a signal
 
 
@@ -33,6 +35,7 @@ class Worker:
     is_careful: bool  # it is given one image at a time
     holding: set[int] = field(default_factory=set)  # numbers of the jobs that it was given
     is_asking: bool = False  # and the answer is withheld
+    has_begun: bool = False  # with a batch, since it was last given an image
     heard: float | None = None  # when, once its engine has begun to work
     ending: str = ""  # why it was refused, or ended by this process
 
@@ -55,10 +58,12 @@ class Feeding:
         self._again: deque[int] = deque()  # given to a worker that was refused before
         self._suspects: deque[int] = deque()  # held by workers that died: tried one at a time
         self._deaths_alone: Counter[int] = Counter()
+        self._deaths_in_network: Counter[int] = Counter()
         self._workers: dict[Connection, Worker] = {}
         self._slots = deque(range(options["num_workers"]))  # free ones
         self._ready: deque[tuple[Job, Outcome]] = deque()
         self._has_result = False
+        self._refusal = ""
         self._deaths = 0  # in a row, without a result
         self._stop = ""  # why nothing more is given out
         self._told: set[Note] = set()
@@ -142,6 +147,7 @@ class Feeding:
             number = self._suspects.popleft()
         if number is not None:
             worker.holding.add(number)
+            worker.has_begun = False
         with contextlib.suppress(OSError):  # it has died: that is seen when it is heard next
             connection.send(number)
 
@@ -161,12 +167,16 @@ class Feeding:
             worker.process.join()
             self._ended(worker)
             return
-        if worker.heard is not None or isinstance(message, Began):
+        worker.has_begun |= isinstance(message, Began)
+        if worker.heard is not None or worker.has_begun:
             worker.heard = time.monotonic()
         if isinstance(message, Next):
             self._answer(connection, worker)
         elif isinstance(message, Ended):
             self._has_result, self._deaths = True, 0
+            if self._refusal:
+                log.warning("a worker can't run: %s", self._refusal)
+                self._refusal = ""
             worker.holding.remove(message.number)
             number, error, size, times = message
             status = "failed" if error else "done"
@@ -191,7 +201,7 @@ class Feeding:
             self._again.extend(held)
             if not self._workers and not self._has_result:
                 raise ConfigError(worker.ending)
-            log.warning("a worker can't run: %s", worker.ending)
+            self._refusal = worker.ending  # told once others work: they may have the same to say
             if not self._workers:
                 self._stop = worker.ending
             return
@@ -211,8 +221,13 @@ class Feeding:
         if len(held) == 1:
             [number] = held
             self._deaths_alone[number] += 1
-            if self._deaths_alone[number] == DEATHS_ALONE:
-                self._ready.append((self._jobs[number], Outcome("failed", f"{death}, twice")))
+            self._deaths_in_network[number] += worker.has_begun
+            if (
+                self._deaths_in_network[number] == DEATHS_IN_NETWORK
+                or self._deaths_alone[number] == DEATHS_ALONE
+            ):
+                times = f"{self._deaths_alone[number]} times"
+                self._ready.append((self._jobs[number], Outcome("failed", f"{death}, {times}")))
                 return
         those = "its image is" if len(held) == 1 else f"its {len(held)} images are"
         log.warning("%s: %s tried again%s", death, those, ", one at a time"[: 99 * (len(held) > 1)])

@@ -222,8 +222,8 @@ def make_parser() -> Parser:
     add(
         "--auto_tuned_shape_file",
         metavar="FILE",
-        help="where the collected shapes are kept; used if it is there (default: none, a temporary "
-        "file)",
+        help="with --enable_auto_tune: where the collected shapes are kept; used if it is there "
+        "(default: none, a temporary file)",
     )
 
     add = group("long runs")

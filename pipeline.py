@@ -51,10 +51,8 @@ class Segmenter:
     between them), and those of `config.EngineOptions`. With `use_trt`, `sample` are images of the
     sizes to come. With `in_turn` one thread reads and saves, for measuring; with `one_by_one` each
     image's result comes before the next image is asked for. `on_batch` is called before each batch.
-    Raises ConfigError for a model or options that can't run.
-
-    The engine is loaded while the first images are read; `load()` loads it before. One thread at a
-    time may use a Segmenter.
+    Raises ConfigError for a model or options that can't run. The engine is loaded while the first
+    images are read; `load()` loads it before. One thread at a time may use a Segmenter.
     """
 
     def __init__(
@@ -159,8 +157,7 @@ class Segmenter:
         def save(index: int, segmentation: Segmentation) -> Result:
             for kind, data in pictures.encoded(segmentation):
                 write_whole(data, save_dir, target_of(kind, taken[index].target))
-            height, width = segmentation.labels.shape
-            return Result(index, size=(width, height))
+            return Result(index, size=segmentation.labels.shape[::-1])
 
         def prepare() -> None:
             if save_dir not in self._prepared:
@@ -276,10 +273,11 @@ class Segmenter:
         is_labels = self._reads.kind == "labels"
 
         def restored() -> Result:
-            found = postprocess.label_map(output, "labels") if is_labels else output
             if is_labels:
-                return Result(index, labels=postprocess.restore(found, undo))
-            return Result(index, scores=postprocess.restore(found.astype(np.float32), undo))
+                labels = postprocess.label_map(output, "labels")
+                return Result(index, labels=postprocess.restore(labels, undo))
+            scores = output.astype(np.float32, copy=False)
+            return Result(index, scores=postprocess.restore(scores, undo))
 
         return _timed(index, times, restored)
 

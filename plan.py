@@ -45,6 +45,8 @@ def planned_run(
         else:
             # Paddle's `Config` wants a path, of a file that is only read when the engine is made.
             options = replace(options, auto_tuned_shape_file="to be collected")
+    if options.use_trt and options.enable_auto_tune:
+        plan["tensorrt_tuned_shapes"] = "collected first" if shapes is None else "of the file"
     if shapes:
         plan["tensorrt_shapes"] = {name: list(shape) for name, shape in shapes._asdict().items()}
     config = engine_config(core, deploy, options, build, shapes)

@@ -145,7 +145,7 @@ def main() -> int:
         if shutil.which("nvidia-smi") is None:
             raise ConfigError("nvidia-smi isn't found: it comes with the driver")
     except ConfigError as error:
-        print(f"nothing to measure: {error}", file=sys.stderr)
+        print(f"nothing to measure on a GPU: {error}", file=sys.stderr)
         return 2
     started = time.monotonic()
     model, images = ROOT / "demo" / "model", ROOT / "demo" / "images"

@@ -152,6 +152,15 @@ def test_tensorrt_without_a_gpu_in_use_is_left_out(core, models):
     assert not config.use_gpu()
 
 
+def test_a_tuned_file_without_tuning_has_no_effect(core, models, caplog):
+    deploy = deploy_of(models)
+    shapes = trt.dynamic_shapes(trt.Expected([scene(48, 64)], 1), deploy)
+    config = config_of(core, deploy, shapes, use_trt=True, auto_tuned_shape_file="nowhere")
+    assert config.tensorrt_dynamic_shape_enabled()
+    assert not config.tuned_tensorrt_dynamic_shape()
+    assert "--auto_tuned_shape_file has no effect without --enable_auto_tune" in caplog.text
+
+
 def test_int8_is_refused_for_a_graph_without_quantisation(core, models):
     with pytest.raises(ConfigError, match="--precision int8 needs a quantised model"):
         config_of(core, deploy_of(models), use_trt=True, precision="int8")
