@@ -14,7 +14,7 @@ from deploy import DeployConfig
 from errors import ImageError
 from frame import Frame, Padded, Resized
 from preprocess import prepare, read_image
-from transforms import Normalize
+from transforms import Transform
 
 Source = str | os.PathLike[str] | np.ndarray
 Undo = Sequence[Resized | Padded]
@@ -54,10 +54,10 @@ class Result:
 _Read = tuple[int, Frame, float, np.ndarray | None]
 
 
-def read(source: Source, keeps_size: bool = False) -> np.ndarray:
+def read(source: Source, transforms: Sequence[Transform] | None = None) -> np.ndarray:
     """uint8 BGR [H, W, 3]; see `read_image`. Raises ImageError."""
     if not isinstance(source, np.ndarray):
-        return read_image(os.fspath(source), keeps_size)
+        return read_image(os.fspath(source), transforms)
     if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
         raise ImageError(
             f"an array must be uint8 BGR [H, W, 3], not {source.dtype} {list(source.shape)}"
@@ -72,7 +72,6 @@ class BatchReader:
         self._deploy = deploy
         self._batch_size = batch_size
         self._ahead = ahead
-        self._keeps_size = all(isinstance(each, Normalize) for each in deploy.transforms)
 
     def batches(
         self, images: Iterable[Source | ImageError], pool: ThreadPoolExecutor, keep: bool = False
@@ -114,7 +113,7 @@ class BatchReader:
         if isinstance(source, ImageError):
             raise source
         started = time.perf_counter()
-        image_bgr = read(source, self._keeps_size)
+        image_bgr = read(source, self._deploy.transforms)
         return self.frame(image_bgr), time.perf_counter() - started, image_bgr
 
     def frame(self, image_bgr: np.ndarray) -> Frame:

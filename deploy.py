@@ -28,6 +28,7 @@ class DeployConfig:
     transforms: tuple[Transform, ...]
     input_shape: tuple[int, int, int, int] = ANY_SHAPE  # batch, channels, height, width; -1: any
     class_names: tuple[str, ...] = ()  # for people; as many as are given
+    output_op: str = ""  # argmax, softmax, none; "" where the export doesn't say
 
     @property
     def is_pir(self) -> bool:
@@ -67,7 +68,9 @@ def load_deploy_config(path: str | os.PathLike[str]) -> DeployConfig:
         graph = _model_file(deploy, "model", folder)
         params = _model_file(deploy, "params", folder)
         shape, names = _input_shape(deploy), _class_names(deploy)
-        return DeployConfig(path, graph, params, _transforms(deploy), shape, names)
+        return DeployConfig(
+            *(path, graph, params, _transforms(deploy), shape, names, _output_op(deploy))
+        )
     except ConfigError as error:
         raise ConfigError(f"{shown(path)}: {error}") from None
 
@@ -161,5 +164,12 @@ def _class_names(deploy: Mapping[Any, Any]) -> tuple[str, ...]:
     if labels is None:
         return ()
     if not isinstance(labels, list) or not all(isinstance(name, str | int) for name in labels):
-        raise ConfigError(f"`labels` must be a list of the classes' names, not {brief(labels)}")
+        log.warning("`labels` is no list of names (%s): classes go by number", brief(labels))
+        return ()
     return tuple(map(str, labels))
+
+
+def _output_op(deploy: Mapping[Any, Any]) -> str:
+    """What the export says its output is: argmax, softmax, none; "" where it says nothing known."""
+    output_op = deploy.get("output_op")
+    return output_op if output_op in ("argmax", "softmax", "none") else ""

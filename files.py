@@ -41,7 +41,7 @@ def write_whole(data: bytes, save_dir: str, target: str) -> None:
             if error.errno in FOR_ALL or not _may_write(save_dir):
                 failure = StorageError(f"--save_dir {shown(save_dir)}: {reason(error)}")
             else:
-                raise ImageError(f"its mask can't be written: {reason(error)}") from None
+                raise ImageError(f"it can't be saved: {reason(error)}") from None
             if error.errno in FOR_ALL or seconds is None:
                 raise failure from None
         log.warning("--save_dir %s can't be written to: tried again", shown(save_dir))
@@ -74,7 +74,7 @@ def _make_folders(save_dir: str, below: str) -> str:
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder)
         if not _is_inside(folder, save_dir):  # nothing is made there either
-            raise ImageError("its mask would lie outside the output folder, behind a link")
+            raise ImageError("it would lie outside the output folder, behind a link")
     return folder
 
 

@@ -1,9 +1,10 @@
 """Where the windows of a large image lie. Of the standard library only: checked at once."""
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from errors import ConfigError
+from errors import ConfigError, brief
 
 Size = tuple[int, int]  # height, width
 
@@ -22,13 +23,29 @@ def checked_tiling(crop_size: Sequence[int] | None, stride: Sequence[int] | None
         if stride is not None:
             raise ConfigError("--stride has no effect without --crop_size, whose windows it moves")
         return None
-    stride = stride or crop_size
-    for name, sides in (("crop_size", crop_size), ("stride", stride)):
-        if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-            raise ConfigError(f"--{name} takes a width and a height above 0, not {sides!r}")
-    if stride[0] > crop_size[0] or stride[1] > crop_size[1]:
+    crop = _sides("crop_size", crop_size)
+    steps = crop if stride is None else _sides("stride", stride)
+    if steps[0] > crop[0] or steps[1] > crop[1]:
         raise ConfigError("--stride is larger than --crop_size, which would leave gaps")
-    return Tiling((crop_size[1], crop_size[0]), (stride[1], stride[0]))
+    return Tiling((crop[1], crop[0]), (steps[1], steps[0]))
+
+
+def _sides(name: str, sides: Sequence[int]) -> tuple[int, int]:
+    try:
+        width, height = map(operator.index, sides)
+    except (TypeError, ValueError):
+        width = height = 0
+    if width < 1 or height < 1:
+        raise ConfigError(f"--{name} takes a width and a height above 0, not {brief(sides)}")
+    return width, height
+
+
+def check_sizes(tiling: Tiling | None, network_size: bool, kinds: Sequence[str]) -> None:
+    """Raises ConfigError for what can't be of the network's size."""
+    if tiling and network_size:
+        raise ConfigError("windows make masks of the image's size: leave out --network_size")
+    if "overlay" in kinds and network_size:
+        raise ConfigError("an overlay has the image's size: leave out --network_size")
 
 
 @dataclass(frozen=True)
@@ -54,12 +71,12 @@ class Grid:
         row, column = divmod(number, len(self.lefts))
         (height, width), (window_height, window_width) = self.image, self.window
         return (
-            _nearest(self.tops, row, window_height, height),
-            _nearest(self.lefts, column, window_width, width),
+            _nearest_rows(self.tops, row, window_height, height),
+            _nearest_rows(self.lefts, column, window_width, width),
         )
 
 
-def _nearest(starts: Sequence[int], at: int, length: int, side: int) -> slice:
+def _nearest_rows(starts: Sequence[int], at: int, length: int, side: int) -> slice:
     def middle(first: int) -> int:  # centres are at start + (length - 1) / 2
         return (starts[first] + starts[first + 1] + length + 1) // 2
 

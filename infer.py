@@ -21,7 +21,7 @@ if __package__:  # installed: in the package too the modules import each other b
 
 from errors import MISSING_HINT, ConfigError, shown
 from flags import NOT_STARTED, make_parser
-from grid import checked_tiling
+from grid import check_sizes, checked_tiling
 from palettes import palette_of
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ def run(options: argparse.Namespace) -> int:
 
     started = time.monotonic()
     kinds, palette = options.save, palette_of(options.custom_color)
-    checked_tiling(options.crop_size, options.stride)
+    tiling = checked_tiling(options.crop_size, options.stride)
+    check_sizes(tiling, options.network_size, kinds)
     listing = find_jobs(options.image_path, options.save_dir, kinds)
     if listing.repeated:
         log.info("%d repeated in the list: each image is done once", listing.repeated)
@@ -198,6 +199,7 @@ def dry_run(options: argparse.Namespace) -> int:
 
     kinds, _ = options.save, palette_of(options.custom_color)
     tiling = checked_tiling(options.crop_size, options.stride)
+    check_sizes(tiling, options.network_size, kinds)
     listing = find_jobs(options.image_path, options.save_dir, kinds)
     check_save_dir(options.save_dir)
     how = engine_options(options)

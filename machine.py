@@ -67,7 +67,7 @@ def usable_processors() -> int:
 
 
 def available_memory() -> float:
-    """Bytes that this process may still have; infinite where the system doesn't tell."""
+    """Bytes that this process may have at the most; infinite where the system doesn't tell."""
     limits = [float("inf"), *map(float, resource.getrlimit(resource.RLIMIT_AS)[:1])]
     if limits[-1] == resource.RLIM_INFINITY:
         limits.pop()
@@ -84,7 +84,10 @@ def cgroup_quota(groups: str = "/proc/self/cgroup", mount: str = "/sys/fs/cgroup
 
 
 def cgroup_memory(groups: str = "/proc/self/cgroup", mount: str = "/sys/fs/cgroup") -> float:
-    """Bytes that cgroup v2 or v1 grants; infinite where no limit is set."""
+    """Bytes that cgroup v2 or v1 grants; infinite where no limit is set.
+
+    What of it is in use isn't subtracted: most of that is files, which the system gives back.
+    """
     limits = _limits("memory", ("memory.limit_in_bytes",), "memory.max", groups, mount)
     return min((float(limit) for (limit,) in limits), default=float("inf"))
 

@@ -1,5 +1,6 @@
 """Colours of classes, 256 RGB values as bytes. Of the standard library only: checked at once."""
 
+import re
 from collections.abc import Sequence
 
 from errors import ConfigError, brief
@@ -57,10 +58,10 @@ def palette_of(custom_color: Sequence[str]) -> bytes:
     """
     if len(custom_color) == 1 and custom_color[0] in PALETTES:
         return PALETTES[custom_color[0]]
-    values = [int(text) if text.isascii() and text.isdigit() else -1 for text in custom_color]
-    wrong = [
-        text for text, value in zip(custom_color, values, strict=True) if value not in range(256)
-    ]
+    is_value = re.compile(r"[0-9]{1,3}").fullmatch
+    values = [int(text) if is_value(text) else -1 for text in custom_color]
+    pairs = zip(custom_color, values, strict=True)
+    wrong = [text for text, value in pairs if value not in range(256)]
     names = ", ".join(PALETTES)
     if wrong:
         raise ConfigError(

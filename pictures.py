@@ -3,6 +3,7 @@
 import functools
 import io
 import logging
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ IMAGE_WEIGHT = 0.5  # in an overlay, beside the mask's
 LINE_SHARE = 1 / 1200  # a boundary's thickness, of the longer side
 FONT_SHARE, FONT_SIZES = 1 / 50, (12, 72)  # of the longer side; pixels
 WHITE, BLACK = 255, 0
+ROWS_AT_ONCE = 256
+MAX_NAME = 40  # letters
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,13 @@ class Pictures:
     kinds: Sequence[str] = ("mask",)  # of KINDS, in the order of writing
     palette: bytes = PADDLESEG  # 256 colours, RGB
     names: Sequence[str] = ()  # of the classes, for the legend
+
+    def __post_init__(self) -> None:
+        unknown = set(self.kinds) - set(KINDS)
+        if unknown or isinstance(self.kinds, str):
+            raise ConfigError(f"kinds must be some of {', '.join(KINDS)}, not {self.kinds!r}")
+        if len(self.palette) != 3 * CLASSES:
+            raise ConfigError(f"a palette has {CLASSES} colours of 3 bytes")
 
     def check(self, kind: str, classes: int) -> None:
         """Raises ConfigError where a model's output can't be made into these.
@@ -107,12 +117,14 @@ def _overlay(segmentation: Segmentation, pictures: Pictures) -> bytes:
     """The image with its mask blended over it and boundaries drawn; below it the legend."""
     assert segmentation.image_bgr is not None
     labels = segmentation.labels
-    blended = blend(segmentation.image_bgr, labels, pictures.palette)
-    draw_boundaries(blended, labels)
     below = legend(labels, pictures)
     height, width = labels.shape
     canvas = np.full((height + below.shape[0], max(width, below.shape[1]), 3), WHITE, np.uint8)
-    canvas[:height, :width] = blended
+    for top in range(0, height, ROWS_AT_ONCE):  # a large image's overlay is large enough once
+        rows = slice(top, min(top + ROWS_AT_ONCE, height))
+        blended = blend(segmentation.image_bgr[rows], labels[rows], pictures.palette)
+        canvas[rows, :width] = blended
+    draw_boundaries(canvas[:height, :width], labels)
     canvas[height:, : below.shape[1]] = below
     return _png_of_photo(canvas)
 
@@ -132,7 +144,7 @@ def draw_boundaries(image_bgr: np.ndarray, labels: np.ndarray) -> None:
     thickness = max(1, round(max(labels.shape) * LINE_SHARE))
     for wide, colour in ((3 * thickness, BLACK), (thickness, WHITE)):
         line = cv2.dilate(edge, np.ones((wide, wide), np.uint8))
-        image_bgr[line > 0] = colour
+        np.copyto(image_bgr, colour, where=line[..., None] > 0)
 
 
 def legend(labels: np.ndarray, pictures: Pictures) -> np.ndarray:
@@ -191,6 +203,7 @@ def _percent(thousandths: int) -> str:
 def _name(class_id: int, names: Sequence[str]) -> str:
     """The class's name; its number where it has none, or one that the font has no letters for."""
     name = names[class_id] if class_id < len(names) else ""
+    name = textwrap.shorten(name, MAX_NAME, placeholder="...")
     return name if name.strip() and _can_be_drawn(name) else str(class_id)
 
 

@@ -25,7 +25,7 @@ from deploy import load_deploy_config
 from engines import BoundedPredictor, load_for_images
 from errors import ConfigError, EngineError, ImageError, shown
 from files import prepare_save_dir, target_of, write_whole
-from grid import checked_tiling
+from grid import check_sizes, checked_tiling
 from images import Job
 from machine import find_paddle
 from openvino_engine import OpenVinoPredictor
@@ -73,8 +73,7 @@ class Segmenter:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ConfigError(f"batch_size must be a whole number above 0, not {batch_size!r}")
         self._tiling = checked_tiling(crop_size, stride)
-        if self._tiling and network_size:
-            raise ConfigError("windows make masks of the image's size: leave out --network_size")
+        check_sizes(self._tiling, network_size, ())
         self.deploy = load_deploy_config(config_path)
         if not self.deploy.transforms:
             log.info("%s names no transforms: images go in as they are", shown(self.deploy.path))
@@ -84,7 +83,7 @@ class Segmenter:
         crop = self._tiling.crop if self._tiling else None
         self._expected = Expected(sample, batch_size, crop)
         self._network_size = network_size
-        self._reads = postprocess.OutputReader(with_argmax, threshold)
+        self._reads = postprocess.OutputReader(with_argmax, threshold, self.deploy.output_op)
         self.on_batch: Callable[[], None] = lambda: None
         self._one_by_one = one_by_one
         # Reading and saving are given as many threads as the engine.
@@ -144,8 +143,7 @@ class Segmenter:
         `kinds` are those of `pictures.KINDS`. Makes `save_dir` once the engine is loaded. Raises
         ConfigError, and StorageError where nothing can be saved any more.
         """
-        if "overlay" in kinds and self._network_size:
-            raise ConfigError("an overlay has the image's size: leave out --network_size")
+        check_sizes(self._tiling, self._network_size, kinds)
         pictures = Pictures(kinds, palette, self.deploy.class_names)
         taken: dict[int, Job] = {}
 
@@ -155,7 +153,8 @@ class Segmenter:
                 yield job.image
 
         def save(index: int, segmentation: Segmentation) -> Result:
-            for kind, data in pictures.encoded(segmentation):
+            # The mask comes last, and nothing is written before all could be made.
+            for kind, data in reversed(list(pictures.encoded(segmentation))):
                 write_whole(data, save_dir, target_of(kind, taken[index].target))
             return Result(index, size=segmentation.labels.shape[::-1])
 

@@ -1,12 +1,13 @@
 """Network output to label maps and scores, and these back to the image's size."""
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
 
-from errors import ImageError
+from errors import ConfigError, ImageError
 from frame import Padded, Resized
 
 log = logging.getLogger("paddleseg_infer")
@@ -30,9 +31,13 @@ class OutputReader:
     What these are is learnt from the first one.
     """
 
-    def __init__(self, with_argmax: bool, threshold: float):
+    def __init__(self, with_argmax: bool, threshold: float, output_op: str = ""):
+        """`output_op` is what the export says its output is, "" where it doesn't."""
+        if not isinstance(threshold, int | float) or not math.isfinite(threshold):
+            raise ConfigError(f"threshold must be a number, not {threshold!r}")
         self.kind = ""  # see output_kind
         self._with_argmax, self._threshold = with_argmax, threshold
+        self._output_op = output_op
         self._is_probability = False
 
     def learn(self, output: np.ndarray) -> None:
@@ -40,7 +45,9 @@ class OutputReader:
         if self.kind:
             return
         self.kind = output_kind(output)
-        if self.kind != "labels":
+        if self.kind == "scores" and self._output_op:
+            self._is_probability = self._output_op == "softmax"
+        elif self.kind != "labels":  # of one channel the export's word says nothing
             self._is_probability = are_probabilities(output, self.kind)
         if note := NOTES.get((self.kind, self._with_argmax)):
             log.info("%s", note.format(threshold=self._threshold))
@@ -127,12 +134,15 @@ def _argmax(scores: np.ndarray, labels: np.ndarray) -> None:
 def are_probabilities(output: np.ndarray, kind: str) -> bool:
     """Whether [N, C, H, W] has been through a softmax, or one channel through a sigmoid.
 
-    An export doesn't always say (`output_op`), so it is seen: of some pixels in between.
+    Seen of some pixels in between, of those that are numbers.
     """
     some = output[..., ::7, ::7].astype(np.float32)
+    some = np.moveaxis(some, 1, -1)[np.isfinite(some).all(axis=1)]
+    if not some.size:
+        return False
     if kind == "foreground":
         return bool(some.min() >= 0 and some.max() <= 1)
-    sums = some.sum(axis=1)
+    sums = some.sum(axis=-1)
     return bool(some.min() >= 0 and np.abs(sums - 1).max() < 0.02)  # float16 is that far off
 
 
@@ -146,7 +156,15 @@ def score_map(
     """
     scores = np.empty(output.shape[1:], np.uint8)
     for rows in _bands(output):
-        part = output[:, rows].astype(np.float32, copy=False)
+        scores[rows] = _score_rows(output[:, rows], kind, is_probability, threshold)
+    return scores
+
+
+def _score_rows(
+    output: np.ndarray, kind: str, is_probability: bool, threshold: float
+) -> np.ndarray:
+    with np.errstate(invalid="ignore", over="ignore"):  # what is no number gets 0
+        part = output.astype(np.float32, copy=False)
         if kind == "foreground":
             # 1 / (1 + exp(-x)), which doesn't overflow so
             probability = part[0] if is_probability else np.exp(-np.logaddexp(0, -part[0]))
@@ -155,8 +173,7 @@ def score_map(
             probability = part.max(axis=0)
         else:
             probability = 1 / np.exp(part - part.max(axis=0)).sum(axis=0)
-        scores[rows] = np.rint(np.nan_to_num(probability.clip(0, 1)) * 255)
-    return scores
+        return np.rint(np.nan_to_num(probability.clip(0, 1)) * 255)
 
 
 def restore(planes: np.ndarray, undo: Sequence[Resized | Padded]) -> np.ndarray:

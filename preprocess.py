@@ -1,5 +1,6 @@
 """Images to tensors: reads a file as PaddleSeg reads it and runs the model's transforms."""
 
+import contextlib
 import io
 import logging
 import os
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 
 from errors import ImageError, reason, shown
-from frame import Frame
+from frame import Frame, Outline
 from machine import available_memory
 from transforms import Transform
 
@@ -20,26 +21,28 @@ log = logging.getLogger("paddleseg_infer")
 
 EXIF_ORIENTATION, FIRST_TURNED = 0x0112, 5  # from this value on the sides change places
 MULTIPLE = {"TIFF", "WEBP", "PNG"}  # formats of pages or animations
-LARGE = 25_000_000  # pixels, below which memory isn't asked about
+LARGE = 4_000_000  # pixels, below which memory isn't asked about
 BYTES_HELD = 4  # a pixel: the image and its labels
-# The demo's network, a small one, takes 345 bytes a pixel, BiSeNetV2 800.
+# At the least: the demo's network, a small one, takes 345, BiSeNetV2 800.
 BYTES_IN_NETWORK = 200
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit knows nothing of this machine
-warnings.filterwarnings("ignore", module="PIL")  # of damaged headers: OpenCV decides
+# Of damaged headers: OpenCV decides.
+warnings.filterwarnings("ignore", module="PIL")
+logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
 cv2.setLogLevel(0)  # OpenCV prints what it dislikes about a file; here each file gets a sentence
 
 
-def read_image(path: str, keeps_size: bool = False) -> np.ndarray:
+def read_image(path: str, transforms: Sequence[Transform] | None = None) -> np.ndarray:
     """Decodes the file to uint8 BGR [H, W, 3], the way `cv2.imread(path, IMREAD_COLOR)` does.
 
     EXIF rotation is applied, 16 bits become 8, alpha is dropped, grey is repeated; of several
     pictures the first is taken, with a line. Raises ImageError; before it decodes anything where
-    memory can't hold the image or, with `keeps_size`, the network's work on all of it at once.
+    memory surely can't hold the image, or the network's work on what `transforms` make of it.
     """
     try:
         data = _read_regular_file(path)
-        _check_header(data, path, keeps_size)
+        _check_header(data, path, transforms)
         if data.startswith(b"\xff\xd8") and not data.endswith(b"\xff\xd9"):
             _check_jpeg(data)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -83,26 +86,39 @@ def image_size(path: str) -> tuple[int, int] | None:
     return (height, width) if turned else (width, height)
 
 
-def _check_header(data: bytes, path: str, keeps_size: bool) -> None:
+def _check_header(data: bytes, path: str, transforms: Sequence[Transform] | None) -> None:
     try:
         with Image.open(io.BytesIO(data)) as header:
             width, height = header.size
             # Not of JPEGs, where phones hide previews.
-            pictures = header.n_frames if header.format in MULTIPLE else 1
-    except (OSError, SyntaxError, ValueError, EOFError):
-        return  # OpenCV has its own opinion of it
-    if pictures > 1:
-        log.info("%s holds %d pictures: the first is taken", shown(path), pictures)
+            is_multiple = header.format in MULTIPLE and header.n_frames > 1
+    except Exception:  # Pillow's are of many kinds; whether the file is bad is OpenCV's to say
+        return
+    if is_multiple:
+        log.info("%s holds several pictures: the first is taken", shown(path))
     if width * height < LARGE:
         return
-    needed = width * height * (BYTES_IN_NETWORK if keeps_size else BYTES_HELD)
+    network_pixels = 0
+    if transforms is not None:
+        with contextlib.suppress(ImageError, ValueError, OverflowError):  # told by the transforms
+            network_height, network_width = size_after(height, width, transforms)
+            network_pixels = network_height * network_width
+    needed = width * height * BYTES_HELD + network_pixels * BYTES_IN_NETWORK
     available = available_memory()
     if needed > available:
-        advice = "--crop_size cuts it into windows, 1024 1024 say" if keeps_size else "too many"
+        advice = "--crop_size cuts it into windows, 1024 1024 say" if network_pixels else "too many"
         raise ImageError(
             f"its {width}x{height} pixels need at least {needed / 1e9:.1f} GB of memory, and "
-            f"{available / 1e9:.1f} are free: {advice}"
+            f"there are {available / 1e9:.1f}: {advice}"
         )
+
+
+def size_after(height: int, width: int, transforms: Sequence[Transform]) -> tuple[int, int]:
+    """Height and width that the transforms make of a size. Raises ImageError."""
+    outline = Outline(height, width)
+    for transform in transforms:
+        transform.apply(outline)
+    return outline.size
 
 
 def _check_jpeg(data: bytes) -> None:

@@ -17,8 +17,7 @@ from batches import Source
 from deploy import DeployConfig
 from errors import ConfigError, EngineError, ImageError, reason, shown
 from files import locked
-from frame import Outline
-from preprocess import image_size
+from preprocess import image_size, size_after
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -90,16 +89,14 @@ def _size(image: Source) -> Size | None:
 
 def _network_size(size: Size, deploy: DeployConfig) -> Size | ImageError:
     """What the transforms make of the size, or why they or the graph refuse it."""
-    outline = Outline(*size)
     try:
-        for transform in deploy.transforms:
-            transform.apply(outline)
-        deploy.check_size(*outline.size)
+        after = size_after(*size, deploy.transforms)
+        deploy.check_size(*after)
     except ImageError as error:
         return error
     except (OverflowError, ValueError):
         return ImageError(f"the transforms can't handle its size of {size[1]}x{size[0]}")
-    return outline.size
+    return after
 
 
 def _fewest_images(expected: Expected, deploy: DeployConfig) -> int:

@@ -256,7 +256,7 @@ def test_nothing_is_written_behind_a_link_in_the_output_folder(infer, model, tmp
     (tmp_path / "output" / "sub").symlink_to(tmp_path / "elsewhere")
     run = infer("--config", model, "--image_path", "in")
     assert run.code == 1
-    assert "failed: in/sub/b.png: its mask would lie outside the output folder" in run.err
+    assert "failed: in/sub/b.png: it would lie outside the output folder" in run.err
     assert (tmp_path / "output" / "a.png").exists()
     assert not list((tmp_path / "elsewhere").iterdir())
 

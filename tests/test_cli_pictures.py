@@ -2,10 +2,17 @@
 
 import os
 
+import cv2
 import numpy as np
 import pytest
+import yaml
 from conftest import masks, read_mask
 from PIL import Image
+
+from files import PART_SUFFIX
+from palettes import PADDLESEG
+from pictures import Pictures, legend
+from pipeline import Segmenter
 
 
 def test_every_kind_of_picture_is_saved_in_its_place(infer, models, photos, tmp_path):
@@ -67,9 +74,10 @@ def test_what_can_not_be_is_refused_before_anything_is_looked_at(infer, tmp_path
     ],
 )
 def test_a_mask_of_the_networks_size_goes_alone(infer, model, photos, flags, message):
-    run = infer("--config", model, "--image_path", photos, "--network_size", *flags)
-    assert run.code == 2
-    assert message in run.err
+    for more in ((), ("--dry_run",)):
+        run = infer("--config", model, "--image_path", photos, "--network_size", *flags, *more)
+        assert run.code == 2
+        assert run.err.startswith(f"error: {message}") and run.err.count("\n") == 1
 
 
 def test_the_threshold_of_one_channel(infer, models, photos, tmp_path):
@@ -102,3 +110,90 @@ def test_what_a_model_can_not_give_ends_the_run_before_anything_is_saved(
         assert (run.code, run.out) == (2, "")
         assert run.err.splitlines()[-1].startswith(message)
         assert not any(files for *_, files in os.walk(tmp_path / "output"))
+
+
+@pytest.mark.parametrize("name", ["softmax", "logits"])
+@pytest.mark.parametrize("windows", [(), ("--crop_size", "40", "32", "--stride", "30", "20")])
+def test_all_pictures_of_a_run_agree(infer, models, photos, tmp_path, name, windows):
+    """Labels and scores against numpy's of the engine's own outputs, the others against these."""
+    folder = models / name
+    config = yaml.safe_load((folder / "deploy.yaml").read_text())
+    config["Deploy"]["labels"] = [f"class{number}" for number in range(19)]
+    (tmp_path / "deploy.yaml").write_text(yaml.safe_dump(config))
+    for file in ("model.pdmodel", "model.pdiparams"):
+        (tmp_path / file).symlink_to(folder / file)
+    run = infer(
+        *("--config", "deploy.yaml", "--image_path", "photos", "--cpu_threads", "1", *windows),
+        *("--save", "mask", "label", "overlay", "score"),
+    )
+    assert run.code == 0, run
+    how = {"crop_size": (40, 32), "stride": (30, 20)} if windows else {}
+    segment = Segmenter(folder / "deploy.yaml", device="cpu", cpu_threads=1, **how)
+    outputs = []
+    reads = segment._reads
+    segment._reads = Noted(reads, outputs)
+    for path in sorted(photos.iterdir()):
+        target = f"{path.stem}.png"
+        saved = {
+            kind: np.array(Image.open(tmp_path / "output" / kind / target))
+            for kind in ("label", "overlay", "score")
+        }
+        outputs.clear()
+        labels = segment(path)
+        assert np.array_equal(saved["label"], labels)
+        assert np.array_equal(read_mask(tmp_path / "output" / target), labels)
+        image = cv2.imread(str(path))
+        assert saved["score"].shape == labels.shape == image.shape[:2]
+        if name == "logits" or windows:  # nothing is resized after: of the image's own size
+            scores = np.concatenate(outputs, axis=1).astype(np.float64)
+            if name == "logits":
+                scores = np.exp(scores - scores.max(axis=0))
+                scores /= scores.sum(axis=0)
+            expected = 255 * scores.max(axis=0)
+            assert np.abs(saved["score"] - expected).max() <= 0.51
+        height, width = labels.shape
+        overlay = saved["overlay"][:height, :width].astype(int)
+        colours = np.frombuffer(PADDLESEG, np.uint8).reshape(256, 3)[labels]
+        blended = (image[..., ::-1].astype(int) + colours) / 2
+        is_line = np.isin(overlay, (0, 255)).all(axis=2)
+        assert ((np.abs(overlay - blended).max(axis=2) <= 0.5) | is_line).all()
+        below = legend(labels, Pictures(names=config["Deploy"]["labels"]))[..., ::-1]
+        assert np.array_equal(saved["overlay"][height:, : below.shape[1]], below)
+
+
+class Noted:
+    """An OutputReader that keeps what it reads."""
+
+    def __init__(self, reads, outputs):
+        self._reads, self._outputs = reads, outputs
+
+    def __getattr__(self, name):
+        return getattr(self._reads, name)
+
+    def __call__(self, output, with_score):
+        self._outputs.append(output.copy())
+        return self._reads(output, with_score)
+
+
+def test_nothing_is_replaced_before_all_can_be_made(infer, models, photos, tmp_path):
+    """Of a model whose labels a mask can't hold."""
+    mask = tmp_path / "output" / "0.png"
+    mask.parent.mkdir()
+    mask.write_bytes(b"mine")
+    run = infer(
+        *("--config", models / "labels300" / "deploy.yaml", "--image_path", photos / "0.jpg"),
+        *("--save", "label", "mask"),
+    )
+    assert run.code == 1
+    assert "a mask of 8 bits a pixel holds 0 to 255; --save label has 16" in run.err
+    assert mask.read_bytes() == b"mine"
+    assert not (tmp_path / "output" / "label").exists()
+
+
+def test_half_written_pictures_of_all_kinds_are_swept(infer, model, photos, tmp_path):
+    part = tmp_path / "output" / "label" / f".0{PART_SUFFIX}"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"")
+    os.utime(part, (0, 0))
+    assert infer("--config", model, "--image_path", photos, "--save", "label").code == 0
+    assert not part.exists()

@@ -59,6 +59,7 @@ def test_ones_own_colours_come_first_as_in_paddleseg():
         (["voc", "voc"], "not 'voc'"),
         (["\u0663", "2", "3"], "not '\u0663'"),
         ([], "0 were given"),
+        (["9" * 5000, "2", "3"], "each 0 to 255"),
     ],
 )
 def test_what_is_no_palette_is_refused(given, message):

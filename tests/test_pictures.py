@@ -68,6 +68,9 @@ def test_boundaries_are_white_edged_in_black_where_classes_meet():
     image = np.full((40, 40, 3), 100, np.uint8)
     pictures.draw_boundaries(image, labels)
     assert image[5, 17:24, 0].tolist() == [100, 100, 0, 255, 0, 100, 100]
+    turned = np.full((40, 40, 3), 100, np.uint8)
+    pictures.draw_boundaries(turned, np.ascontiguousarray(labels.T))
+    assert np.array_equal(turned, image.transpose(1, 0, 2))
     pictures.draw_boundaries(image, np.zeros_like(labels))
     assert (image[:, :19] == 100).all()
 
@@ -144,6 +147,16 @@ def test_a_name_that_the_font_has_no_letters_for_is_told_once(caplog):
     ]
     [line] = caplog.messages
     assert line == "the legend's font has no letters for class '\u8f66': it goes by number"
+
+
+def test_a_long_name_is_cut():
+    assert pictures._name(0, ["word " * 600]) == "word word word word word word word..."
+
+
+@pytest.mark.parametrize("how", [{"kinds": "mask"}, {"kinds": ("masks",)}, {"palette": b"abc"}])
+def test_what_is_no_picture_is_refused(how):
+    with pytest.raises(ConfigError, match="kinds must be|a palette has"):
+        Pictures(**how)
 
 
 def test_what_a_model_can_not_give_is_refused():

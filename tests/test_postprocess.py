@@ -1,13 +1,15 @@
 """Outputs become label maps and scores, and go back to the image's size."""
 
+import warnings
+
 import cv2
 import numpy as np
 import pytest
 
 import postprocess
-from errors import ImageError
+from errors import ConfigError, ImageError
 from frame import Padded, Resized
-from postprocess import are_probabilities, label_map, output_kind, restore, score_map
+from postprocess import OutputReader, are_probabilities, label_map, output_kind, restore, score_map
 
 
 @pytest.mark.parametrize(
@@ -133,6 +135,29 @@ def test_outputs_show_whether_they_are_probabilities():
     assert are_probabilities(softmax(logits).astype(np.float16), "scores")
     assert not are_probabilities(logits[:, :1], "foreground")
     assert are_probabilities(softmax(logits)[:, :1], "foreground")
+    holed = softmax(logits)
+    holed[:, :, 0] = np.nan
+    assert are_probabilities(holed, "scores")
+    assert not are_probabilities(np.full((1, 2, 3, 3), np.nan, np.float32), "scores")
+
+
+def test_the_exports_word_counts_before_the_look(caplog):
+    sure = np.zeros((1, 2, 3, 3), np.float32)
+    sure[:, 0] = 1  # logits that look like probabilities
+    for output_op, expected in (("softmax", 255), ("none", 186), ("", 255)):
+        read = OutputReader(True, 0.5, output_op)
+        read.learn(sure)
+        assert (read(sure[0], True)[1] == expected).all()
+    for wrong in (float("nan"), "x"):
+        with pytest.raises(ConfigError, match="threshold must be a number"):
+            OutputReader(True, wrong)
+
+
+def test_scores_that_are_no_numbers_are_0():
+    scores = np.array([[[np.nan, np.inf]], [[1.0, 0.0]]], np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert score_map(scores, "scores", False)[0, 0] == 0
 
 
 @pytest.mark.parametrize("classes", [2, 19, 300])
@@ -149,6 +174,7 @@ def test_of_one_channel_the_score_is_the_winners():
     assert (score_map(values, "foreground", True) / 255).round(1).tolist() == [[0.9, 0.6, 0.5, 0.9]]
     other = score_map(values, "foreground", True, threshold=0.3)
     assert (other / 255).round(1).tolist() == [[0.9, 0.4, 0.5, 0.9]]
+    assert score_map(np.float32([[[0.5]]]), "foreground", True, 0.5)[0, 0] == 128  # not above it
     logits = np.array([[[-1000.0, -1.0, 0.0, 1.0, 1000.0]]], np.float32)
     assert score_map(logits, "foreground", False, 0.0).tolist() == [[255, 186, 128, 186, 255]]
 

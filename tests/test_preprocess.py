@@ -1,5 +1,6 @@
 """Images are read as cv2.imread reads them, and what is no whole image is refused in a sentence."""
 
+import contextlib
 import io
 import os
 import subprocess
@@ -14,6 +15,7 @@ from PIL import Image
 
 from errors import ImageError
 from preprocess import prepare, read_image
+from transforms import make_transform
 
 BGR = scene(40, 56)
 RGB = Image.fromarray(BGR[..., ::-1])
@@ -156,7 +158,7 @@ def test_of_several_pictures_the_first_is_taken_and_told(tmp_path, form, caplog)
     more = {"lossless": True} if form == "WEBP" else {}
     path.write_bytes(pil_bytes(PAGES[0], form, save_all=True, append_images=PAGES[1:], **more))
     assert np.array_equal(read_image(str(path)), BGR)
-    assert caplog.messages == [f"{path} holds 3 pictures: the first is taken"]
+    assert caplog.messages == [f"{path} holds several pictures: the first is taken"]
 
 
 def test_a_preview_in_a_jpeg_is_no_second_picture(tmp_path, caplog):
@@ -181,11 +183,11 @@ def test_an_image_that_no_network_holds_is_refused_before_it_is_decoded(tmp_path
     monkeypatch.setattr(cv2, "imdecode", None)
     with pytest.raises(
         ImageError,
-        match=r"its 1000000x2000000 pixels need at least 400000\.0 GB of memory, and [\d.]+ are "
-        r"free: --crop_size cuts it into windows",
+        match=r"its 1000000x2000000 pixels need at least 408000\.0 GB of memory, and there are "
+        r"[\d.]+: --crop_size cuts it into windows",
     ):
-        read_image(str(path), keeps_size=True)
-    with pytest.raises(ImageError, match=r"need at least 8000\.0 GB of memory.*free: too many"):
+        read_image(str(path), ())
+    with pytest.raises(ImageError, match=r"need at least 8000\.0 GB of memory.*: too many"):
         read_image(str(path))
 
 
@@ -209,6 +211,43 @@ for path in sys.argv[1:]:
     )
     one, other = run.stdout.splitlines()
     assert one == (
-        "its 24000x24000 pixels need at least 2.3 GB of memory, and 2.0 are free: too many"
+        "its 24000x24000 pixels need at least 2.3 GB of memory, and there are 2.0: too many"
     )
     assert "need at least" not in other  # that one is decoded, as far as it goes
+
+
+@pytest.mark.parametrize(
+    ("way", "pixels"),
+    [
+        ([], 30_000 * 20_000),
+        ([("Resize", {"target_size": [512, 512]})], 512 * 512),
+        ([("LimitLong", {"max_long": 50_000})], 30_000 * 20_000),  # nothing shrinks
+        ([("LimitLong", {"max_long": 3000})], 3000 * 2000),
+    ],
+)
+def test_what_counts_is_the_size_in_the_network(tmp_path, monkeypatch, way, pixels):
+    path = promise(tmp_path / "large.png", 30_000, 20_000)
+    needed = 30_000 * 20_000 * 4 + pixels * 200
+    transforms = [make_transform(*each) for each in way]
+    monkeypatch.setattr("preprocess.available_memory", lambda: needed - 1)
+    with pytest.raises(ImageError, match="30000x20000 pixels need at least"):
+        read_image(str(path), transforms)
+    monkeypatch.setattr("preprocess.available_memory", lambda: needed)
+    with pytest.raises(ImageError, match="can't be decoded|not enough memory"):
+        read_image(str(path), transforms)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "png", "webp", "jpg", "bmp"])
+def test_whatever_a_header_says_only_its_image_fails(tmp_path, suffix):
+    """Pillow, which looks at it first, raises errors of many kinds."""
+    [name] = [name for name in KINDS if name.endswith(suffix)][:1] or ["colour.png"]
+    whole = KINDS[name]
+    random = np.random.default_rng(0)
+    path = tmp_path / f"image.{suffix}"
+    for _ in range(400):
+        data = bytearray(whole)
+        for at in random.integers(0, min(len(data), 400), 6):
+            data[at] = random.integers(256)
+        path.write_bytes(data)
+        with contextlib.suppress(ImageError):
+            read_image(str(path))

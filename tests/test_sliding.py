@@ -1,5 +1,6 @@
 """Windows of large images come together as PaddleSeg's formula says, and as the plain run does."""
 
+import cv2
 import numpy as np
 import pytest
 from conftest import masks, scene, write_image
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import sliding
 from batches import Result
 from errors import ConfigError, ImageError
 from grid import Tiling, checked_tiling, grid_of
@@ -64,6 +66,7 @@ def test_each_pixel_belongs_to_the_window_of_the_nearest_centre(image, tiling):
     ("crop", "stride", "message"),
     [
         (None, (4, 4), "--stride has no effect without --crop_size"),
+        (5, None, "--crop_size takes a width and a height above 0, not 5"),
         ((4, 0), None, r"--crop_size takes a width and a height above 0, not \(4, 0\)"),
         ((4,), None, "takes a width and a height"),
         ((4, 4), (4, 4.5), "--stride takes a width"),
@@ -167,10 +170,57 @@ def test_an_image_that_the_network_can_not_hold_goes_in_windows(models, tmp_path
     monkeypatch.setattr("preprocess.available_memory", lambda: 1e9)
     path = tmp_path / "large.png"
     Image.new("RGB", (6000, 5000)).save(path, compress_level=1)
-    with pytest.raises(ImageError, match=r"6000x5000 pixels need at least 6\.0 GB.*--crop_size"):
+    with pytest.raises(ImageError, match=r"6000x5000 pixels need at least 6\.1 GB.*--crop_size"):
         segmenter(models, "argmax")(path)
     assert segmenter(models, "argmax", crop_size=(2000, 2000))(path).shape == (5000, 6000)
     assert segmenter(models, "resize")(path).shape == (5000, 6000)  # small once it is resized
+
+
+def test_where_memory_ends_the_image_fails_alone(models, monkeypatch):
+    windowed = segmenter(models, "logits", crop_size=(32, 32))
+    add = sliding.Mosaic.add
+
+    def no_memory(self, number, result):
+        if self.index == 0 and number == 1:
+            raise MemoryError
+        if self.index == 1 and number == 0:
+            raise cv2.error("Insufficient memory")
+        add(self, number, result)
+
+    monkeypatch.setattr(sliding.Mosaic, "add", no_memory)
+    found = {result.index: result for result in windowed.stream([scene(64, 64)] * 3)}
+    assert [str(found[at].error) for at in (0, 1)] == [sliding.NO_MEMORY] * 2
+    assert found[2].labels.shape == (64, 64)
+
+    class NoMemory(sliding.Mosaic):
+        def __init__(self, index, *arguments):
+            if index == 0:
+                raise MemoryError
+            super().__init__(index, *arguments)
+
+    monkeypatch.setattr(sliding, "Mosaic", NoMemory)
+    found = {result.index: result for result in windowed.stream([scene(64, 64)] * 3)}
+    assert str(found[0].error) == sliding.NO_MEMORY
+
+
+def test_windows_equal_paddlesegs_own_function(models):
+    """Its slide_inference, fed with this engine's outputs."""
+    import paddle
+    from paddleseg.core.infer import slide_inference
+
+    image = scene(150, 200)
+    plain = segmenter(models, "logits")
+    plain.load()
+    tensor = paddle.to_tensor(plain._reader.frame(image).tensor()[None])
+
+    def network(im):
+        return [paddle.to_tensor(plain._predictor(np.ascontiguousarray(im.numpy())))]
+
+    for crop, stride in (((64, 48), (40, 32)), ((64, 48), (64, 48)), ((300, 64), (100, 30))):
+        scores = slide_inference(network, tensor, crop_size=crop, stride=stride)
+        expected = scores.numpy()[0].argmax(0)
+        labels = segmenter(models, "logits", crop_size=crop, stride=stride)(image)
+        assert np.array_equal(labels, expected)
 
 
 def test_after_a_failed_window_the_others_are_not_run(models):
