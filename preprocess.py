@@ -22,6 +22,7 @@ log = logging.getLogger("paddleseg_infer")
 EXIF_ORIENTATION, FIRST_TURNED = 0x0112, 5  # from this value on the sides change places
 MULTIPLE = {"TIFF", "WEBP", "PNG"}  # formats of pages or animations
 LARGE = 4_000_000  # pixels, below which memory isn't asked about
+MOST_PIXELS = 1 << 30  # that OpenCV reads
 BYTES_HELD = 4  # a pixel: the image and its labels
 # At the least: the demo's network, a small one, takes 345, BiSeNetV2 800.
 BYTES_IN_NETWORK = 200
@@ -98,6 +99,12 @@ def _check_header(data: bytes, path: str, transforms: Sequence[Transform] | None
         log.info("%s holds several pictures: the first is taken", shown(path))
     if width * height < LARGE:
         return
+    readable = os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", "")
+    if width * height > (int(readable) if readable.isdigit() else MOST_PIXELS):
+        raise ImageError(
+            f"its {width}x{height} pixels are more than OpenCV reads; OPENCV_IO_MAX_IMAGE_PIXELS "
+            "in the environment raises that"
+        )
     network_pixels = 0
     if transforms is not None:
         with contextlib.suppress(ImageError, ValueError, OverflowError):  # told by the transforms

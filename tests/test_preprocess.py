@@ -179,16 +179,29 @@ def promise(path, width, height):
 
 
 def test_an_image_that_no_network_holds_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
-    path = promise(tmp_path / "huge.png", 1_000_000, 2_000_000)
+    path = promise(tmp_path / "huge.png", 30_000, 20_000)
     monkeypatch.setattr(cv2, "imdecode", None)
+    monkeypatch.setattr("preprocess.available_memory", lambda: 2e9)
     with pytest.raises(
         ImageError,
-        match=r"its 1000000x2000000 pixels need at least 408000\.0 GB of memory, and there are "
-        r"[\d.]+: --crop_size cuts it into windows",
+        match=r"its 30000x20000 pixels need at least 122\.4 GB of memory, and there are 2\.0: "
+        "--crop_size cuts it into windows",
     ):
         read_image(str(path), ())
-    with pytest.raises(ImageError, match=r"need at least 8000\.0 GB of memory.*: too many"):
+    with pytest.raises(ImageError, match=r"need at least 2\.4 GB of memory.*: too many"):
         read_image(str(path))
+
+
+def test_more_pixels_than_opencv_reads_are_told_as_such(tmp_path, monkeypatch):
+    path = promise(tmp_path / "huge.png", 60_000, 60_000)
+    with pytest.raises(
+        ImageError, match="60000x60000 pixels are more than OpenCV reads; OPENCV_IO"
+    ):
+        read_image(str(path), ())
+    monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 40))
+    monkeypatch.setattr("preprocess.available_memory", lambda: 2e9)
+    with pytest.raises(ImageError, match="need at least"):
+        read_image(str(path), ())
 
 
 def test_the_memory_is_this_process_own(tmp_path):
