@@ -1,9 +1,13 @@
-"""An iterator that is filled ahead of its reader, in a thread of its own."""
+"""Work in other threads: an iterator that is filled ahead of its reader, and results told."""
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Generic, TypeVar
+
+from errors import StorageError
 
 T = TypeVar("T")
 
@@ -47,3 +51,19 @@ class Ahead(Generic[T]):
         self._closed = True
         self._free.release()
         self._thread.join()
+
+
+def told(futures: deque[Future[T]], count: int) -> Iterator[T]:
+    """Results of the first `count` futures; all of them before a StorageError is raised.
+
+    What was saved beside the picture that couldn't be is told so.
+    """
+    failure = None
+    while futures and (count > 0 or failure):
+        count -= 1
+        try:
+            yield futures.popleft().result()
+        except StorageError as error:
+            failure = error
+    if failure:
+        raise failure

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 import postprocess
-from ahead import Ahead
+from ahead import Ahead, told
 from batches import Batch, BatchReader, Result, Source, Times, Undo
 from config import EngineOptions
 from deploy import load_deploy_config
@@ -219,10 +219,8 @@ class Segmenter:
                         yield item
                     else:
                         finishing.append(pool.submit(work, item))
-                for _ in range(min(before, len(finishing))):
-                    yield finishing.popleft().result()
-            for result in finishing:
-                yield result.result()
+                yield from told(finishing, before)
+            yield from told(finishing, len(finishing))
 
     def _outputs(self, batch: Batch, pictures: Pictures) -> Iterator[Output | Result]:
         """Runs one batch; if the network refuses it, each of its halves."""
