@@ -83,9 +83,10 @@ $(VENV)/ready-to-run: requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt $(OLD_NUMPY)
 	@touch $@
 
-$(VENV)/ready-to-test: $(VENV)/ready-to-run requirements-dev.txt
+$(VENV)/ready-to-test: $(VENV)/ready-to-run requirements-dev.txt requirements-ray.txt
 	@echo "Installing requirements-dev.txt into $(VENV), once"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt \
+		$(if $(PADDLE),,-r requirements-ray.txt)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(ORACLE)
 	@touch $@
 

@@ -255,6 +255,12 @@ def make_parser() -> Parser:
         "all)",
     )
     add(
+        "--ray",
+        metavar="ADDRESS",
+        help="run the workers on a Ray cluster: auto, local or its address (default: none, on this "
+        "machine)",
+    )
+    add(
         "--quiet",
         **switch,
         default=False,

@@ -134,6 +134,7 @@ def done_check(options: argparse.Namespace) -> Callable[["Job"], bool]:
     """Whether a job's pictures are all there, whole and of the image's size, for --resume."""
     from files import target_of, whole_png
 
+    save_dir = os.path.abspath(options.save_dir)  # it may be asked from another folder
     if not options.resume:
         return lambda job: False
 
@@ -141,7 +142,7 @@ def done_check(options: argparse.Namespace) -> Callable[["Job"], bool]:
         from preprocess import image_size
 
         sizes = {
-            kind: whole_png(os.path.join(options.save_dir, target_of(kind, job.target)))
+            kind: whole_png(os.path.join(save_dir, target_of(kind, job.target)))
             for kind in options.save
         }
         if None in sizes.values():
@@ -174,16 +175,21 @@ def outcomes(
     how = {name: getattr(options, name) for name in names} | engine_options(options)
     saving = {"save_dir": options.save_dir, "kinds": options.save, "palette": palette}
     if not options.benchmark:
-        from workers import segment
-
         if options.model_name:
             log.warning("--model_name has no effect without --benchmark")
         how |= {"timeout": options.timeout, "is_done": done_check(options)}
-        return segment(jobs, options.config, saving, **how)
+        if options.ray is not None:
+            import cluster
+
+            return cluster.segment(jobs, options.config, saving, address=options.ray, **how)
+        import workers
+
+        return workers.segment(jobs, options.config, saving, **how)
     from benchmark import benchmark
 
-    if options.num_workers > 1:
-        log.warning("--num_workers has no effect with --benchmark, which runs stage after stage")
+    for name in ("num_workers", "ray"):
+        if getattr(options, name) not in (1, None):
+            log.warning("--%s has no effect with --benchmark, which runs stage after stage", name)
     how["num_workers"] = 1
     return benchmark(jobs, options.config, saving, options.model_name, say, **how)
 

@@ -10,7 +10,7 @@ class Outcome(NamedTuple):
     reason: str = ""
     size: tuple[int, int] | None = None  # width and height of what was saved
     times: tuple[float, ...] | None = None  # seconds, see batches.Times
-    worker: int | None = None
+    worker: int | str | None = None  # its number, or its node and process of a cluster
 
 
 class Interrupted(Exception):

@@ -20,6 +20,7 @@ from outcomes import Outcome
 
 if TYPE_CHECKING:  # this process has no use for numpy
     from batches import Result
+    from pipeline import Segmenter
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -70,19 +71,25 @@ def _here(
 ) -> Iterator[tuple[Job, Outcome]]:
     to_do = [job for job in jobs if not is_done(job)]
     yield from ((job, Outcome("skipped")) for job in jobs if job not in to_do)
-    if not to_do:
-        return
-    from pipeline import Segmenter
+    if to_do:
+        from pipeline import Segmenter
 
-    segmenter = Segmenter(config_path, sample=[job.image for job in to_do], **options)
-    left = set(to_do)
+        segmenter = Segmenter(config_path, sample=[job.image for job in to_do], **options)
+        yield from outcomes_of(segmenter, to_do, saving)
+
+
+def outcomes_of(
+    segmenter: "Segmenter", jobs: Sequence[Job], saving: dict[str, Any]
+) -> Iterator[tuple[Job, Outcome]]:
+    """Of jobs that are run in this process."""
+    left = set(jobs)
     try:
-        for job, result in segmenter.save(to_do, **saving):
+        for job, result in segmenter.save(jobs, **saving):
             left.remove(job)
             yield job, outcome_of(result)
     except StorageError as error:
         log.error("%s", error)
-        yield from ((job, Outcome("not tried")) for job in to_do if job in left)
+        yield from ((job, Outcome("not tried", str(error))) for job in jobs if job in left)
 
 
 def outcome_of(result: "Result") -> Outcome:

@@ -4,28 +4,13 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import time
 
-import cv2
 import pytest
-from conftest import children, masks, report_lines, scene, until, write_image
+from conftest import SLOW, children, masks, report_lines, until, write_image
 
 import files
 from errors import StorageError
-
-SLOW = 2600  # a side of an image that takes the demo's network seconds
-
-
-@pytest.fixture
-def one_slow(tmp_path):
-    """A folder of two small images and, between them, a large one."""
-    for name in ("a.png", "c.png"):
-        write_image(tmp_path / "in" / name)
-    large = cv2.resize(scene(64, 64), (SLOW, SLOW), interpolation=cv2.INTER_NEAREST)
-    cv2.imwrite(str(tmp_path / "in" / "b.png"), large)
-    return tmp_path / "in"
-
 
 # ---- workers that die or hang ------------------------------------------------------------------
 
@@ -91,23 +76,6 @@ def test_five_deaths_before_the_first_result_end_the_run(start, tmp_path):
 
 
 # ---- disks -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A function that sets the size of a mounted tmpfs; skips where nothing can be mounted."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def size(size, remount="remount,"):
-        option = f"{remount}size={size}"
-        command = ["mount", "-t", "tmpfs", "-o", option, "none", folder]
-        return subprocess.run(command, capture_output=True).returncode == 0
-
-    if not shutil.which("mount") or not size("64k", remount=""):
-        pytest.skip("needs the right to mount a tmpfs")
-    yield folder, size
-    subprocess.run(["umount", folder], check=True)
 
 
 @pytest.mark.parametrize("batch_size", ["1", "100"])

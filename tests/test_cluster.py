@@ -1,0 +1,212 @@
+"""--ray on a real cluster of two nodes, one of which is killed, and with nodes that see nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import masks, report_lines, until, write_image
+
+from cluster import _threads
+
+cluster_utils = pytest.importorskip("ray.cluster_utils")
+
+
+@pytest.fixture
+def cluster():
+    """Two nodes of one processor each, which find out within seconds that the other has gone."""
+    config = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    cluster = cluster_utils.Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": config}
+    )
+    cluster.second = cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
+
+
+def actors():
+    """Process numbers of the actors that have begun to load Paddle."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            is_one = b"ray::MapWorker(MapBatches(Segment)" in (process / "cmdline").read_bytes()
+            if is_one and "libpaddle" in (process / "maps").read_text():
+                found.append(int(process.name))
+        except OSError:
+            pass
+    return found
+
+
+def test_a_node_that_is_killed_costs_nothing(start, cluster, tmp_path):
+    names = [f"{number % 7}/{number}.png" for number in range(240)]
+    for number, name in enumerate(names):
+        write_image(tmp_path / "in" / name, (60 + number % 5, 80), number)
+    (tmp_path / "in" / "3" / "bad.png").write_text("not a picture")
+    plain = start("--image_path", "in", "--save_dir", "plain", "--cpu_threads", "1")
+    assert plain.wait() == 1
+    process = start(
+        *("--image_path", "in", "--save_dir", "out", "--report", "report"),
+        *("--ray", cluster.address, "--num_workers", "2"),
+    )
+    until(lambda: (tmp_path / "out").exists() and len(masks(tmp_path / "out")) > 60)
+    cluster.remove_node(cluster.second, allow_graceful=False)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert "240 of 241 images done" in out
+    assert "raylet" not in out  # what Ray has to say
+    assert "failed: in/3/bad.png: " in err
+    assert masks(tmp_path / "out") == masks(tmp_path / "plain") == sorted(names)
+    for name in names:
+        ours, others = (tmp_path / folder / name for folder in ("out", "plain"))
+        assert ours.read_bytes() == others.read_bytes()
+    *images, _ = report_lines(tmp_path / "report")
+    assert {line["image"] for line in images} == {f"in/{name}" for name in [*names, "3/bad.png"]}
+    assert len({line["worker"] for line in images}) > 1
+
+
+def test_resume_makes_what_is_missing(start, cluster, tmp_path):
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / "in" / name)
+    assert start("--image_path", "in/a.png").wait() == 0
+    before = (tmp_path / "output" / "a.png").stat()
+    process = start(
+        *("--image_path", "in", "--resume", "--batch_size", "2"),
+        *("--ray", cluster.address, "--num_workers", "3"),
+    )
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "1 of 2 images done" in out and "1 were there" in out
+    after = (tmp_path / "output" / "a.png").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert masks(tmp_path / "output") == ["a.png", "b.png"]
+
+
+def test_an_image_that_takes_too_long_twice_fails_alone(start, one_slow, cluster, tmp_path):
+    for name in "defg":  # each in a chunk of its own, as all are; b.png takes none with it
+        write_image(tmp_path / "in" / f"{name}.png")
+    arguments = ("--image_path", "in", "--timeout", "0.7", "--ray", cluster.address)
+    process = start(*arguments, "--num_workers", "2")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    failures = [line for line in err.splitlines() if line.startswith("failed: ")]
+    assert [line.partition(" its")[0] for line in failures] == ["failed: in/b.png:"]
+    assert "--timeout 0.7 seconds, 2 times" in failures[0]
+    assert masks(tmp_path / "output") == [f"{name}.png" for name in "acdefg"]
+    assert "of their images" not in err.replace("died: 1 of their images", "")
+
+
+def test_five_deaths_before_the_first_result_end_the_run(start, one_slow, cluster, tmp_path):
+    for number in range(30):  # chunks enough to go on dying
+        write_image(tmp_path / "in" / f"{number}.png")
+    process = start("--image_path", "in", "--ray", cluster.address, "--num_workers", "2")
+    while process.poll() is None:
+        for pid in actors():
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+    _, err = process.communicate()
+    assert process.returncode == 2, err
+    assert "error: --ray: workers died before any image was done: " in err
+
+
+def test_a_signal_ends_the_run_in_seconds(start, tmp_path):
+    for image in range(2000):
+        write_image(tmp_path / "in" / f"{image}.png", seed=image % 10)
+    process = start("--image_path", "in", "--ray", "local")
+    until(lambda: (tmp_path / "output").exists() and len(masks(tmp_path / "output")) > 10)
+    process.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    assert process.wait() == 143
+    assert time.monotonic() - started < 5
+    until(lambda: not actors())
+    for name in masks(tmp_path / "output"):
+        assert (tmp_path / "output" / name).read_bytes().endswith(b"IEND\xaeB`\x82"), name
+
+
+def test_a_full_disk_stops_the_run(start, small_disk, tmp_path):
+    for number in range(40):
+        write_image(tmp_path / "in" / f"{number}.png", (300, 400), number)
+    process = start("--image_path", "in", "--save_dir", "disk/out", "--ray", "local")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "error: --save_dir " in err and "no space left on device" in err
+    assert " images were not tried" in err
+
+
+def test_a_node_that_does_not_see_everything_says_so(start, model_copy, cluster, tmp_path):
+    """A node that sees an empty disk in place of a folder."""
+    cluster.remove_node(cluster.second)
+    write_image(tmp_path / "in" / "a.png")
+    (tmp_path / "out").mkdir()
+    model = model_copy("argmax").rename(tmp_path / "model")
+    node = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={cluster.address}"]
+    for unseen in ("in", "out", "model"):
+        hidden = f'mount -t tmpfs none "{tmp_path / unseen}" && exec "$@"'
+        command = ["unshare", "--mount", "sh", "-c", hidden, "sh", *node, "--num-cpus=1", "--block"]
+        second = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        try:
+            until(lambda second=second: second.poll() is not None or len(nodes(cluster)) == 2)
+            if second.poll() is not None:
+                pytest.skip(f"needs the right to mount: {second.stderr.read().decode().strip()}")
+            arguments = ("--image_path", "in", "--save_dir", "out", "--ray", cluster.address)
+            process = start(*arguments, model=model / "deploy.yaml")
+            _, err = process.communicate(timeout=60)
+            assert process.returncode == 2
+            assert err.startswith("error: --ray: node ")
+            assert f"can't work: it doesn't see {tmp_path / unseen}/" in err
+            assert masks(tmp_path / "out") == []
+        finally:
+            second.terminate()
+            second.wait()
+        until(lambda: len(nodes(cluster)) == 1)
+
+
+def nodes(cluster):
+    import ray
+
+    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+    try:
+        return [node for node in ray.nodes() if node["Alive"]]
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("127.0.0.1:9", "connection refused"),
+        ("nonsense", "Invalid address format"),
+        ("host:port", "invalid literal"),
+        ("auto", "Could not find any running Ray instance"),
+    ],
+)
+def test_no_cluster_there(infer, model, photos, address, why):
+    run = infer("--config", model, "--image_path", photos, "--ray", address)
+    assert run.code == 2
+    assert run.err.startswith(f"error: --ray {address}: ") and why.lower() in run.err.lower()
+
+
+def test_without_ray_a_line_says_how_to_get_it(infer, model, photos, tmp_path):
+    (tmp_path / "without" / "ray.py").parent.mkdir()
+    (tmp_path / "without" / "ray.py").write_text("raise ModuleNotFoundError('no Ray here')")
+    arguments = ("--config", model, "--image_path", photos, "--ray", "auto")
+    run = infer(*arguments, PYTHONPATH=str(tmp_path / "without"))
+    assert run.code == 2
+    assert "pip install -r requirements-ray.txt" in run.err
+
+
+def test_threads_are_as_many_as_let_all_workers_find_a_place():
+    assert _threads([8, 8], 2) == 8
+    assert _threads([8, 8], 3) == 4
+    assert _threads([64, 64], 2) == 10
+    assert _threads([1, 1], 8) == 1
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        processors = random.integers(1, 20, 4).tolist()
+        workers = int(random.integers(1, 12))
+        threads = _threads(processors, workers)
+        assert threads == 1 or sum(count // threads for count in processors) >= workers
+        assert threads == 10 or sum(count // (threads + 1) for count in processors) < workers
