@@ -216,6 +216,28 @@ def shards(images: Path, whole: Path, folder: Path) -> None:
     expect(same(whole, out), "complete and equal")
 
 
+def nodes(images: Path, whole: Path, folder: Path) -> None:
+    print("--ray on two nodes, one killed in the middle", flush=True)
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    second = cluster.add_node(num_cpus=1)
+    out, report = folder / "nodes", folder / "nodes.jsonl"
+    process = start(
+        *("--image_path", images, "--save_dir", out, "--report", report),
+        *("--ray", cluster.address, "--num_workers", 2),
+    )
+    while len(pictures(out)) < 400 and process.poll() is None:
+        time.sleep(0.05)
+    cluster.remove_node(second, allow_graceful=False)
+    process.communicate()
+    cluster.shutdown()
+    lines = [json.loads(line) for line in report.read_text().splitlines()]
+    done = {line["image"] for line in lines if line.get("status") == "done"}
+    expect(process.returncode == 0 and len(done) == 1000, "exit code 0, 1,000 lines of the report")
+    expect(same(whole, out), "1,000 masks, equal")
+
+
 def main() -> None:
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else int(time.time())
     random.seed(seed)
@@ -231,6 +253,7 @@ def main() -> None:
         killed_runs(images, whole, folder)
         signals(images, folder)
         shards(images, whole, folder)
+        nodes(images, whole, folder)
         bad_files(folder)
 
 

@@ -140,7 +140,7 @@ def test_every_command_runs(project):
             assert result.returncode == 0, (match["code"], result.stdout, result.stderr)
             ran.append(match["code"])
             said += result.stdout
-    assert len(ran) == 12
+    assert len(ran) == 13
     assert "output/demo/avenue.png: " in said
     assert "road" in said
     # A second run installs nothing.

@@ -5,7 +5,7 @@ import re
 import pytest
 from conftest import ROOT
 
-LINE = re.compile(r"(?P<name>[\w-]+)(?P<bounds>(?:[=<>]=?[\d.]+,?)+) +# (?P<reason>.+)")
+LINE = re.compile(r"(?P<name>[\w-]+(\[\w+\])?)(?P<bounds>(?:[=<>]=?[\d.]+,?)+) +# (?P<reason>.+)")
 
 
 def lines(name):
@@ -13,7 +13,9 @@ def lines(name):
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-gpu.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-gpu.txt", "requirements-ray.txt"]
+)
 def test_every_line_is_bounded_and_says_why(name):
     for line in lines(name):
         assert LINE.fullmatch(line), line
