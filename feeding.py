@@ -70,6 +70,12 @@ class Feeding:
         self.signal = 0
 
     def outcomes(self, wake: socket.socket) -> Iterator[tuple[Job, Outcome]]:
+        # After a restart most of what is done comes first: told before a worker is needed.
+        for number in self._numbers:
+            if self.signal or not self._is_done(self._jobs[number]):
+                self._again.append(number)
+                break
+            yield self._jobs[number], Outcome("skipped")
         until = None
         while self._start() or self._workers:
             for source in wait([*self._workers, wake], self._patience(until)):

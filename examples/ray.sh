@@ -1,8 +1,9 @@
 #!/bin/sh
 # A Ray cluster of this machine and those named, the run, and the cluster's end:
 #   MODEL=/data/model IMAGES=/data/images MASKS=/data/masks examples/ray.sh node2 node3
-# Each machine has this folder with requirements.txt and requirements-ray.txt installed in .venv, and
-# the data, under the same paths. Machines that aren't reached by ssh join in their own way.
+# Each machine has this folder with requirements.txt and requirements-ray.txt installed in .venv, the
+# data under the same paths, and the same ~/.ray/auth_token where there is one. Machines that ssh
+# doesn't reach join in their own way.
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 ray=$here/.venv/bin/ray
@@ -18,5 +19,5 @@ for node in "$@"; do ssh "$node" "$ray start --address=$address"; done
 
 # A worker a machine, which has its processors to itself.
 "$here/.venv/bin/python" "$here/infer.py" --config "$MODEL/deploy.yaml" --image_path "$IMAGES" \
-    --save_dir "$MASKS" --device cpu --ray "$address" --num_workers $(($# + 1)) \
+    --save_dir "$MASKS" --device cpu --ray auto --num_workers $(($# + 1)) \
     --resume --report "$MASKS.report.jsonl"

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import time
 
@@ -10,7 +9,6 @@ import pytest
 from conftest import SLOW, children, masks, report_lines, until, write_image
 
 import files
-from errors import StorageError
 
 # ---- workers that die or hang ------------------------------------------------------------------
 
@@ -99,17 +97,25 @@ def test_a_full_disk_stops_the_run_and_resume_completes_it(start, small_disk, tm
     assert len(masks(disk / "out")) == 40
 
 
-def test_a_folder_that_is_away_for_a_moment_is_waited_for(tmp_path, monkeypatch, caplog):
-    out = tmp_path / "out"
-    monkeypatch.setattr(files, "WAITS", (0.01, 0.01))
-    tries = []
-    monkeypatch.setattr(files.time, "sleep", lambda seconds: tries.append(1) or out.mkdir())
-    files.write_whole(b"mask", str(out), "a/b.png")
-    assert (out / "a" / "b.png").read_bytes() == b"mask"
-    assert "can't be written to: tried again" in caplog.text
-    monkeypatch.setattr(files.time, "sleep", lambda seconds: tries.append(1))
-    shutil.rmtree(out)
-    with pytest.raises(StorageError, match="out: no such file"):
-        files.write_whole(b"mask", str(out), "a/b.png")
-    assert len(tries) == 3
-    assert not out.exists()
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_folder_that_is_away_is_waited_for_a_while(start, tmp_path, comes_back):
+    for number in range(300):
+        write_image(tmp_path / "in" / f"{number}.png", (300, 400), number)
+    out, away = tmp_path / "output", tmp_path / "away"
+    process = start("--image_path", "in", "--num_workers", "2")
+    until(lambda: len(masks(out)) > 5)
+    out.rename(away)
+    time.sleep(1)
+    if comes_back:
+        away.rename(out)
+    said, err = process.communicate(timeout=60)
+    assert "warning: --save_dir output can't be written to: tried again" in err
+    if comes_back:
+        assert process.returncode == 0, err
+        assert len(masks(out)) == 300
+    else:
+        assert process.returncode == 1
+        assert "error: --save_dir output: no such file or directory" in err
+        not_tried = int(re.search(r"(\d+) images were not tried", err)[1])
+        assert len(masks(away)) == int(said.split()[0]) == 300 - not_tried
+        assert not out.exists()

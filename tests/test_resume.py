@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -53,6 +54,23 @@ def test_a_killed_run_is_completed_and_what_is_whole_stays(start, tmp_path):
     by_status = [line["status"] for line in report_lines(tmp_path / "report") if "status" in line]
     assert by_status.count("skipped") == len(kept)
     assert by_status.count("done") >= 80 - len(kept)
+
+
+def test_what_is_there_is_told_as_it_is_found_and_a_signal_is_heard(start, tmp_path):
+    first = write_image(tmp_path / "in" / "0.png")
+    for number in range(1, 20000):
+        os.link(first, tmp_path / "in" / f"{number}.png")
+    assert start("--image_path", "in/0.png").wait() == 0
+    for number in range(1, 20000):
+        os.link(tmp_path / "output" / "0.png", tmp_path / "output" / f"{number}.png")
+    process = start("--image_path", "in", "--resume", "--report", "report")
+    until(lambda: (tmp_path / "report").exists() and len(report_lines(tmp_path / "report")) > 10)
+    assert not children(process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 143
+    *images, last = report_lines(tmp_path / "report")
+    assert 10 < len(images) == last["summary"]["skipped"] < 19999
 
 
 @pytest.mark.parametrize("harm", ["cut", "smaller", "empty", "no png", "gone"])
