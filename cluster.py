@@ -14,10 +14,12 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from actor import Segment, Told, obstacle
 from config import EngineOptions
+from deploy import load_deploy_config
 from errors import ConfigError, shown
 from feeding import DEATHS_IN_NETWORK, MAX_FIRST_DEATHS
 from files import PART_SUFFIX, prepare_save_dir
@@ -61,6 +63,7 @@ def segment(
         import ray.data
     except ModuleNotFoundError as error:
         raise ConfigError(f"--ray: {error}: pip install -r requirements-ray.txt") from None
+    load_deploy_config(config_path)  # what is wrong here needs no node to say so
     build = find_paddle()
     device = EngineOptions(device=options["device"]).resolved(build).device
     saving = {**saving, "save_dir": os.path.abspath(saving["save_dir"])}
@@ -85,91 +88,86 @@ def segment(
             "num_gpus": int(device == "gpu"),
             "max_task_retries": 0,  # it would wait for its actor, for which no node may be left
         }
-        outcomes = _until_none_is_left(
-            ray, pool, numbered, num_workers, options["batch_size"], timeout
-        )
-        for number, outcome in outcomes:
+        passes = Passes(ray, pool, num_workers, timeout)
+        in_chunk = max(options["batch_size"], min(IMAGES_IN_CHUNK, len(jobs) // (4 * num_workers)))
+        for number, outcome in passes.outcomes(numbered, in_chunk):
             yield jobs[number], outcome
 
 
-def _until_none_is_left(
-    ray: Any,
-    pool: dict[str, Any],
-    left: dict[int, Job],
-    num_workers: int,
-    batch_size: int,
-    timeout: float | None,
-) -> Iterator[tuple[int, Outcome]]:
-    """Empties `left`, pass by pass."""
-    in_chunk = max(batch_size, min(IMAGES_IN_CHUNK, len(left) // (4 * num_workers)))
-    deaths_alone, has_result, told = 0, False, set()
-    while left:
-        before, broken = len(left), None
-        try:
-            for answer in _answers(
-                ray, pool, left, num_workers, in_chunk, is_strict=not has_result
-            ):
-                if answer.refusal and not has_result:
-                    raise ConfigError(answer.refusal)
-                for note in answer.notes:
-                    if note not in told:  # each actor has the same to say
-                        told.add(note)
-                        log.log(note[0], "%s", note[1])
-                stop = answer.refusal
-                for number, outcome in answer.outcomes:
-                    if outcome.status == "not tried":
-                        stop = outcome.reason
-                    elif left.pop(number, None):
-                        has_result = True
-                        yield number, outcome
-                if stop:
-                    yield from ((number, Outcome("not tried", stop)) for number in left)
-                    return
-        except ray.exceptions.RayError as error:
-            broken = str(error).strip().splitlines()[-1]
-        if broken and not has_result:
-            raise ConfigError(f"--ray: workers died before any image was done: {broken}")
-        if broken and len(left) == before:
-            log.error("--ray: %s", broken)
-            yield from ((number, Outcome("not tried", broken)) for number in left)
-            return
-        if not left or broken:
-            continue
-        deaths_alone += in_chunk == 1
-        if deaths_alone == DEATHS_IN_NETWORK:
-            late = f" or took longer than --timeout {timeout:g} seconds" if timeout else ""
-            why = f"its worker died{late}, {deaths_alone} times: the logs of Ray tell more"
-            yield from ((number, Outcome("failed", why)) for number in left)
-            return
-        log.warning("workers died: %d of their images to do again, one at a time", len(left))
-        in_chunk = 1
+@dataclass
+class Passes:
+    """Jobs given to the pool pass by pass, until each has an outcome."""
 
+    ray: Any
+    pool: dict[str, Any]  # for map_batches
+    num_workers: int
+    timeout: float | None
 
-def _answers(
-    ray: Any,
-    pool: dict[str, Any],
-    jobs: dict[int, Job],
-    num_workers: int,
-    in_chunk: int,
-    is_strict: bool,
-) -> Iterator[Told]:
-    """One pass over `jobs`. Chunks whose actor dies are left out; with `is_strict` a few only."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.max_errored_blocks = MAX_FIRST_DEATHS - 1 if is_strict else -1
-    items = list(jobs.items())
-    chunks = [items[start : start + in_chunk] for start in range(0, len(items), in_chunk)]
-    rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
-    actors = ray.data.ActorPoolStrategy(
-        size=min(num_workers, len(rows)),
-        # The next chunk waits at its actor, unless it could be lost with an image that kills.
-        max_tasks_in_flight_per_actor=1 if in_chunk == 1 else 2,
-    )
-    # Of max_task_retries: until Ray 2.64 nothing takes its place.
-    warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-    for row in dataset.map_batches(Segment, batch_size=1, compute=actors, **pool).iter_rows():
-        yield pickle.loads(row["told"])
+    def outcomes(self, left: dict[int, Job], in_chunk: int) -> Iterator[tuple[int, Outcome]]:
+        """In chunks, then what is missing one image at a time. Empties `left`."""
+        deaths_alone, has_result, told = 0, False, set()
+        while left:
+            before, broken = len(left), ""
+            try:
+                for answer in self._answers(left, in_chunk, is_strict=not has_result):
+                    if answer.refusal and not has_result:
+                        raise ConfigError(answer.refusal)
+                    for note in answer.notes:
+                        if note not in told:  # each actor has the same to say
+                            told.add(note)
+                            log.log(note[0], "%s", note[1])
+                    stop = answer.refusal
+                    for number, outcome in answer.outcomes:
+                        if outcome.status == "not tried":
+                            stop = outcome.reason
+                        elif left.pop(number, None):
+                            has_result = True
+                            yield number, outcome
+                    if stop:
+                        yield from ((number, Outcome("not tried", stop)) for number in left)
+                        return
+            except self.ray.exceptions.RayError as error:
+                broken = str(error).strip().splitlines()[-1]
+            if broken and not has_result:
+                raise ConfigError(f"--ray: workers died before any image was done: {broken}")
+            if broken and len(left) == before:
+                log.error("--ray: %s", broken)
+                yield from ((number, Outcome("not tried", broken)) for number in left)
+                return
+            if broken or not left:
+                continue
+            deaths_alone += in_chunk == 1
+            if deaths_alone == DEATHS_IN_NETWORK:
+                yield from ((number, self._given_up()) for number in left)
+                return
+            log.warning("workers died: %d of their images to do again, one at a time", len(left))
+            in_chunk = 1
+
+    def _given_up(self) -> Outcome:
+        late = f" or took longer than --timeout {self.timeout:g} seconds" if self.timeout else ""
+        why = f"its worker died{late}, {DEATHS_IN_NETWORK} times: the logs of Ray tell more"
+        return Outcome("failed", why)
+
+    def _answers(self, jobs: dict[int, Job], in_chunk: int, is_strict: bool) -> Iterator[Told]:
+        """One pass. Chunks whose actor dies are left out; with `is_strict` a few only."""
+        data = self.ray.data
+        context = data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.max_errored_blocks = MAX_FIRST_DEATHS - 1 if is_strict else -1
+        items = list(jobs.items())
+        chunks = [items[start : start + in_chunk] for start in range(0, len(items), in_chunk)]
+        rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
+        actors = data.ActorPoolStrategy(
+            size=min(self.num_workers, len(rows)),
+            # The next chunk waits at its actor, unless it could be lost with an image that kills.
+            max_tasks_in_flight_per_actor=1 if in_chunk == 1 else 2,
+        )
+        # Of max_task_retries: until Ray 2.64 nothing takes its place.
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+        dataset = data.from_items(rows, override_num_blocks=len(rows))
+        segmented = dataset.map_batches(Segment, batch_size=1, compute=actors, **self.pool)
+        for row in segmented.iter_rows():
+            yield pickle.loads(row["told"])
 
 
 def _processors_of_nodes(ray: Any, seen: Sequence[str], paddle: str) -> list[int]:

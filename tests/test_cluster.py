@@ -180,13 +180,19 @@ def nodes(cluster):
         ("127.0.0.1:9", "connection refused"),
         ("nonsense", "Invalid address format"),
         ("host:port", "invalid literal"),
-        ("auto", "Could not find any running Ray instance"),
     ],
 )
 def test_no_cluster_there(infer, model, photos, address, why):
     run = infer("--config", model, "--image_path", photos, "--ray", address)
     assert run.code == 2
     assert run.err.startswith(f"error: --ray {address}: ") and why.lower() in run.err.lower()
+
+
+def test_a_model_that_is_not_there_is_told_before_a_cluster_is_started(infer, photos, tmp_path):
+    run = infer("--config", "gone.yaml", "--image_path", photos, "--ray", "local")
+    assert run.code == 2
+    assert run.err == "error: gone.yaml: can't be read: no such file or directory\n"
+    assert not (tmp_path / "output").exists()
 
 
 def test_without_ray_a_line_says_how_to_get_it(infer, model, photos, tmp_path):
