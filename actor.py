@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from errors import MISSING_HINT, ConfigError, shown
+from errors import MISSING_HINT, ConfigError, RunError, shown
 from images import Job
 from machine import find_paddle
 from outcomes import Outcome
-from workers import outcomes_of
+from workers import outcome_of
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -22,7 +22,7 @@ class Told(NamedTuple):
 
     outcomes: list[tuple[int, Outcome]]  # by the jobs' numbers
     notes: list[tuple[int, str]]  # lines for the user: level and text
-    refusal: str = ""  # why it can't work
+    failure: ConfigError | RunError | None  # why it can't work, or go on
 
 
 class Segment:
@@ -41,7 +41,8 @@ class Segment:
 
         self._config_path, self._saving, self._options = seen[0], saving, options
         self._timeout, self._is_done = timeout, is_done
-        self._refusal = obstacle(seen, paddle)
+        why = obstacle(seen, paddle)
+        self._failure: ConfigError | RunError | None = ConfigError(why) if why else None
         self._name = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
         self._notes = notes = list[tuple[int, str]]()
 
@@ -56,15 +57,16 @@ class Segment:
         """`rows` are one, with a chunk of jobs by their numbers; so is the answer."""
         outcomes: list[tuple[int, Outcome]] = []
         try:
-            if not self._refusal:
-                outcomes.extend(self._outcomes(pickle.loads(rows["chunk"][0])))
-        except ConfigError as error:
-            self._refusal = str(error)
+            if not self._failure:
+                for outcome in self._outcomes(pickle.loads(rows["chunk"][0])):
+                    outcomes.append(outcome)
+        except (ConfigError, RunError) as error:
+            self._failure = error
         except ModuleNotFoundError as error:
-            self._refusal = f"{error}: {MISSING_HINT}"
+            self._failure = ConfigError(f"{error}: {MISSING_HINT}")
         finally:
             faulthandler.cancel_dump_traceback_later()
-        told = Told(outcomes, self._notes.copy(), self._refusal)
+        told = Told(outcomes, self._notes.copy(), self._failure)
         self._notes.clear()
         return {"told": [pickle.dumps(told)]}
 
@@ -72,9 +74,9 @@ class Segment:
         numbers = {job: number for number, job in chunk}
         for job in [job for job in numbers if self._is_done(job)]:
             yield numbers.pop(job), Outcome("skipped")
-        for job, outcome in outcomes_of(self._segmenter, list(numbers), self._saving):
+        for job, result in self._segmenter.save(list(numbers), **self._saving):
             self._wind()
-            yield numbers[job], outcome._replace(worker=self._name)
+            yield numbers[job], outcome_of(result)._replace(worker=self._name)
 
     @cached_property
     def _segmenter(self) -> Any:

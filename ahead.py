@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
-from errors import StorageError
+from errors import RunError
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class Ahead(Generic[T]):
 
 
 def told(futures: deque[Future[T]], count: int) -> Iterator[T]:
-    """Results of the first `count` futures; all of them before a StorageError is raised.
+    """Results of the first `count` futures; all of them before a RunError is raised.
 
     What was saved beside the picture that couldn't be is told so.
     """
@@ -63,7 +63,7 @@ def told(futures: deque[Future[T]], count: int) -> Iterator[T]:
         count -= 1
         try:
             yield futures.popleft().result()
-        except StorageError as error:
+        except RunError as error:
             failure = error
     if failure:
         raise failure

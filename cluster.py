@@ -13,14 +13,14 @@ import socket
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from actor import Segment, Told, obstacle
 from config import EngineOptions
 from deploy import load_deploy_config
-from errors import ConfigError, shown
+from errors import ConfigError, RunError, reason, shown
 from feeding import DEATHS_IN_NETWORK, MAX_FIRST_DEATHS
 from files import PART_SUFFIX, prepare_save_dir
 from images import Job
@@ -78,8 +78,15 @@ def segment(
         seen = (os.path.abspath(config_path), numbered[0].image, mark)
         processors = _processors_of_nodes(ray, seen, str(build))
         threads = options["cpu_threads"] or _threads(processors, num_workers)
+        if threads > max(processors):
+            raise ConfigError(
+                f"--ray: no node has the {threads} processors of --cpu_threads, the largest has "
+                f"{max(processors)}"
+            )
+        cluster = ray.get_runtime_context().gcs_address
         log.info(
-            "Ray: nodes %d, workers %d, threads of each %d", len(processors), num_workers, threads
+            "Ray at %s: nodes %d, workers %d, threads of each %d",
+            *(cluster, len(processors), num_workers, threads),
         )
         options |= {"device": device, "cpu_threads": threads}
         pool = {
@@ -104,36 +111,34 @@ class Passes:
     timeout: float | None
 
     def outcomes(self, left: dict[int, Job], in_chunk: int) -> Iterator[tuple[int, Outcome]]:
-        """In chunks, then what is missing one image at a time. Empties `left`."""
+        """In chunks, then what is missing one image at a time. Empties `left`.
+
+        Raises ConfigError before the first outcome, RunError later.
+        """
         deaths_alone, has_result, told = 0, False, set()
         while left:
             before, broken = len(left), ""
+            answers = self._answers(left, in_chunk, is_strict=not has_result)
             try:
-                for answer in self._answers(left, in_chunk, is_strict=not has_result):
-                    if answer.refusal and not has_result:
-                        raise ConfigError(answer.refusal)
+                for answer in answers:
                     for note in answer.notes:
                         if note not in told:  # each actor has the same to say
                             told.add(note)
                             log.log(note[0], "%s", note[1])
-                    stop = answer.refusal
                     for number, outcome in answer.outcomes:
-                        if outcome.status == "not tried":
-                            stop = outcome.reason
-                        elif left.pop(number, None):
+                        if left.pop(number, None):
                             has_result = True
                             yield number, outcome
-                    if stop:
-                        yield from ((number, Outcome("not tried", stop)) for number in left)
-                        return
+                    if answer.failure:
+                        raise RunError(str(answer.failure)) if has_result else answer.failure
             except self.ray.exceptions.RayError as error:
                 broken = str(error).strip().splitlines()[-1]
+            finally:
+                answers.close()  # before Ray is left
             if broken and not has_result:
                 raise ConfigError(f"--ray: workers died before any image was done: {broken}")
             if broken and len(left) == before:
-                log.error("--ray: %s", broken)
-                yield from ((number, Outcome("not tried", broken)) for number in left)
-                return
+                raise RunError(f"--ray: {broken}")
             if broken or not left:
                 continue
             deaths_alone += in_chunk == 1
@@ -148,7 +153,9 @@ class Passes:
         why = f"its worker died{late}, {DEATHS_IN_NETWORK} times: the logs of Ray tell more"
         return Outcome("failed", why)
 
-    def _answers(self, jobs: dict[int, Job], in_chunk: int, is_strict: bool) -> Iterator[Told]:
+    def _answers(
+        self, jobs: dict[int, Job], in_chunk: int, is_strict: bool
+    ) -> Generator[Told, None, None]:
         """One pass. Chunks whose actor dies are left out; with `is_strict` a few only."""
         data = self.ray.data
         context = data.DataContext.get_current()
@@ -212,13 +219,21 @@ def _mark(save_dir: str) -> Iterator[str]:
 @contextlib.contextmanager
 def _connected(ray: Any, address: str) -> Iterator[None]:
     """A signal ends what is in here with Interrupted, a second one the process at once."""
-    host, _, port = address.rpartition("/")[2].rpartition(":")
+    host, _, port = address.rpartition(":")
     try:
-        if host:  # where nothing listens Ray would try for many minutes
+        if address not in ("auto", "local"):  # where nothing listens Ray tries for many minutes
             socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except ValueError:
+        raise ConfigError(f"--ray {shown(address)}: give auto, local or host:port") from None
+    except OSError as error:
+        raise ConfigError(f"--ray {shown(address)}: there is no cluster: {reason(error)}") from None
+    try:
         ray.init(address=address, runtime_env=PROGRAM, log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"--ray {shown(address)}: {str(error).splitlines()[0]}") from None
+        hint = " (RAY_AUTH_MODE=token in the environment, where it asks for a token)"
+        if address == "auto":
+            hint = " (start one on this machine, or give host:port)"
+        raise ConfigError(f"--ray {address}: {str(error).splitlines()[0]}{hint}") from None
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what dies is told from here
 
     def interrupt(number: int, frame: Any) -> None:

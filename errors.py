@@ -31,8 +31,8 @@ class ImageError(SegmentationError):
     """One image can't be segmented or its mask can't be saved; the others can."""
 
 
-class StorageError(SegmentationError):
-    """Nothing can be saved any more: the output folder is full, read-only or gone."""
+class RunError(SegmentationError):
+    """The run can't go on: the output folder is full or gone, say. What is done is done."""
 
 
 class EngineError(SegmentationError):

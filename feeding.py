@@ -1,7 +1,6 @@
 """Feeds worker processes, and what happens when one dies, hangs or is refused."""
 
 import contextlib
-import itertools
 import logging
 import os
 import signal
@@ -14,7 +13,7 @@ from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from errors import ConfigError, reason
+from errors import ConfigError, RunError, reason
 from images import Job
 from outcomes import Interrupted, Outcome
 from worker import Began, Ended, Next, Note, Refused, Stopped, work
@@ -93,8 +92,8 @@ class Feeding:
                 break
         if self.signal:
             raise Interrupted(self.signal)
-        left = itertools.chain(sorted({*self._again, *self._suspects}), self._numbers)
-        yield from ((self._jobs[number], Outcome("not tried", self._stop)) for number in left)
+        if self._stop:
+            raise RunError(self._stop)
 
     def kill(self) -> None:
         for worker in self._workers.values():
@@ -193,8 +192,6 @@ class Feeding:
         elif isinstance(message, Refused):
             worker.ending = message.error
         elif isinstance(message, Stopped):
-            if not self._stop:
-                log.error("%s", message.error)
             self._stop = message.error
             self._release()
         elif isinstance(message, Note) and message not in self._told:
@@ -212,10 +209,7 @@ class Feeding:
                 self._stop = worker.ending
             return
         self._slots.append(worker.slot)
-        if self._stop:
-            self._suspects.extend(held)
-            return
-        if not held and not worker.process.exitcode:
+        if self._stop or (not held and not worker.process.exitcode):
             return
         death = worker.ending or _how_it_died(worker.process)
         self._deaths += 1

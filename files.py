@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 
-from errors import ConfigError, ImageError, StorageError, reason, shown
+from errors import ConfigError, ImageError, RunError, reason, shown
 
 PART_SUFFIX = ".paddleseg-infer.part"
 STALE_SECONDS = 24 * 3600
@@ -30,7 +30,7 @@ def write_whole(data: bytes, save_dir: str, target: str) -> None:
     """Writes `data` to `target` below `save_dir`, under that name whole or not at all.
 
     Makes folders below `save_dir`, never `save_dir` itself: if it vanishes while the program runs,
-    a disk is gone, which is waited for. Raises ImageError, and StorageError where nothing else can
+    a disk is gone, which is waited for. Raises ImageError, and RunError where nothing else can
     be saved either.
     """
     for seconds in (*WAITS, None):
@@ -39,7 +39,7 @@ def write_whole(data: bytes, save_dir: str, target: str) -> None:
             return
         except OSError as error:
             if error.errno in FOR_ALL or not _may_write(save_dir):
-                failure = StorageError(f"--save_dir {shown(save_dir)}: {reason(error)}")
+                failure = RunError(f"--save_dir {shown(save_dir)}: {reason(error)}")
             else:
                 raise ImageError(f"it can't be saved: {reason(error)}") from None
             if error.errno in FOR_ALL or seconds is None:

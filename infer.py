@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if __package__:  # installed: in the package too the modules import each other by plain names
     sys.path.insert(0, os.path.dirname(__file__))
 
-from errors import MISSING_HINT, ConfigError, shown
+from errors import MISSING_HINT, ConfigError, RunError, shown
 from flags import NOT_STARTED, make_parser
 from grid import check_sizes, checked_tiling
 from palettes import palette_of
@@ -91,7 +91,8 @@ def run(options: argparse.Namespace) -> int:
         jobs = part_of(jobs, options.image_path, *options.shard)
     sweep_parts(options.save_dir, (target_of(kind, job.target) for job in jobs for kind in kinds))
     report = Report(options.report, kinds, options.resume) if options.report else None
-    summary, progress = Summary(), Progress(len(jobs), options.quiet)
+    summary = Summary(len(jobs) + len(listing.unreadable))
+    progress = Progress(len(jobs), options.quiet)
     failed, code = list(listing.unreadable), DONE
     for path, why in listing.unreadable:
         summary.add(path, Outcome("failed", why))
@@ -99,35 +100,40 @@ def run(options: argparse.Namespace) -> int:
         for job, outcome in outcomes(options, palette, jobs):
             summary.add(job.image, outcome)
             progress.ended(outcome.status == "failed")
-            if report and outcome.status != "not tried":
-                report.add(job, outcome)
             if outcome.status == "failed":
                 failed.append((job.image, outcome.reason))
+            if report:
+                report.add(job, outcome)
     except Interrupted as interruption:
         code = 128 + interruption.number
+    except RunError as error:
+        log.error("%s", error)
     finally:
         progress.close()
     for path, why in sorted(failed):
         print(f"failed: {shown(path)}: {why}", file=sys.stderr)
     seconds = time.monotonic() - started
-    if report:
-        report.close(summary.as_dict(seconds))
-    not_tried = summary.counts["not tried"]
-    if not_tried:
-        print(f"{not_tried} images were not tried", file=sys.stderr)
+    code = code or (SOME_FAILED if failed or summary.not_tried else DONE)
+    try:
+        if report:
+            report.close(summary.as_dict(seconds, code))
+    except RunError as error:
+        log.error("%s", error)
+        code = code or SOME_FAILED
+    if summary.not_tried:
+        print(f"{summary.not_tried} images were not tried", file=sys.stderr)
     if not options.quiet:
         done, skipped = summary.counts["done"], summary.counts["skipped"]
         there = f", {skipped} were there" if skipped else ""
-        total = len(jobs) + len(listing.unreadable)
         say(
-            f"{done} of {total} images done in {seconds:.1f} s, {len(failed)} failed{there}: "
-            f"{', '.join(kind + 's' for kind in kinds)} in {shown(options.save_dir)}\n"
+            f"{done} of {summary.total} images done in {seconds:.1f} s, {len(failed)} failed"
+            f"{there}: {', '.join(kind + 's' for kind in kinds)} in {shown(options.save_dir)}\n"
         )
         if report:
             say("".join(f"{line}\n" for line in summary.table(seconds)))
         if done > MANY and code == DONE:
             suggest_openvino(options)
-    return code or (SOME_FAILED if failed or not_tried else DONE)
+    return code
 
 
 def done_check(options: argparse.Namespace) -> Callable[["Job"], bool]:
@@ -187,8 +193,8 @@ def outcomes(
         return workers.segment(jobs, options.config, saving, **how)
     from benchmark import benchmark
 
-    for name in ("num_workers", "ray"):
-        if getattr(options, name) not in (1, None):
+    for name in ("num_workers", "ray", "resume", "timeout"):
+        if getattr(options, name) not in (1, None, False):
             log.warning("--%s has no effect with --benchmark, which runs stage after stage", name)
     how["num_workers"] = 1
     return benchmark(jobs, options.config, saving, options.model_name, say, **how)
@@ -198,7 +204,7 @@ def dry_run(options: argparse.Namespace) -> int:
     import yaml
 
     from files import check_save_dir, target_of
-    from images import find_jobs
+    from images import find_jobs, part_of
     from plan import planned_run
     from trt import Expected
     from workers import processes_for
@@ -206,19 +212,25 @@ def dry_run(options: argparse.Namespace) -> int:
     kinds, _ = options.save, palette_of(options.custom_color)
     tiling = checked_tiling(options.crop_size, options.stride)
     check_sizes(tiling, options.network_size, kinds)
+    for name in ("ray", "resume", "report"):
+        if getattr(options, name) not in (None, False):
+            log.warning("--%s has no effect with --dry_run", name)
     listing = find_jobs(options.image_path, options.save_dir, kinds)
     check_save_dir(options.save_dir)
+    jobs = listing.jobs
+    if options.shard:
+        jobs = part_of(jobs, options.image_path, *options.shard)
     how = engine_options(options)
-    how["num_workers"] = processes_for(listing.jobs, options.batch_size, options.num_workers)
-    images = [job.image for job in listing.jobs]
+    how["num_workers"] = processes_for(jobs, options.batch_size, options.num_workers)
+    images = [job.image for job in jobs]
     expected = Expected(images, options.batch_size, tiling.crop if tiling else None)
     planned, failure = planned_run(options.config, expected, **how)
     plan = {
-        "images": len(listing.jobs),
+        "images": len(jobs),
         "first_ten": [
             {"image": shown(job.image)}
             | {kind: shown(target_of(kind, job.target)) for kind in kinds}
-            for job in listing.jobs[:10]
+            for job in jobs[:10]
         ],
         "unreadable_folders": [shown(path) for path, _ in listing.unreadable],
         "save_dir": shown(options.save_dir),

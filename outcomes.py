@@ -6,7 +6,7 @@ from typing import NamedTuple
 class Outcome(NamedTuple):
     """What became of one image."""
 
-    status: str  # done, failed, skipped, or not tried
+    status: str  # done, failed or skipped
     reason: str = ""
     size: tuple[int, int] | None = None  # width and height of what was saved
     times: tuple[float, ...] | None = None  # seconds, see batches.Times

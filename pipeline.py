@@ -141,7 +141,7 @@ class Segmenter:
         """Segments each job's image and saves its pictures; yields each with what became of it.
 
         `kinds` are those of `pictures.KINDS`. Makes `save_dir` once the engine is loaded. Raises
-        ConfigError, and StorageError where nothing can be saved any more.
+        ConfigError, and RunError where nothing can be saved any more.
         """
         check_sizes(self._tiling, self._network_size, kinds)
         pictures = Pictures(kinds, palette, self.deploy.class_names)

@@ -2,22 +2,27 @@
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from errors import ConfigError, reason, shown
+from errors import ConfigError, RunError, reason, shown
 from files import target_of
 from images import Job
 from outcomes import Outcome
 
 SLOWEST = 5
 MOST_REASONS = 10
+ENDS = ("done", "failed", "skipped")
 STAGES = ("preprocess", "inference", "postprocess")
 
 
 class Report:
-    """A file of JSON lines, flushed one by one. Raises ConfigError where it can't be written."""
+    """A file of JSON lines, flushed one by one.
+
+    Raises ConfigError where it can't be opened, and RunError where a line can't be written.
+    """
 
     def __init__(self, path: str, kinds: Sequence[str], append: bool):
         self._path, self._kinds = path, kinds
@@ -53,7 +58,7 @@ class Report:
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
         except OSError as error:
-            raise ConfigError(
+            raise RunError(
                 f"--report {shown(self._path)} can't be written: {reason(error)}"
             ) from None
 
@@ -79,23 +84,31 @@ def _mend(path: str) -> None:
 class Summary:
     """Counts of outcomes, the slowest images, and why some failed."""
 
-    def __init__(self) -> None:
+    def __init__(self, total: int) -> None:
+        self.total = total
         self.counts: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
+        self._first: dict[str, str] = {}  # of the reasons that differ in their numbers alone
         self.slowest: list[tuple[float, str]] = []
 
     def add(self, image: str, outcome: Outcome) -> None:
         self.counts[outcome.status] += 1
         if outcome.status == "failed":
-            self.reasons[outcome.reason] += 1
+            alike = re.sub(r"\d+", "0", outcome.reason)
+            self.reasons[self._first.setdefault(alike, outcome.reason)] += 1
         if outcome.times:
             self.slowest.append((sum(outcome.times), image))
             self.slowest = sorted(self.slowest, reverse=True)[:SLOWEST]
 
-    def as_dict(self, seconds: float) -> dict[str, Any]:
+    @property
+    def not_tried(self) -> int:
+        return self.total - sum(self.counts[status] for status in ENDS)
+
+    def as_dict(self, seconds: float, exit_code: int) -> dict[str, Any]:
         return {
-            **{status: self.counts[status] for status in ("done", "failed", "skipped")},
-            "not_tried": self.counts["not tried"],
+            "exit_code": exit_code,
+            **{status: self.counts[status] for status in ENDS},
+            "not_tried": self.not_tried,
             "seconds": round(seconds, 3),
             "images_per_second": round(self.counts["done"] / seconds, 3),
             "slowest": [{"image": image, "ms": round(1e3 * s, 3)} for s, image in self.slowest],
@@ -104,9 +117,9 @@ class Summary:
 
     def table(self, seconds: float) -> Iterator[str]:
         """For a person."""
-        for status in ("done", "failed", "skipped", "not tried"):
-            if self.counts[status]:
-                yield f"{status:12}{self.counts[status]:10}"
+        for status, count in (*self.counts.items(), ("not tried", self.not_tried)):
+            if count:
+                yield f"{status:12}{count:10}"
         yield f"{'a second':12}{self.counts['done'] / seconds:10.1f}"
         for spent, image in self.slowest:
             yield f"{'slowest':12}{1e3 * spent:7.0f} ms  {shown(image)}"

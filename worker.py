@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from errors import MISSING_HINT, ConfigError, StorageError
+from errors import MISSING_HINT, ConfigError, RunError
 from images import Job
 
 log = logging.getLogger("paddleseg_infer")
@@ -101,7 +101,7 @@ def work(
             send(Ended(numbers.pop(job), error, result.size, times))
     except ConfigError as error:
         send(Refused(str(error)))
-    except StorageError as error:
+    except RunError as error:
         send(Stopped(str(error)))
     except ModuleNotFoundError as error:
         send(Refused(f"{error}: {MISSING_HINT}"))

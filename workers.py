@@ -5,7 +5,6 @@ tried again, one at a time; the run goes on.
 """
 
 import contextlib
-import logging
 import os
 import signal
 import socket
@@ -13,16 +12,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from errors import StorageError
 from feeding import Feeding
 from images import Job
 from outcomes import Outcome
 
 if TYPE_CHECKING:  # this process has no use for numpy
     from batches import Result
-    from pipeline import Segmenter
-
-log = logging.getLogger("paddleseg_infer")
 
 
 def segment(
@@ -40,7 +35,7 @@ def segment(
     One batch is run in this process, more in `num_workers` others, and with a `timeout` all; it is
     in seconds, of a batch. Jobs of which `is_done` is true are skipped. `options` are those of
     `pipeline.Segmenter`, `saving` those of its `save`. Raises ConfigError where nothing can start,
-    and Interrupted after a signal.
+    RunError where the run can't go on, and Interrupted after a signal.
     """
     options["num_workers"] = processes_for(jobs, options["batch_size"], num_workers)
     if len(jobs) <= options["batch_size"] and timeout is None:
@@ -75,21 +70,7 @@ def _here(
         from pipeline import Segmenter
 
         segmenter = Segmenter(config_path, sample=[job.image for job in to_do], **options)
-        yield from outcomes_of(segmenter, to_do, saving)
-
-
-def outcomes_of(
-    segmenter: "Segmenter", jobs: Sequence[Job], saving: dict[str, Any]
-) -> Iterator[tuple[Job, Outcome]]:
-    """Of jobs that are run in this process."""
-    left = set(jobs)
-    try:
-        for job, result in segmenter.save(jobs, **saving):
-            left.remove(job)
-            yield job, outcome_of(result)
-    except StorageError as error:
-        log.error("%s", error)
-        yield from ((job, Outcome("not tried", str(error))) for job in jobs if job in left)
+        yield from ((job, outcome_of(result)) for job, result in segmenter.save(to_do, **saving))
 
 
 def outcome_of(result: "Result") -> Outcome:

@@ -1,6 +1,8 @@
 """--ray on a real cluster of two nodes, one of which is killed, and with nodes that see nothing."""
 
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +13,9 @@ import numpy as np
 import pytest
 from conftest import masks, report_lines, until, write_image
 
+import actor
 from cluster import _threads
+from errors import ConfigError
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 
@@ -86,17 +90,19 @@ def test_resume_makes_what_is_missing(start, cluster, tmp_path):
 
 
 def test_an_image_that_takes_too_long_twice_fails_alone(start, one_slow, cluster, tmp_path):
-    for name in "defg":  # each in a chunk of its own, as all are; b.png takes none with it
-        write_image(tmp_path / "in" / f"{name}.png")
+    names = [f"{chr(number)}.png" for number in range(ord("d"), ord("d") + 20)]
+    for name in names:
+        write_image(tmp_path / "in" / name)
     arguments = ("--image_path", "in", "--timeout", "0.7", "--ray", cluster.address)
-    process = start(*arguments, "--num_workers", "2")
+    process = start(*arguments, "--num_workers", "2")  # which get chunks of two images
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
     failures = [line for line in err.splitlines() if line.startswith("failed: ")]
     assert [line.partition(" its")[0] for line in failures] == ["failed: in/b.png:"]
     assert "--timeout 0.7 seconds, 2 times" in failures[0]
-    assert masks(tmp_path / "output") == [f"{name}.png" for name in "acdefg"]
-    assert "of their images" not in err.replace("died: 1 of their images", "")
+    assert masks(tmp_path / "output") == ["a.png", "c.png", *names]
+    again = [int(number) for number in re.findall(r"died: (\d+) of their images", err)]
+    assert again[0] in (2, 4) and again[1:] == [1]  # with its chunk and the next, alone, and again
 
 
 def test_five_deaths_before_the_first_result_end_the_run(start, one_slow, cluster, tmp_path):
@@ -131,8 +137,8 @@ def test_a_full_disk_stops_the_run(start, small_disk, tmp_path):
         write_image(tmp_path / "in" / f"{number}.png", (300, 400), number)
     process = start("--image_path", "in", "--save_dir", "disk/out", "--ray", "local")
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "error: --save_dir " in err and "no space left on device" in err
+    assert process.returncode == 1, err
+    assert "error: --save_dir " in err and "no space left on device" in err, err
     assert " images were not tried" in err
 
 
@@ -164,6 +170,15 @@ def test_a_node_that_does_not_see_everything_says_so(start, model_copy, cluster,
         until(lambda: len(nodes(cluster)) == 1)
 
 
+def test_a_node_that_joins_later_and_sees_nothing_ends_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(actor.log, "handlers", [])
+    late = actor.Segment([str(tmp_path / "gone")], "", {}, {}, None, lambda job: False)
+    told = pickle.loads(late({"chunk": [pickle.dumps([])]})["told"][0])
+    assert isinstance(told.failure, ConfigError)
+    assert "gone: model, images and --save_dir must lie on" in str(told.failure)
+    assert told.outcomes == []
+
+
 def nodes(cluster):
     import ray
 
@@ -174,12 +189,23 @@ def nodes(cluster):
         ray.shutdown()
 
 
+def test_more_processors_than_any_node_has(start, cluster, tmp_path):
+    write_image(tmp_path / "in" / "a.png")
+    process = start("--image_path", "in", "--ray", cluster.address, "--cpu_threads", "2")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err == (
+        "error: --ray: no node has the 2 processors of --cpu_threads, the largest has 1\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("address", "why"),
     [
         ("127.0.0.1:9", "connection refused"),
-        ("nonsense", "Invalid address format"),
-        ("host:port", "invalid literal"),
+        ("nonsense", "give auto, local or host:port"),
+        ("ray://127.0.0.1:9", "there is no cluster: name or service not known"),
+        ("host:port", "give auto, local or host:port"),
     ],
 )
 def test_no_cluster_there(infer, model, photos, address, why):

@@ -6,7 +6,7 @@ import time
 import pytest
 
 import files
-from errors import ConfigError, ImageError, StorageError
+from errors import ConfigError, ImageError, RunError
 from files import PART_SUFFIX, check_save_dir, prepare_save_dir, sweep_parts, write_whole
 
 
@@ -60,7 +60,7 @@ def test_the_output_folder_itself_may_be_a_link(tmp_path):
 def test_an_output_folder_that_is_gone_is_not_made_again(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "WAITS", ())
     for target in ("a.png", "sub/a.png"):
-        with pytest.raises(StorageError, match="gone: no such file"):
+        with pytest.raises(RunError, match="gone: no such file"):
             write_whole(b"mask", str(tmp_path / "gone"), target)
     assert not (tmp_path / "gone").exists()
 
