@@ -21,7 +21,7 @@ from actor import Segment, Told, obstacle
 from config import EngineOptions
 from deploy import load_deploy_config
 from errors import ConfigError, RunError, reason, shown
-from feeding import DEATHS_IN_NETWORK, MAX_FIRST_DEATHS
+from feeding import DEATHS_ALONE, MAX_FIRST_DEATHS
 from files import PART_SUFFIX, prepare_save_dir
 from images import Job
 from machine import find_paddle
@@ -142,7 +142,7 @@ class Passes:
             if broken or not left:
                 continue
             deaths_alone += in_chunk == 1
-            if deaths_alone == DEATHS_IN_NETWORK:
+            if deaths_alone == DEATHS_ALONE:
                 yield from ((number, self._given_up()) for number in left)
                 return
             log.warning("workers died: %d of their images to do again, one at a time", len(left))
@@ -150,7 +150,7 @@ class Passes:
 
     def _given_up(self) -> Outcome:
         late = f" or took longer than --timeout {self.timeout:g} seconds" if self.timeout else ""
-        why = f"its worker died{late}, {DEATHS_IN_NETWORK} times: the logs of Ray tell more"
+        why = f"its worker died{late}, {DEATHS_ALONE} times: the logs of Ray tell more"
         return Outcome("failed", why)
 
     def _answers(

@@ -21,9 +21,7 @@ from worker import Began, Ended, Next, Note, Refused, Stopped, work
 log = logging.getLogger("paddleseg_infer")
 
 MAX_FIRST_DEATHS = 5  # in a row, before the first result
-# Of workers that held one image, until that is given up: in the network, and altogether, since
-# reading it may be what kills, and what kills while the engine is loaded is another thing.
-DEATHS_IN_NETWORK, DEATHS_ALONE = 2, 5
+DEATHS_ALONE = 2  # of workers that had one image and a loaded engine, until it is given up
 GRACE_SECONDS = 4.0  # for the batches in flight, after a signal
 
 
@@ -34,6 +32,7 @@ class Worker:
     is_careful: bool  # it is given one image at a time
     holding: set[int] = field(default_factory=set)  # numbers of the jobs that it was given
     is_asking: bool = False  # and the answer is withheld
+    has_asked: bool = False
     has_begun: bool = False  # with a batch, since it was last given an image
     heard: float | None = None  # when, once its engine has begun to work
     ending: str = ""  # why it was refused, or ended by this process
@@ -57,7 +56,6 @@ class Feeding:
         self._again: deque[int] = deque()  # given to a worker that was refused before
         self._suspects: deque[int] = deque()  # held by workers that died: tried one at a time
         self._deaths_alone: Counter[int] = Counter()
-        self._deaths_in_network: Counter[int] = Counter()
         self._workers: dict[Connection, Worker] = {}
         self._slots = deque(range(options["num_workers"]))  # free ones
         self._ready: deque[tuple[Job, Outcome]] = deque()
@@ -65,6 +63,8 @@ class Feeding:
         self._refusal = ""
         self._deaths = 0  # in a row, without a result
         self._stop = ""  # why nothing more is given out
+        self._is_all_given = False
+        self._may_make = True  # save_dir: once it was there, one that has gone isn't made again
         self._told: set[Note] = set()
         self.signal = 0
 
@@ -86,6 +86,7 @@ class Feeding:
                 elif source in self._workers:
                     self._hear(source)  # type: ignore[arg-type]
             self._end_the_overdue()
+            self._end_the_unneeded()
             while self._ready:
                 yield self._ready.popleft()
             if until is not None and (time.monotonic() >= until):
@@ -110,9 +111,10 @@ class Feeding:
         if self._again:
             return self._again.popleft()
         for number in self._numbers:
-            if not self._is_done(self._jobs[number]):
+            if self.signal or not self._is_done(self._jobs[number]):
                 return number
             self._ready.append((self._jobs[number], Outcome("skipped")))
+        self._is_all_given = True
         return None
 
     def _start(self) -> bool:
@@ -131,7 +133,8 @@ class Feeding:
     def _start_worker(self, slot: int, is_careful: bool) -> None:
         ours, theirs = Pipe()
         options = {**self._options, "gpu": slot, "one_by_one": is_careful}
-        arguments = (theirs, os.getpid(), self._jobs, self._config_path, self._saving, options)
+        saving = {**self._saving, "make_save_dir": self._may_make}
+        arguments = (theirs, os.getpid(), self._jobs, self._config_path, saving, options)
         process = Process(target=work, args=arguments, daemon=True)
         try:
             process.start()
@@ -172,10 +175,12 @@ class Feeding:
             worker.process.join()
             self._ended(worker)
             return
-        worker.has_begun |= isinstance(message, Began)
+        if isinstance(message, Began):
+            worker.has_begun, self._may_make = True, False
         if worker.heard is not None or worker.has_begun:
             worker.heard = time.monotonic()
         if isinstance(message, Next):
+            worker.has_asked = True
             self._answer(connection, worker)
         elif isinstance(message, Ended):
             self._has_result, self._deaths = True, 0
@@ -215,19 +220,16 @@ class Feeding:
         self._deaths += 1
         if self._deaths == MAX_FIRST_DEATHS and not self._has_result:
             raise ConfigError(f"{death}, five times in a row before any image was done")
-        if self._deaths > MAX_FIRST_DEATHS and not held:
-            self._stop = death
+        if not held:
+            if self._deaths > MAX_FIRST_DEATHS:
+                self._stop = f"{death}, {self._deaths} times in a row before it had an image"
             return
-        if len(held) == 1:
+        if worker.is_careful:
             [number] = held
             self._deaths_alone[number] += 1
-            self._deaths_in_network[number] += worker.has_begun
-            if (
-                self._deaths_in_network[number] == DEATHS_IN_NETWORK
-                or self._deaths_alone[number] == DEATHS_ALONE
-            ):
-                times = f"{self._deaths_alone[number]} times"
-                self._ready.append((self._jobs[number], Outcome("failed", f"{death}, {times}")))
+            if self._deaths_alone[number] == DEATHS_ALONE:
+                why = f"{death}, {DEATHS_ALONE} times"
+                self._ready.append((self._jobs[number], Outcome("failed", why)))
                 return
         those = "its image is" if len(held) == 1 else f"its {len(held)} images are"
         log.warning("%s: %s tried again%s", death, those, ", one at a time"[: 99 * (len(held) > 1)])
@@ -248,11 +250,22 @@ class Feeding:
     def _end_the_overdue(self) -> None:
         if self._timeout is None:
             return
-        for worker in self._workers.values():
+        for connection, worker in self._workers.items():
             silent = time.monotonic() - (worker.heard or time.monotonic())
-            if worker.holding and not worker.ending and silent >= self._timeout:
+            is_late = silent >= self._timeout and not connection.poll()  # else it isn't silent
+            if worker.holding and not worker.ending and is_late:
                 worker.ending = f"the worker took longer than --timeout {self._timeout:g} seconds"
                 worker.process.kill()
+
+    def _end_the_unneeded(self) -> None:
+        """Ends workers that never came to ask, when nothing is left for them."""
+        held = any(worker.holding for worker in self._workers.values())
+        if self._is_all_given and not (held or self._again or self._suspects):
+            for connection, worker in list(self._workers.items()):
+                if not worker.has_asked:
+                    worker.process.kill()
+                    worker.process.join()
+                    del self._workers[connection]
 
 
 def _how_it_died(process: Process) -> str:

@@ -15,10 +15,14 @@ from errors import ConfigError, ImageError, RunError, reason, shown
 
 PART_SUFFIX = ".paddleseg-infer.part"
 STALE_SECONDS = 24 * 3600
-WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds, for an output folder that is away for a moment
+# Seconds, for an output folder that is away for a moment; told each time, so that a worker that
+# waits isn't taken for one that hangs.
+WAITS = (0.5, *[1.0] * 7)
 FOR_ALL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # what fails for every picture
 
 log = logging.getLogger("paddleseg_infer")
+
+_given_up: set[str] = set()  # output folders that were waited for in vain: no other picture waits
 
 
 def target_of(kind: str, target: str) -> str:
@@ -36,13 +40,15 @@ def write_whole(data: bytes, save_dir: str, target: str) -> None:
     for seconds in (*WAITS, None):
         try:
             _write(data, save_dir, target)
+            _given_up.discard(save_dir)
             return
         except OSError as error:
             if error.errno in FOR_ALL or not _may_write(save_dir):
                 failure = RunError(f"--save_dir {shown(save_dir)}: {reason(error)}")
             else:
                 raise ImageError(f"it can't be saved: {reason(error)}") from None
-            if error.errno in FOR_ALL or seconds is None:
+            if error.errno in FOR_ALL or seconds is None or save_dir in _given_up:
+                _given_up.add(save_dir)
                 raise failure from None
         log.warning("--save_dir %s can't be written to: tried again", shown(save_dir))
         time.sleep(seconds)
@@ -51,16 +57,20 @@ def write_whole(data: bytes, save_dir: str, target: str) -> None:
 def _write(data: bytes, save_dir: str, target: str) -> None:
     folder = _make_folders(save_dir, os.path.dirname(target))
     # A name of its own: a picture's may already be as long as names can be.
-    part = os.path.join(folder, f".{secrets.token_hex(8)}{PART_SUFFIX}")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    part, name = f".{secrets.token_hex(8)}{PART_SUFFIX}", os.path.basename(target)
+    there = os.open(folder, os.O_RDONLY)  # what is begun in it ends in it, if it is renamed
     try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-        os.replace(part, os.path.join(save_dir, target))
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=there)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(data)
+            os.replace(part, name, src_dir_fd=there, dst_dir_fd=there)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(part, dir_fd=there)
+            raise
+    finally:
+        os.close(there)
 
 
 def _may_write(save_dir: str) -> bool:

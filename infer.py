@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 if __package__:  # installed: in the package too the modules import each other by plain names
     sys.path.insert(0, os.path.dirname(__file__))
@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         for job, outcome in outcomes(options, palette, jobs):
             summary.add(job.image, outcome)
-            progress.ended(outcome.status == "failed")
+            progress.ended(outcome.status)
             if outcome.status == "failed":
                 failed.append((job.image, outcome.reason))
             if report:
@@ -110,8 +110,6 @@ def run(options: argparse.Namespace) -> int:
         log.error("%s", error)
     finally:
         progress.close()
-    for path, why in sorted(failed):
-        print(f"failed: {shown(path)}: {why}", file=sys.stderr)
     seconds = time.monotonic() - started
     code = code or (SOME_FAILED if failed or summary.not_tried else DONE)
     try:
@@ -120,8 +118,10 @@ def run(options: argparse.Namespace) -> int:
     except RunError as error:
         log.error("%s", error)
         code = code or SOME_FAILED
+    for path, why in sorted(failed):
+        say(f"failed: {shown(path)}: {why}\n", sys.stderr)
     if summary.not_tried:
-        print(f"{summary.not_tried} images were not tried", file=sys.stderr)
+        say(f"{summary.not_tried} images were not tried\n", sys.stderr)
     if not options.quiet:
         done, skipped = summary.counts["done"], summary.counts["skipped"]
         there = f", {skipped} were there" if skipped else ""
@@ -242,13 +242,14 @@ def dry_run(options: argparse.Namespace) -> int:
     return DONE
 
 
-def say(text: str) -> None:
+def say(text: str, stream: TextIO | None = None) -> None:
     """Writes to standard output, which may be closed or full: the masks are there all the same."""
+    stream = stream or sys.stdout
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        stream.write(text)
+        stream.flush()
     except OSError:  # and nothing is left in the buffer for Python to fail on at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def engine_options(options: argparse.Namespace) -> dict[str, Any]:

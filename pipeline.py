@@ -23,7 +23,7 @@ from batches import Batch, BatchReader, Result, Source, Times, Undo
 from config import EngineOptions
 from deploy import load_deploy_config
 from engines import BoundedPredictor, load_for_images
-from errors import ConfigError, EngineError, ImageError, shown
+from errors import ConfigError, EngineError, ImageError, RunError, shown
 from files import prepare_save_dir, target_of, write_whole
 from grid import check_sizes, checked_tiling
 from images import Job
@@ -50,7 +50,8 @@ class Segmenter:
     and `stride` (width and height of the windows that large images are cut into, and the steps
     between them), and those of `config.EngineOptions`. With `use_trt`, `sample` are images of the
     sizes to come. With `in_turn` one thread reads and saves, for measuring; with `one_by_one` each
-    image's result comes before the next image is asked for. `on_batch` is called before each batch.
+    image's result comes before the next image is asked for. `on_batch` is called before each batch,
+    `on_run_error` from some thread before `save` raises one: it waits for the next image first.
     Raises ConfigError for a model or options that can't run. The engine is loaded while the first
     images are read; `load()` loads it before. One thread at a time may use a Segmenter.
     """
@@ -85,6 +86,7 @@ class Segmenter:
         self._network_size = network_size
         self._reads = postprocess.OutputReader(with_argmax, threshold, self.deploy.output_op)
         self.on_batch: Callable[[], None] = lambda: None
+        self.on_run_error: Callable[[RunError], None] = lambda error: None
         self._one_by_one = one_by_one
         # Reading and saving are given as many threads as the engine.
         self._threads = 1 if in_turn or one_by_one else min(MAX_THREADS, options.cpu_threads or 1)
@@ -137,11 +139,12 @@ class Segmenter:
         save_dir: str,
         kinds: Sequence[str] = ("mask",),
         palette: bytes = PADDLESEG,
+        make_save_dir: bool = True,
     ) -> Iterator[tuple[Job, Result]]:
         """Segments each job's image and saves its pictures; yields each with what became of it.
 
-        `kinds` are those of `pictures.KINDS`. Makes `save_dir` once the engine is loaded. Raises
-        ConfigError, and RunError where nothing can be saved any more.
+        `kinds` are those of `pictures.KINDS`. With `make_save_dir` it is made once the engine is
+        loaded. Raises ConfigError, and RunError where nothing can be saved any more.
         """
         check_sizes(self._tiling, self._network_size, kinds)
         pictures = Pictures(kinds, palette, self.deploy.class_names)
@@ -154,12 +157,16 @@ class Segmenter:
 
         def save(index: int, segmentation: Segmentation) -> Result:
             # The mask comes last, and nothing is written before all could be made.
-            for kind, data in reversed(list(pictures.encoded(segmentation))):
-                write_whole(data, save_dir, target_of(kind, taken[index].target))
+            try:
+                for kind, data in reversed(list(pictures.encoded(segmentation))):
+                    write_whole(data, save_dir, target_of(kind, taken[index].target))
+            except RunError as error:
+                self.on_run_error(error)
+                raise
             return Result(index, size=segmentation.labels.shape[::-1])
 
         def prepare() -> None:
-            if save_dir not in self._prepared:
+            if make_save_dir and save_dir not in self._prepared:
                 prepare_save_dir(save_dir)
                 self._prepared.add(save_dir)
 
@@ -187,12 +194,9 @@ class Segmenter:
                     yield item
                     continue
                 finishing.append(pool.submit(_put_together, item, finish))
-                if (
-                    len(finishing) > 1 or self._one_by_one
-                ):  # else while the next image's windows are run
-                    yield finishing.popleft().result()
-            for result in finishing:
-                yield result.result()
+                # The last goes on while the next image's windows are run.
+                yield from told(finishing, len(finishing) - (not self._one_by_one))
+            yield from told(finishing, len(finishing))
 
     def _worked(
         self,

@@ -82,7 +82,7 @@ def image_size(path: str) -> tuple[int, int] | None:
         with Image.open(path) as header:
             width, height = header.size
             turned = header.getexif().get(EXIF_ORIENTATION, 1) >= FIRST_TURNED
-    except (OSError, ValueError, SyntaxError):
+    except Exception:  # Pillow's are of many kinds
         return None
     return (height, width) if turned else (width, height)
 

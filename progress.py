@@ -14,7 +14,7 @@ class Progress:
     """To be told of each image that ends; shows nothing with `quiet`."""
 
     def __init__(self, total: int, quiet: bool):
-        self._total, self._ended, self._failed = total, 0, 0
+        self._total, self._ended, self._failed, self._skipped = total, 0, 0, 0
         self._started = self._told = time.monotonic()
         self._quiet = quiet
         self._bar: Any = None
@@ -27,16 +27,17 @@ class Progress:
             self._redirect = logging_redirect_tqdm()
             self._redirect.__enter__()
 
-    def ended(self, failed: bool) -> None:
+    def ended(self, status: str) -> None:
         self._ended += 1
-        self._failed += failed
+        self._failed += status == "failed"
+        self._skipped += status == "skipped"  # which takes no time
         if self._bar is not None:
-            if failed:
+            if status == "failed":
                 self._bar.set_postfix(failed=self._failed, refresh=False)
             self._bar.update()
         elif not self._quiet and time.monotonic() - self._told > SECONDS_BETWEEN_LINES:
             self._told = time.monotonic()
-            rate = self._ended / (self._told - self._started)
+            rate = max(1, self._ended - self._skipped) / (self._told - self._started)
             log.info(
                 "%d of %d images, %.1f a second, %.0f minutes left, %d failed",
                 *(self._ended, self._total, rate, (self._total - self._ended) / rate / 60),

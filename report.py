@@ -1,5 +1,6 @@
 """--report: a JSON line an image as it ends, a summary at the end, and that as a table."""
 
+import contextlib
 import json
 import os
 import re
@@ -29,7 +30,9 @@ class Report:
         try:
             if append:
                 _mend(path)
-            self._file = open(path, "a" if append else "w", encoding="ascii")  # noqa: SIM115
+            self._file = open(path, "a", encoding="ascii")  # noqa: SIM115
+            # Once there is a line, since a run may not start; of a device nothing can be replaced.
+            self._replaces = not append and os.path.isfile(path)
         except OSError as error:
             raise ConfigError(f"--report {shown(path)} can't be written: {reason(error)}") from None
 
@@ -50,14 +53,20 @@ class Report:
         )
 
     def close(self, summary: dict[str, Any]) -> None:
-        self._write({"summary": summary})
-        self._file.close()
+        if not self._file.closed:
+            self._write({"summary": summary})
+            self._file.close()
 
     def _write(self, line: dict[str, Any]) -> None:
         try:
+            if self._replaces:
+                self._file.truncate(0)
+                self._replaces = False
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
         except OSError as error:
+            with contextlib.suppress(OSError):  # what it holds can't be written either
+                self._file.close()
             raise RunError(
                 f"--report {shown(self._path)} can't be written: {reason(error)}"
             ) from None

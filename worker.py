@@ -94,6 +94,9 @@ def work(
         sample = [job.image for job in jobs] if options["use_trt"] else []
         segmenter = Segmenter(config_path, sample=sample, **options)
         segmenter.on_batch = lambda: send(Began())
+        segmenter.on_run_error = lambda error: send(Stopped(str(error)))
+        if options["one_by_one"]:  # an engine that kills isn't the first image's fault
+            segmenter.load()
         for job, result in segmenter.save(asked_for(), **saving):
             error = str(result.error or "")
             # A plain tuple: to unpickle another the parent would have to import numpy.
@@ -101,8 +104,8 @@ def work(
             send(Ended(numbers.pop(job), error, result.size, times))
     except ConfigError as error:
         send(Refused(str(error)))
-    except RunError as error:
-        send(Stopped(str(error)))
+    except RunError:
+        pass  # told
     except ModuleNotFoundError as error:
         send(Refused(f"{error}: {MISSING_HINT}"))
 

@@ -64,8 +64,12 @@ def _here(
     is_done: Callable[[Job], bool],
     options: dict[str, Any],
 ) -> Iterator[tuple[Job, Outcome]]:
-    to_do = [job for job in jobs if not is_done(job)]
-    yield from ((job, Outcome("skipped")) for job in jobs if job not in to_do)
+    to_do = []
+    for job in jobs:
+        if is_done(job):
+            yield job, Outcome("skipped")
+        else:
+            to_do.append(job)
     if to_do:
         from pipeline import Segmenter
 

@@ -167,6 +167,14 @@ def children(process):
         return []
 
 
+def loads_paddle(pid):
+    """Whether a process has begun to load Paddle's library."""
+    try:
+        return "libpaddle" in Path(f"/proc/{pid}/maps").read_text()
+    except OSError:  # it has ended
+        return False
+
+
 @pytest.fixture
 def start(tmp_path):
     """A function that starts infer.py with the demo's model on the CPU."""

@@ -192,6 +192,7 @@ def test_defaults_are_the_documented_ones():
         "report": None,
         "timeout": None,
         "shard": None,
+        "ray": None,
         "quiet": False,
     }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import masks, report_lines, until, write_image
+from conftest import loads_paddle, masks, report_lines, until, write_image
 
 import actor
 from cluster import _threads
@@ -38,10 +38,10 @@ def actors():
     for process in Path("/proc").glob("[0-9]*"):
         try:
             is_one = b"ray::MapWorker(MapBatches(Segment)" in (process / "cmdline").read_bytes()
-            if is_one and "libpaddle" in (process / "maps").read_text():
-                found.append(int(process.name))
         except OSError:
-            pass
+            continue
+        if is_one and loads_paddle(process.name):
+            found.append(int(process.name))
     return found
 
 

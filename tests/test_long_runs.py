@@ -3,10 +3,11 @@
 import os
 import re
 import signal
+import subprocess
 import time
 
 import pytest
-from conftest import SLOW, children, masks, report_lines, until, write_image
+from conftest import SLOW, children, loads_paddle, masks, report_lines, until, write_image
 
 import files
 
@@ -73,6 +74,60 @@ def test_five_deaths_before_the_first_result_end_the_run(start, tmp_path):
     assert len(killed) == 5
 
 
+def many(folder, count=300):
+    for number in range(count):
+        write_image(folder / f"{number}.png", (300, 400), number)
+
+
+def test_an_engine_that_begins_to_kill_is_no_images_fault(start, tmp_path):
+    """Workers are killed as they load Paddle, once some images are done."""
+    many(tmp_path / "in")
+    process = start("--image_path", "in")
+    until(lambda: len(masks(tmp_path / "output")) > 5)
+    while process.poll() is None:
+        for pid in filter(loads_paddle, children(process)):
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert re.search(r"error: .*SIGKILL, \d times in a row before it had an image", err)
+    assert "images were not tried" in err and "failed: " not in err
+
+
+def test_a_worker_that_hangs_as_it_starts_is_not_waited_for(start, tmp_path):
+    many(tmp_path / "in", 40)
+    process = start("--image_path", "in", "--num_workers", "2")
+    until(lambda: len(children(process)) == 2)
+    os.kill(children(process)[1], signal.SIGSTOP)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert out.startswith("40 of 40 images done")
+
+
+def test_a_model_that_goes_while_it_is_needed_ends_the_run(start, model_copy, tmp_path):
+    many(tmp_path / "in")
+    model = model_copy("argmax")
+    process = start("--image_path", "in", model=model / "deploy.yaml")
+    until(lambda: len(masks(tmp_path / "output")) > 5)
+    (model / "model.pdmodel").unlink()
+    os.kill(children(process)[0], signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "error: " in err and "model.pdmodel" in err and "images were not tried" in err
+
+
+def test_a_second_signal_ends_the_run_at_once(start, one_slow, tmp_path):
+    process = start("--image_path", "in")
+    until(lambda: (tmp_path / "output" / "a.png").exists())
+    time.sleep(0.3)  # b.png is in the network
+    process.terminate()
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.terminate()
+    process.communicate(timeout=2)
+    assert process.returncode == -signal.SIGTERM
+
+
 # ---- disks -------------------------------------------------------------------------------------
 
 
@@ -119,3 +174,39 @@ def test_a_folder_that_is_away_is_waited_for_a_while(start, tmp_path, comes_back
         not_tried = int(re.search(r"(\d+) images were not tried", err)[1])
         assert len(masks(away)) == int(said.split()[0]) == 300 - not_tried
         assert not out.exists()
+
+
+def test_a_folder_that_has_gone_is_not_made_again_by_another_worker(start, tmp_path):
+    many(tmp_path / "in")
+    out = tmp_path / "output"
+    process = start("--image_path", "in")
+    until(lambda: len(masks(out)) > 5)
+    out.rename(tmp_path / "away")
+    os.kill(children(process)[0], signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "error: --save_dir output: no such file or directory" in err
+    assert not out.exists()
+    assert not [name for name in masks(tmp_path / "away") if not name.endswith((".png", ".part"))]
+
+
+def test_a_batch_waits_for_its_folder_once(start, tmp_path):
+    many(tmp_path / "in")
+    process = start("--image_path", "in", "--batch_size", "24")
+    until(lambda: len(masks(tmp_path / "output")) > 5)
+    (tmp_path / "output").rename(tmp_path / "away")
+    process.communicate(timeout=40)  # a wait of 7.5 s each would be 180
+    assert process.returncode == 1
+
+
+def test_a_disk_that_turns_read_only_ends_the_run(start, small_disk, tmp_path):
+    disk, resize = small_disk
+    assert resize("64m")
+    many(tmp_path / "in")
+    process = start("--image_path", "in", "--save_dir", "disk/out")
+    until(lambda: len(masks(disk / "out")) > 5)
+    while subprocess.run(["mount", "-o", "remount,ro", disk], capture_output=True).returncode:
+        time.sleep(0.001)  # a file was open for writing
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "error: --save_dir disk/out: read-only file system" in err

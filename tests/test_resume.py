@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import ROOT, children, masks, report_lines, until, write_image
+from PIL import Image, TiffImagePlugin
 
 import files
 from images import Job, part_of
@@ -122,6 +123,58 @@ def test_the_report_says_what_became_of_each_image(infer, model, photos, tmp_pat
     assert "failed               1  the file is empty" in run.out
     infer("--config", model, "--image_path", "photos", "--report", "report")
     assert len(report_lines(tmp_path / "report")) == 7  # replaced
+
+
+def test_the_mask_is_saved_last(infer, model, photos, tmp_path):
+    """So that what a killed run left without one is seen to be missing."""
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "1.png").mkdir()  # where no mask can be put
+    run = infer("--config", model, "--image_path", photos, "--save", "mask", "label")
+    assert run.code == 1
+    assert (tmp_path / "output" / "label" / "1.png").is_file()
+
+
+def test_a_run_that_can_not_start_leaves_the_last_report(infer, model, photos, tmp_path):
+    infer("--config", model, "--image_path", photos, "--report", "report")
+    before = (tmp_path / "report").read_bytes()
+    assert infer("--config", "gone", "--image_path", photos, "--report", "report").code == 2
+    assert (tmp_path / "report").read_bytes() == before
+
+
+def test_a_report_that_can_not_be_written_ends_the_run(start, tmp_path):
+    for number in range(60):
+        write_image(tmp_path / "in" / f"{number}.png", (300, 400), number)
+    process = start("--image_path", "in", "--report", "/dev/full")
+    out, err = process.communicate()
+    assert process.returncode == 1
+    assert err.count("error: --report /dev/full can't be written: no space left on device") == 1
+    assert " images were not tried" in err and "of 60 images done" in out
+
+
+def test_a_signal_is_seen_in_the_report(start, tmp_path):
+    for number in range(300):
+        write_image(tmp_path / "in" / f"{number}.png", (300, 400), number)
+    process = start("--image_path", "in", "--report", "report")
+    until(lambda: len(masks(tmp_path / "output")) > 5)
+    process.stderr.close()  # nor does a reader that has gone take the summary away
+    process.terminate()
+    assert process.wait() == 143
+    *images, last = report_lines(tmp_path / "report")
+    assert last["summary"]["exit_code"] == 143
+    assert last["summary"]["not_tried"] == 300 - len(images) > 0
+
+
+def test_an_odd_orientation_is_no_crash(infer, model, tmp_path):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags.tagtype[0x0112] = 2  # text, where a number belongs
+    tags[0x0112] = "upside down"
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + tags.tobytes(8)
+    image = Image.new("RGB", (64, 48))
+    (tmp_path / "in").mkdir()
+    image.save(tmp_path / "in" / "a.jpg", exif=exif)
+    for _ in range(2):
+        run = infer("--config", model, "--image_path", "in", "--resume")
+        assert run.code == 0, run
 
 
 @pytest.mark.parametrize("kept", [0, 1, 5000])
