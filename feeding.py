@@ -23,6 +23,7 @@ log = logging.getLogger("paddleseg_infer")
 MAX_FIRST_DEATHS = 5  # in a row, before the first result
 DEATHS_ALONE = 2  # of workers that had one image and a loaded engine, until it is given up
 GRACE_SECONDS = 4.0  # for the batches in flight, after a signal
+PATIENCE = 0.2  # seconds between looks at the deadlines
 
 
 @dataclass
@@ -77,7 +78,7 @@ class Feeding:
             yield self._jobs[number], Outcome("skipped")
         until = None
         while self._start() or self._workers:
-            for source in wait([*self._workers, wake], self._patience(until)):
+            for source in wait([*self._workers, wake], PATIENCE if self._workers else 0):
                 if source is wake:
                     wake.recv(64)
                     until = until or time.monotonic() + GRACE_SECONDS
@@ -89,7 +90,7 @@ class Feeding:
             self._end_the_unneeded()
             while self._ready:
                 yield self._ready.popleft()
-            if until is not None and (time.monotonic() >= until):
+            if until is not None and time.monotonic() >= until:
                 break
         if self.signal:
             raise Interrupted(self.signal)
@@ -236,16 +237,6 @@ class Feeding:
         self._suspects.extend(held)
 
     # Time.
-
-    def _patience(self, until: float | None) -> float | None:
-        """How long to wait for a message: until the first deadline."""
-        if not self._workers:
-            return 0.0
-        deadlines = [] if until is None else [until]
-        for worker in self._workers.values():
-            if self._timeout is not None and worker.heard is not None and worker.holding:
-                deadlines.append(worker.heard + self._timeout)
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
     def _end_the_overdue(self) -> None:
         if self._timeout is None:

@@ -14,6 +14,7 @@ from images import Job
 from outcomes import Outcome
 
 SLOWEST = 5
+LONGEST_LINE = 1 << 20  # bytes, and more: paths end at 4096
 MOST_REASONS = 10
 ENDS = ("done", "failed", "skipped")
 STAGES = ("preprocess", "inference", "postprocess")
@@ -77,17 +78,8 @@ def _mend(path: str) -> None:
     if not os.path.exists(path):
         return
     with open(path, "rb+") as file:
-        size = end = file.seek(0, os.SEEK_END)
-        while end:
-            start = max(0, end - 4096)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                end = start + newline + 1
-                break
-            end = start
-        if end < size:
-            file.truncate(end)
+        start = file.seek(max(0, file.seek(0, os.SEEK_END) - LONGEST_LINE))
+        file.truncate(start + file.read().rfind(b"\n") + 1)
 
 
 class Summary:
