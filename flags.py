@@ -77,207 +77,100 @@ def make_parser() -> Parser:
         allow_abbrev=False,
     )
 
-    def group(title: str) -> Any:
-        return parser.add_argument_group(title).add_argument
+    def add(name: str, what: str, default: Any = None, told: str = "", **how: Any) -> None:
+        """To the latest group. `told` is the default for a person, where that isn't its value."""
+        told = told or ("none" if default is None else str(default))
+        group.add_argument(name, help=f"{what} (default: {told})", default=default, **how)
 
-    switch: dict[str, Any] = {"nargs": "?", "const": True, "type": word_bool, "metavar": "BOOL"}
+    def switch(name: str, what: str, default: bool | None = False, told: str = "") -> None:
+        add(name, what, default, told, nargs="?", const=True, type=word_bool, metavar="BOOL")
 
-    add = group("what to do")
-    add("--config", required=True, metavar="FILE", help="the exported deploy.yaml (required)")
-    add(
-        "--image_path",
-        required=True,
-        metavar="PATH",
-        help="an image, a folder of images, or a text file with an image a line (required)",
-    )
-    add("--save_dir", default="output", metavar="DIR", help="where masks go (default: output)")
-    add("--batch_size", type=count, default=1, metavar="N", help="images a batch (default: 1)")
-    add(
+    group = parser.add_argument_group("what to do")
+    what = "the exported deploy.yaml (required)"
+    group.add_argument("--config", help=what, required=True, metavar="FILE")
+    what = "an image, a folder of images, or a text file with an image a line (required)"
+    group.add_argument("--image_path", help=what, required=True, metavar="PATH")
+    add("--save_dir", "where masks go", "output", metavar="DIR")
+    add("--batch_size", "images a batch", 1, type=count, metavar="N")
+    switch(
         "--with_argmax",
-        **switch,
-        default=False,
-        help="argmax over the class axis of a model that gives scores; it is taken anyway, this "
-        "flag hides the line about it (default: False)",
+        "argmax over the class axis of a model that gives scores; it is taken anyway, this flag "
+        "hides the line about it",
     )
-    add(
+    switch(
         "--network_size",
-        **switch,
-        default=False,
-        help="masks of the network's size, as PaddleSeg's script saves them, not of the image's "
-        "(default: False)",
+        "masks of the network's size, as PaddleSeg's script saves them, not of the image's",
     )
-    add(
-        "--save",
-        nargs="+",
-        action=Kinds,
-        choices=KINDS,
-        default=("mask",),
-        metavar="KIND",
-        help="what is saved of each image, one or more of mask (the colour mask), label (class ids "
-        "in grey, 16 bits where they pass 255), overlay (mask over image, with a legend), score "
-        "(the winning class's probability in grey); all but mask in a folder of their name "
-        "(default: mask)",
+    what = (
+        "what is saved of each image, one or more of mask (the colour mask), label (class ids in "
+        "grey, 16 bits where they pass 255), overlay (mask over image, with a legend), score (the "
+        "winning class's probability in grey); all but mask in a folder of their name"
     )
-    add(
-        "--custom_color",
-        nargs="+",
-        default=("paddleseg",),
-        metavar="COLOR",
-        help="colours of the classes: r g b r g b ..., or paddleseg, cityscapes or voc (default: "
-        "paddleseg)",
+    kinds: dict[str, Any] = {"nargs": "+", "action": Kinds, "choices": KINDS, "metavar": "KIND"}
+    add("--save", what, ("mask",), "mask", **kinds)
+    what = "colours of the classes: r g b r g b ..., or paddleseg, cityscapes or voc"
+    add("--custom_color", what, ("paddleseg",), "paddleseg", nargs="+", metavar="COLOR")
+    what = "of a model of one channel: class 1 is above it"
+    add("--threshold", what, 0.5, "0.5; 0 suits raw logits", type=finite, metavar="X")
+    size: dict[str, Any] = {"nargs": 2, "type": count, "metavar": ("W", "H")}
+    add("--crop_size", "cut large images into windows of this size", **size)
+    what = (
+        "from window to window; with less than the crop size they overlap, and scores are averaged"
     )
-    add(
-        "--threshold",
-        type=finite,
-        default=0.5,
-        metavar="X",
-        help="of a model of one channel: class 1 is above it (default: 0.5; 0 suits raw logits)",
-    )
-    add(
-        "--crop_size",
-        nargs=2,
-        type=count,
-        metavar=("W", "H"),
-        help="cut large images into windows of this size (default: none)",
-    )
-    add(
-        "--stride",
-        nargs=2,
-        type=count,
-        metavar=("W", "H"),
-        help="from window to window; with less than the crop size they overlap, and scores are "
-        "averaged (default: the crop size)",
-    )
-    add(
+    add("--stride", what, told="the crop size", **size)
+    switch(
         "--dry_run",
-        **switch,
-        default=False,
-        help="find the images, load the model, print the first ten images and the engine's "
-        "settings, decode no image (default: False)",
+        "find the images, load the model, print the first ten images and the engine's settings, "
+        "decode no image",
     )
 
-    add = group("the engine")
-    add(
-        "--device",
-        choices=("cpu", "gpu"),
-        help="where to run (default: gpu, or cpu where Paddle is a CPU build)",
-    )
-    add(
-        "--cpu_threads",
-        type=thread_count,
-        metavar="N",
-        help="threads on the CPU, of each worker (default: 10, or the usable processors divided "
-        "among the workers if they are fewer)",
-    )
-    add(
-        "--num_workers",
-        type=worker_count,
-        default=1,
-        metavar="N",
-        help="processes that share the images, where there are more than one batch (default: 1)",
-    )
-    add(
-        "--enable_mkldnn",
-        **switch,
-        help="oneDNN on the CPU (default: Paddle's own, which is on in 2.6 and 3; False turns it "
-        "off)",
-    )
-    add(
+    group = parser.add_argument_group("the engine")
+    told = "gpu, or cpu where Paddle is a CPU build"
+    add("--device", "where to run", told=told, choices=("cpu", "gpu"))
+    told = "10, or the usable processors divided among the workers if they are fewer"
+    what = "threads on the CPU, of each worker"
+    add("--cpu_threads", what, told=told, type=thread_count, metavar="N")
+    what = "processes that share the images, where there are more than one batch"
+    add("--num_workers", what, 1, type=worker_count, metavar="N")
+    told = "Paddle's own, which is on in 2.6 and 3; False turns it off"
+    switch("--enable_mkldnn", "oneDNN on the CPU", None, told)
+    switch(
         "--enable_openvino",
-        **switch,
-        default=False,
-        help="run a pdmodel in the OpenVINO of Paddle 3's CPU build, which is faster for most "
-        "models; a few labels in a million may differ (default: False)",
+        "run a pdmodel in the OpenVINO of Paddle 3's CPU build, which is faster for most models; a "
+        "few labels in a million may differ",
     )
     add(
         "--cache_dir",
+        "where TensorRT's engines and graphs that Paddle takes over 2 s to optimise are kept for "
+        "the next start",
+        told='~/.cache/paddleseg-infer; "" keeps none',
         metavar="DIR",
-        help="where TensorRT's engines and graphs that Paddle takes over 2 s to optimise are kept "
-        'for the next start (default: ~/.cache/paddleseg-infer; "" keeps none)',
     )
-    add("--print_detail", **switch, default=False, help="Paddle's own log (default: False)")
+    switch("--print_detail", "Paddle's own log")
 
-    add = group("TensorRT, on a GPU")
-    add("--use_trt", **switch, default=False, help="run in TensorRT (default: False)")
-    add(
-        "--precision",
-        choices=("fp32", "fp16", "int8"),
-        default="fp32",
-        help="TensorRT's precision (default: fp32)",
-    )
-    add(
-        "--min_subgraph_size",
-        type=count,
-        default=3,
-        metavar="N",
-        help="the fewest operators TensorRT takes over at once (default: 3)",
-    )
-    add(
-        "--enable_auto_tune",
-        **switch,
-        default=False,
-        help="run up to ten images first to collect the dynamic shapes (default: False, they are "
-        "the sizes in the images' headers)",
-    )
-    add(
-        "--auto_tuned_shape_file",
-        metavar="FILE",
-        help="with --enable_auto_tune: where the collected shapes are kept; used if it is there "
-        "(default: none, a temporary file)",
-    )
+    group = parser.add_argument_group("TensorRT, on a GPU")
+    switch("--use_trt", "run in TensorRT")
+    add("--precision", "TensorRT's precision", "fp32", choices=("fp32", "fp16", "int8"))
+    what = "the fewest operators TensorRT takes over at once"
+    add("--min_subgraph_size", what, 3, type=count, metavar="N")
+    what = "run up to ten images first to collect the dynamic shapes"
+    switch("--enable_auto_tune", what, told="False, they are the sizes in the images' headers")
+    what = "with --enable_auto_tune: where the collected shapes are kept; used if it is there"
+    add("--auto_tuned_shape_file", what, told="none, a temporary file", metavar="FILE")
 
-    add = group("long runs")
-    add(
-        "--resume",
-        **switch,
-        default=False,
-        help="pass over images whose pictures are there, whole and of the image's size (default: "
-        "False)",
-    )
-    add(
-        "--report",
-        metavar="FILE",
-        help="a JSON line an image as it ends, and a summary; with --resume appended (default: "
-        "none)",
-    )
-    add(
-        "--timeout",
-        type=seconds,
-        metavar="S",
-        help="end a worker that takes longer for a batch, in seconds; its images are tried again "
-        "(default: none)",
-    )
-    add(
-        "--shard",
-        type=shard,
-        metavar="I/N",
-        help="do the I-th of N parts of the images, from 0; each image belongs to one (default: "
-        "all)",
-    )
-    add(
-        "--ray",
-        metavar="ADDRESS",
-        help="run the workers on a Ray cluster: auto, local or its address (default: none, on this "
-        "machine)",
-    )
-    add(
-        "--quiet",
-        **switch,
-        default=False,
-        help="no progress, no notes, no summary: warnings and failures only (default: False)",
-    )
+    group = parser.add_argument_group("long runs")
+    switch("--resume", "pass over images whose pictures are there, whole and of the image's size")
+    what = "a JSON line an image as it ends, and a summary; with --resume appended"
+    add("--report", what, metavar="FILE")
+    what = "end a worker that takes longer for a batch, in seconds; its images are tried again"
+    add("--timeout", what, type=seconds, metavar="S")
+    what = "do the I-th of N parts of the images, from 0; each image belongs to one"
+    add("--shard", what, told="all", type=shard, metavar="I/N")
+    what = "run the workers on a Ray cluster: auto, local or its host:port"
+    add("--ray", what, told="none, on this machine", metavar="ADDRESS")
+    switch("--quiet", "no progress, no notes, no summary: warnings and failures only")
 
-    add = group("the benchmark")
-    add(
-        "--benchmark",
-        **switch,
-        default=False,
-        help="run stage after stage and report how long each takes (default: False)",
-    )
-    add(
-        "--model_name",
-        default="",
-        metavar="NAME",
-        help="the model's name in the report (default: its folder's)",
-    )
+    group = parser.add_argument_group("the benchmark")
+    switch("--benchmark", "run stage after stage and report how long each takes")
+    add("--model_name", "the model's name in the report", "", "its folder's", metavar="NAME")
     return parser
