@@ -173,8 +173,10 @@ class Passes:
         warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
         dataset = data.from_items(rows, override_num_blocks=len(rows))
         segmented = dataset.map_batches(Segment, batch_size=1, compute=actors, **self.pool)
-        for row in segmented.iter_rows():
-            yield pickle.loads(row["told"])
+        # By block: the iterators of rows and batches leave threads that outlive Ray.
+        for bundle in segmented.iter_internal_ref_bundles():
+            for block in self.ray.get(list(bundle.block_refs)):
+                yield from map(pickle.loads, block.column("told").to_pylist())
 
 
 def _processors_of_nodes(ray: Any, seen: Sequence[str], paddle: str) -> list[int]:
