@@ -21,8 +21,10 @@ cluster_utils = pytest.importorskip("ray.cluster_utils")
 
 
 @pytest.fixture
-def cluster():
+def cluster(monkeypatch):
     """Two nodes of one processor each, which find out within seconds that the other has gone."""
+    for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
+        monkeypatch.delenv(name, raising=False)  # Ray's many processes would be measured too
     config = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
     cluster = cluster_utils.Cluster(
         initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": config}
@@ -170,9 +172,13 @@ def test_a_node_that_does_not_see_everything_says_so(start, model_copy, cluster,
         until(lambda: len(nodes(cluster)) == 1)
 
 
-def test_a_node_that_joins_later_and_sees_nothing_ends_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(actor.log, "handlers", [])
-    late = actor.Segment([str(tmp_path / "gone")], "", {}, {}, None, lambda job: False)
+def test_a_node_that_joins_later_and_sees_nothing_ends_the_run(tmp_path):
+    before = actor.log.handlers, actor.log.propagate, actor.log.level
+    try:
+        late = actor.Segment([str(tmp_path / "gone")], "", {}, {}, None, lambda job: False)
+    finally:
+        actor.log.handlers, actor.log.propagate = before[:2]
+        actor.log.setLevel(before[2])
     told = pickle.loads(late({"chunk": [pickle.dumps([])]})["told"][0])
     assert isinstance(told.failure, ConfigError)
     assert "gone: model, images and --save_dir must lie on" in str(told.failure)
@@ -180,13 +186,7 @@ def test_a_node_that_joins_later_and_sees_nothing_ends_the_run(tmp_path, monkeyp
 
 
 def nodes(cluster):
-    import ray
-
-    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
-    try:
-        return [node for node in ray.nodes() if node["Alive"]]
-    finally:
-        ray.shutdown()
+    return [node for node in cluster.global_state.node_table() if node["Alive"]]
 
 
 def test_more_processors_than_any_node_has(start, cluster, tmp_path):
