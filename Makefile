@@ -36,11 +36,12 @@ test: $(VENV)/ready-to-test
 test-gpu-config: .venv-gpu/ready
 	.venv-gpu/bin/python -m pytest -q tests/test_gpu_config.py
 
-.venv-gpu/ready: requirements-gpu.txt requirements-dev.txt
-	@echo "Installing requirements-gpu.txt into .venv-gpu, once: 0.8 GB"
+.venv-gpu/ready: requirements/gpu.txt requirements/dev.txt
+	@echo "Installing requirements/gpu.txt into .venv-gpu, once: 0.8 GB"
 	@$(PYTHON) -m venv .venv-gpu
-	@.venv-gpu/bin/pip install --quiet --disable-pip-version-check -r requirements-gpu.txt \
-		"$$(sed -n 's/^\(pytest[=<>][^ ]*\).*/\1/p' requirements-dev.txt)"
+	@.venv-gpu/bin/pip install --quiet --disable-pip-version-check -r requirements/gpu.txt \
+		"$$(sed -n 's/^\(pytest[=<>][^ ]*\).*/\1/p' requirements/dev.txt)"
+	@.venv-gpu/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 lint: $(VENV)/ready-to-test
@@ -49,13 +50,13 @@ lint: $(VENV)/ready-to-test
 	$(BIN)/mypy
 
 stress: $(VENV)/ready-to-test
-	$(if $(MODELS),$(BIN)/python -W ignore tests/compare.py --models "$(MODELS)" --images "$(IMAGES)",\
-		$(BIN)/python -W ignore tests/stress.py)
+	$(if $(MODELS),$(BIN)/python -W ignore -m tests.compare --models "$(MODELS)" --images "$(IMAGES)",\
+		$(BIN)/python -W ignore -m tests.stress)
 
 bench: $(VENV)/ready-to-test $(MADE)/ready .venv-paddlex/ready
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/bench.txt
 	@for script in $(BENCH); do \
-		$(BIN)/python -W ignore bench/$$script.py --made $(MADE) --pairs $(PAIRS) \
+		$(BIN)/python -W ignore -m bench.$$script --made $(MADE) --pairs $(PAIRS) \
 			--paddlex .venv-paddlex/bin/python || exit 1; \
 	done
 
@@ -63,7 +64,7 @@ bench: $(VENV)/ready-to-test $(MADE)/ready .venv-paddlex/ready
 $(MADE)/ready: bench/make.py
 	@$(MAKE) --no-print-directory .venv-2.6.2/ready-to-test PADDLE=2.6.2
 	@rm -rf $(MADE)
-	.venv-2.6.2/bin/python bench/make.py $(MADE)
+	.venv-2.6.2/bin/python -m bench.make $(MADE)
 	@touch $@
 
 .venv-paddlex/ready:
@@ -73,7 +74,7 @@ $(MADE)/ready: bench/make.py
 	@touch $@
 
 draw: $(VENV)/ready-to-test
-	$(BIN)/python -W ignore demo/make_demo.py
+	$(BIN)/python -W ignore -m demo.make_demo
 
 $(VENV)/ready-to-run: requirements.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 is needed: none was found"; exit 2; }
@@ -83,11 +84,11 @@ $(VENV)/ready-to-run: requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt $(OLD_NUMPY)
 	@touch $@
 
-$(VENV)/ready-to-test: $(VENV)/ready-to-run requirements-dev.txt requirements-ray.txt
-	@echo "Installing requirements-dev.txt into $(VENV), once"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt \
-		$(if $(PADDLE),,-r requirements-ray.txt)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(ORACLE)
+$(VENV)/ready-to-test: $(VENV)/ready-to-run requirements/dev.txt requirements/ray.txt pyproject.toml
+	@echo "Installing requirements/dev.txt into $(VENV), once"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/dev.txt \
+		$(if $(PADDLE),,-r requirements/ray.txt)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(ORACLE) --editable .
 	@touch $@
 
 clean:

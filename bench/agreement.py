@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How far the engines' labels agree, and how sure the network was where they don't.
 
-python bench/agreement.py [--images FOLDER] [--most N] [DEPLOY.YAML ...]: pdmodels that give labels
+python -m bench.agreement [--images FOLDER] [--most N] [DEPLOY.YAML ...]: pdmodels that give labels
 or scores; by default the demo's, on the demo's images. oneDNN, which is the default, is what plain
 Paddle and OpenVINO are compared with. The margin is the difference of the two best scores, of the
 same network without its argmax.
@@ -15,17 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from paddleseg_infer.config import EngineOptions
+from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.engines import load_engine
+from paddleseg_infer.errors import SegmentationError
+from paddleseg_infer.images import find_jobs
+from paddleseg_infer.machine import find_paddle
+from paddleseg_infer.postprocess import label_map, output_kind
+from paddleseg_infer.preprocess import prepare, read_image
 
-from config import EngineOptions  # noqa: E402
-from deploy import load_deploy_config  # noqa: E402
-from engines import load_engine  # noqa: E402
-from errors import SegmentationError  # noqa: E402
-from images import find_jobs  # noqa: E402
-from machine import find_paddle  # noqa: E402
-from postprocess import label_map, output_kind  # noqa: E402
-from preprocess import prepare, read_image  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 ENGINES = {
     "oneDNN": {},

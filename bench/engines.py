@@ -3,7 +3,7 @@
 
 from functools import partial
 
-from pairs import bare, options, ours, seconds, steady, table
+from bench.pairs import bare, options, ours, seconds, steady, table
 
 MODELS = ("ppliteseg", "humanseg_lite", "bisenetv2", "segformer_b0", "ocrnet", "unet")
 

@@ -3,7 +3,7 @@
 
 from functools import partial
 
-from pairs import ITS_THREADS, PROCESSORS, few_of, options, ours, paddleseg, seconds, table
+from bench.pairs import ITS_THREADS, PROCESSORS, few_of, options, ours, paddleseg, seconds, table
 
 
 def main() -> None:

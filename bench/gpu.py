@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What only a machine with a GPU can tell: python bench/gpu.py [--made FOLDER].
+"""What only a machine with a GPU can tell: python -m bench.gpu [--made FOLDER].
 
 Labels beside the CPU's by engine and precision, first and second start, images a second against
 batch and workers, memory; at the end a verdict. On the demo's model and images, or with --made on
@@ -18,15 +18,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bench.pairs import few_of, ours, seconds
+from paddleseg_infer.errors import ConfigError
+from paddleseg_infer.gpu import check_gpu
+from paddleseg_infer.machine import find_paddle
+from paddleseg_infer.predictor import load_core
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
-
-from pairs import few_of, ours, seconds  # noqa: E402
-
-from errors import ConfigError  # noqa: E402
-from gpu import check_gpu  # noqa: E402
-from machine import find_paddle  # noqa: E402
-from predictor import load_core  # noqa: E402
 
 ENGINES = {
     "GPU": (),
@@ -139,7 +137,7 @@ def main() -> int:
         build = find_paddle()
         if not build.has_gpu:
             raise ConfigError(
-                "the installed Paddle is a CPU build: requirements-gpu.txt has another"
+                "the installed Paddle is a CPU build: requirements/gpu.txt has another"
             )
         check_gpu(load_core(build, use_gpu=True), build, use_trt=False)
         if shutil.which("nvidia-smi") is None:

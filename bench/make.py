@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes what the benchmarks run on: `python bench/make.py FOLDER`, under Paddle 2.6.2.
+"""Makes what the benchmarks run on: `python -m bench.make FOLDER`, under Paddle 2.6.2.
 
 Newer Paddles can't export these networks as a pdmodel for any size, which every engine here reads.
 The weights are random and the batch norms calibrated on a few images, so that every output depends
@@ -11,12 +11,10 @@ import warnings
 from pathlib import Path
 
 warnings.simplefilter("ignore")
-import sklearn.cluster  # noqa: E402, F401 - before paddle, or the process crashes in zlib
-
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "demo")]
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
+import sklearn.cluster  # noqa: E402, F401 - before paddle, or the process crashes in zlib
 import yaml  # noqa: E402
 from paddleseg.deploy.export import WrappedModel  # noqa: E402
 from paddleseg.models import (  # noqa: E402
@@ -30,7 +28,8 @@ from paddleseg.models import (  # noqa: E402
     SegFormer,
     UNet,
 )
-from scenes import draw_scene  # noqa: E402
+
+from demo.scenes import draw_scene  # noqa: E402
 
 NORMALIZE = [{"type": "Normalize"}]
 

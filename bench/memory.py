@@ -15,7 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import psutil
-from pairs import few_of, options, ours, paddleseg
+
+from bench.pairs import few_of, options, ours, paddleseg
 
 SIZES = 2000
 

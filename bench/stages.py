@@ -2,7 +2,6 @@
 """The work around the engine, each step beside PaddleSeg's way to the same bits."""
 
 import io
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -11,16 +10,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / place) for place in (".", "tests")]
-
-import oracle  # noqa: E402
-from pairs import options, table  # noqa: E402
-
-import postprocess  # noqa: E402
-from palettes import PADDLESEG  # noqa: E402
-from pictures import encode_mask  # noqa: E402
-from preprocess import prepare, read_image  # noqa: E402
-from transforms import make_transform  # noqa: E402
+from bench.pairs import options, table
+from paddleseg_infer import postprocess
+from paddleseg_infer.palettes import PADDLESEG
+from paddleseg_infer.pictures import encode_mask
+from paddleseg_infer.preprocess import prepare, read_image
+from paddleseg_infer.transforms import make_transform
+from tests import oracle
 
 REPEATS = 20
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 
-from pairs import (
+from bench.pairs import (
     ITS_THREADS,
     PEERS,
     PROCESSORS,

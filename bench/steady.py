@@ -3,7 +3,7 @@
 
 from functools import partial
 
-from pairs import bare, options, ours, paddleseg, steady, table
+from bench.pairs import bare, options, ours, paddleseg, steady, table
 
 
 def main() -> None:

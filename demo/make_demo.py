@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the demo again: scenes, a network trained on them, its export, images with true masks.
 
-python demo/make_demo.py [--seed N] [--folder DIR]
+python -m demo.make_demo [--seed N] [--folder DIR]
 
 At the end it prints two mean IoUs on 50 scenes of another seed: the exported model's, measured
 through infer.py, and that of a classifier that sees the colour and the row of one pixel alone,
@@ -26,11 +26,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import paddle
-from canvas import CLASSES
-from network import DemoNet, export
 from PIL import Image
-from scenes import demo_scenes, draw_scene
-from training import by_pixel, train
+
+from demo.canvas import CLASSES
+from demo.network import DemoNet, export
+from demo.scenes import demo_scenes, draw_scene
+from demo.training import by_pixel, train
 
 HERE = Path(__file__).resolve().parent
 TRAINING_SCENES, TEST_SCENES = 700, 50

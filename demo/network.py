@@ -4,8 +4,9 @@ from pathlib import Path
 
 import paddle
 import yaml
-from canvas import CLASSES
 from paddle import nn
+
+from demo.canvas import CLASSES
 
 
 def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1):

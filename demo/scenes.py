@@ -7,8 +7,20 @@ import itertools
 
 import cv2
 import numpy as np
-from canvas import BUILDING, CLASSES, LEAVES, ROAD, SIDEWALK, SKIES, SKY, VEGETATION, Scene, grey
-from things import FARTHEST, draw_car, draw_person, draw_sign, draw_tree
+
+from demo.canvas import (
+    BUILDING,
+    CLASSES,
+    LEAVES,
+    ROAD,
+    SIDEWALK,
+    SKIES,
+    SKY,
+    VEGETATION,
+    Scene,
+    grey,
+)
+from demo.things import FARTHEST, draw_car, draw_person, draw_sign, draw_tree
 
 # Blue, green, red: plaster, sandstone, concrete, brick, ochre, brown, slate, cream.
 WALLS = (

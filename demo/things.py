@@ -1,7 +1,8 @@
 """What stands in a street, each at a place of its own: trees, cars, people, signs."""
 
 import numpy as np
-from canvas import CAR, LEAVES, PERSON, SIGN, VEGETATION, grey
+
+from demo.canvas import CAR, LEAVES, PERSON, SIGN, VEGETATION, grey
 
 PAINTS = (
     (60, 60, 180),

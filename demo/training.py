@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-from canvas import CLASSES
-from network import DemoNet
 from paddle import distributed, nn
 from paddle.nn import functional
+
+from demo.canvas import CLASSES
+from demo.network import DemoNet
 
 CROP_WIDTH, CROP_HEIGHT = 208, 160
 BATCH, STEPS, PEAK_RATE = 8, 1600, 6e-3  # the batch is each process's

@@ -1,7 +1,7 @@
 #!/bin/sh
 # A Ray cluster of this machine and those named, the run, and the cluster's end:
 #   MODEL=/data/model IMAGES=/data/images MASKS=/data/masks examples/ray.sh node2 node3
-# Each machine has this folder with requirements.txt and requirements-ray.txt installed in .venv, the
+# Each machine has this folder with requirements.txt and requirements/ray.txt installed in .venv, the
 # data under the same paths, and the same ~/.ray/auth_token where there is one. Machines that ssh
 # doesn't reach join in their own way. At the end Ray is stopped on all: every cluster of this user's.
 set -eu

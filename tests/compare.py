@@ -1,6 +1,6 @@
 """Compares label maps with PaddleSeg's own, pixel for pixel, on whatever models and images one has.
 
-python tests/compare.py --models exports --images photos
+python -m tests.compare --models exports --images photos
 
 Each folder below --models with a `deploy.yaml`, over every image below --images, for batch sizes 1
 and 4, oneDNN on and off. Ends with 1 if any pixel differs.
@@ -13,12 +13,12 @@ import sys
 import tempfile
 
 import numpy as np
-from oracle import Oracle
 from PIL import Image
 
+from paddleseg_infer.images import find_jobs
+from tests.oracle import Oracle
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
-from images import find_jobs  # noqa: E402
 
 
 def main():

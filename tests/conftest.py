@@ -15,10 +15,9 @@ import pytest
 import yaml
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+from paddleseg_infer.machine import find_paddle
 
-from machine import find_paddle  # noqa: E402
+ROOT = Path(__file__).parent.parent
 
 PADDLE = find_paddle().version
 

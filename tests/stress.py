@@ -18,12 +18,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from demo.scenes import draw_scene
+from paddleseg_infer.files import whole_png
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "demo")]
-
-from scenes import draw_scene  # noqa: E402
-
-from files import whole_png  # noqa: E402
 
 MODEL = ROOT / "demo" / "model" / "deploy.yaml"
 

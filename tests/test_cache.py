@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 from conftest import PADDLE, ROOT, scene
 
-import cache
-from config import EngineOptions
-from machine import find_paddle
-from pipeline import Segmenter
+from paddleseg_infer import cache
+from paddleseg_infer.config import EngineOptions
+from paddleseg_infer.machine import find_paddle
+from paddleseg_infer.pipeline import Segmenter
 
 pytestmark = pytest.mark.skipif(PADDLE < (3, 0, 0), reason="Paddle 2 keeps no optimised graph")
 
 IMAGE = scene(48, 64)
-EVERY_GRAPH = "import cache; cache.MIN_GRAPH_BYTES, cache.SLOW_SECONDS = 0, 0.0; "
+EVERY_GRAPH = (
+    "from paddleseg_infer import cache; cache.MIN_GRAPH_BYTES, cache.SLOW_SECONDS = 0, 0.0; "
+)
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def test_the_second_start_uses_the_kept_graph(every_graph, model, tmp_path):
 
 
 def test_an_entry_belongs_to_one_model_one_paddle_one_setting_one_processor(model, monkeypatch):
-    from deploy import load_deploy_config
+    from paddleseg_infer.deploy import load_deploy_config
 
     build, options = find_paddle(), EngineOptions(device="cpu")
     one = load_deploy_config(model)
@@ -177,7 +179,7 @@ def test_a_disk_that_fills_while_paddle_writes_keeps_nothing(
 
 
 def test_ten_processes_at_once_leave_one_whole_entry(model, tmp_path):
-    run = EVERY_GRAPH + "import sys, infer; sys.exit(infer.main())"
+    run = EVERY_GRAPH + "import sys; from paddleseg_infer import cli; sys.exit(cli.main())"
     command = [sys.executable, "-c", run, "--config", model, "--image_path", "image.png"]
     command += ["--device", "cpu", "--cpu_threads", "1", "--cache_dir", "kept"]
     import cv2

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from conftest import ROOT, masks, read_mask, write_image
 
-import machine
-from flags import make_parser
+from paddleseg_infer import machine
+from paddleseg_infer.flags import make_parser
 
 # ---- the main job ------------------------------------------------------------------------------
 
@@ -105,8 +105,8 @@ def test_without_device_a_cpu_build_warns_in_one_line(infer, model, photos):
 )
 def test_help_and_wrong_arguments_need_no_heavy_import(arguments, code):
     script = (
-        "import sys; sys.argv = ['infer.py'] + sys.argv[1:]; import infer\n"
-        "try: infer.main()\n"
+        "import sys; sys.argv = ['infer.py'] + sys.argv[1:]; from paddleseg_infer import cli\n"
+        "try: cli.main()\n"
         "except SystemExit as end: code = end.code\n"
         "heavy = {'cv2', 'numpy', 'paddle', 'paddle.base.libpaddle', 'yaml', 'PIL'}\n"
         "print(code, heavy & set(sys.modules), file=sys.__stdout__)"

@@ -9,10 +9,10 @@ import yaml
 from conftest import masks, read_mask
 from PIL import Image
 
-from files import PART_SUFFIX
-from palettes import PADDLESEG
-from pictures import Pictures, legend
-from pipeline import Segmenter
+from paddleseg_infer.files import PART_SUFFIX
+from paddleseg_infer.palettes import PADDLESEG
+from paddleseg_infer.pictures import Pictures, legend
+from paddleseg_infer.pipeline import Segmenter
 
 
 def test_every_kind_of_picture_is_saved_in_its_place(infer, models, photos, tmp_path):

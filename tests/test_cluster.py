@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from conftest import loads_paddle, masks, report_lines, until, write_image
 
-import actor
-from cluster import _threads
-from errors import ConfigError
+from paddleseg_infer import actor
+from paddleseg_infer.cluster import _threads
+from paddleseg_infer.errors import ConfigError
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 
@@ -227,7 +227,7 @@ def test_without_ray_a_line_says_how_to_get_it(infer, model, photos, tmp_path):
     arguments = ("--config", model, "--image_path", photos, "--ray", "auto")
     run = infer(*arguments, PYTHONPATH=str(tmp_path / "without"))
     assert run.code == 2
-    assert "pip install -r requirements-ray.txt" in run.err
+    assert "pip install -r requirements/ray.txt" in run.err
 
 
 def test_threads_are_as_many_as_let_all_workers_find_a_place():

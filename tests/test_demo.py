@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from canvas import CLASSES
 from conftest import ROOT, read_mask
-from scenes import demo_scenes, draw_scene
-from tell import shares
+
+from demo.canvas import CLASSES
+from demo.scenes import demo_scenes, draw_scene
+from demo.tell import shares
 
 DEMO = ROOT / "demo"
 NAMES = ("avenue", "boulevard", "corner", "crossing")

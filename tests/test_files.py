@@ -5,9 +5,15 @@ import time
 
 import pytest
 
-import files
-from errors import ConfigError, ImageError, RunError
-from files import PART_SUFFIX, check_save_dir, prepare_save_dir, sweep_parts, write_whole
+from paddleseg_infer import files
+from paddleseg_infer.errors import ConfigError, ImageError, RunError
+from paddleseg_infer.files import (
+    PART_SUFFIX,
+    check_save_dir,
+    prepare_save_dir,
+    sweep_parts,
+    write_whole,
+)
 
 
 def test_a_file_is_written_with_its_folders_and_the_umasks_mode(tmp_path):

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from errors import ConfigError, shown
-from images import find_jobs
+from paddleseg_infer.errors import ConfigError, shown
+from paddleseg_infer.images import find_jobs
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import time
 import pytest
 from conftest import SLOW, children, loads_paddle, masks, report_lines, until, write_image
 
-import files
+from paddleseg_infer import files
 
 # ---- workers that die or hang ------------------------------------------------------------------
 

@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 from conftest import ROOT, masks, read_mask, scene, write_image
 
-import config
-import openvino_engine
-from config import EngineOptions, engine_config
-from deploy import load_deploy_config
-from engines import load_engine
-from errors import ConfigError, ImageError
-from machine import PaddleBuild, find_paddle
-from openvino_engine import MAX_RESTARTS
-from pipeline import Segmenter
-from predictor import load_core
+from paddleseg_infer import config, openvino_engine
+from paddleseg_infer.config import EngineOptions, engine_config
+from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.engines import load_engine
+from paddleseg_infer.errors import ConfigError, ImageError
+from paddleseg_infer.machine import PaddleBuild, find_paddle
+from paddleseg_infer.openvino_engine import MAX_RESTARTS
+from paddleseg_infer.pipeline import Segmenter
+from paddleseg_infer.predictor import load_core
 
 BUILD = find_paddle()
 has_openvino = pytest.mark.skipif(
@@ -214,7 +213,7 @@ def test_memory_stays_level_over_many_sizes_and_threads_are_not_tied(models, tmp
     call = f"""
 import os, threading
 from conftest import scene
-from pipeline import Segmenter
+from paddleseg_infer.pipeline import Segmenter
 usable, tied, ended = os.sched_getaffinity(0), set(), threading.Event()
 def watch():  # a thread is tied while it runs the network
     while not ended.wait(0.01):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from errors import ConfigError
-from palettes import CITYSCAPES, PADDLESEG, PALETTES, palette_of
+from paddleseg_infer.errors import ConfigError
+from paddleseg_infer.palettes import CITYSCAPES, PADDLESEG, PALETTES, palette_of
 
 
 def colours(palette):

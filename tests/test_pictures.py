@@ -8,11 +8,10 @@ import pytest
 from conftest import scene
 from PIL import Image
 
-import flags
-import pictures
-from errors import ConfigError, ImageError
-from palettes import PADDLESEG, PALETTES
-from pictures import Pictures, Segmentation, encode_mask, shares
+from paddleseg_infer import flags, pictures
+from paddleseg_infer.errors import ConfigError, ImageError
+from paddleseg_infer.palettes import PADDLESEG, PALETTES
+from paddleseg_infer.pictures import Pictures, Segmentation, encode_mask, shares
 
 SIZE = (90, 120)
 COLOURS = np.frombuffer(PADDLESEG, np.uint8).reshape(256, 3)

@@ -8,10 +8,10 @@ import pytest
 from conftest import scene, write_image
 from PIL import Image
 
-from errors import ConfigError, ImageError
-from images import Job
-from pipeline import Segmenter
-from preprocess import read_image
+from paddleseg_infer.errors import ConfigError, ImageError
+from paddleseg_infer.images import Job
+from paddleseg_infer.pipeline import Segmenter
+from paddleseg_infer.preprocess import read_image
 
 SIZES = [(48, 64), (40, 56), (48, 64), (33, 47), (48, 64), (40, 56), (1, 1), (48, 64)]
 IMAGES = [scene(*size, number) for number, size in enumerate(SIZES)]

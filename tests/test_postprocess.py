@@ -6,10 +6,17 @@ import cv2
 import numpy as np
 import pytest
 
-import postprocess
-from errors import ConfigError, ImageError
-from frame import Padded, Resized
-from postprocess import OutputReader, are_probabilities, label_map, output_kind, restore, score_map
+from paddleseg_infer import postprocess
+from paddleseg_infer.errors import ConfigError, ImageError
+from paddleseg_infer.frame import Padded, Resized
+from paddleseg_infer.postprocess import (
+    OutputReader,
+    are_probabilities,
+    label_map,
+    output_kind,
+    restore,
+    score_map,
+)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ import oracle
 import pytest
 from conftest import PADDLE, ROOT, scene
 
-from config import EngineOptions, engine_config
-from deploy import load_deploy_config
-from errors import ConfigError, EngineError, gist
-from machine import PaddleBuild, find_paddle
-from predictor import Predictor, load_core
-from preprocess import prepare
+from paddleseg_infer.config import EngineOptions, engine_config
+from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.errors import ConfigError, EngineError, gist
+from paddleseg_infer.machine import PaddleBuild, find_paddle
+from paddleseg_infer.predictor import Predictor, load_core
+from paddleseg_infer.preprocess import prepare
 
 BUILD = find_paddle()
 
@@ -164,9 +164,8 @@ def python(code, **environment):
     return run
 
 
-LOAD = "import sys, predictor; core = predictor.load_core(predictor_build(), False)".replace(
-    "predictor_build()", "__import__('machine').find_paddle()"
-)
+LOAD = "import sys; from paddleseg_infer import predictor, machine; "
+LOAD += "core = predictor.load_core(machine.find_paddle(), False)"
 
 
 def test_the_engine_loads_without_importing_paddle():
@@ -191,9 +190,9 @@ def test_the_full_import_can_be_asked_for():
 
 
 def test_where_the_native_module_does_not_load_paddle_is_imported_with_a_line():
-    code = LOAD.replace("__import__('machine').find_paddle()", "build")
+    code = LOAD.replace("machine.find_paddle()", "build")
     code = (
-        "import dataclasses, machine; "
+        "import dataclasses; from paddleseg_infer import machine; "
         "build = dataclasses.replace(machine.find_paddle(), folder='/nowhere'); " + code
     )
     run = python(code + "; print('paddle' in sys.modules)")

@@ -13,9 +13,9 @@ import pytest
 from conftest import ROOT, scene
 from PIL import Image
 
-from errors import ImageError
-from preprocess import prepare, read_image
-from transforms import make_transform
+from paddleseg_infer.errors import ImageError
+from paddleseg_infer.preprocess import prepare, read_image
+from paddleseg_infer.transforms import make_transform
 
 BGR = scene(40, 56)
 RGB = Image.fromarray(BGR[..., ::-1])
@@ -181,7 +181,7 @@ def promise(path, width, height):
 def test_an_image_that_no_network_holds_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     path = promise(tmp_path / "huge.png", 30_000, 20_000)
     monkeypatch.setattr(cv2, "imdecode", None)
-    monkeypatch.setattr("preprocess.available_memory", lambda: 2e9)
+    monkeypatch.setattr("paddleseg_infer.preprocess.available_memory", lambda: 2e9)
     with pytest.raises(
         ImageError,
         match=r"its 30000x20000 pixels need at least 122\.4 GB of memory, and there are 2\.0: "
@@ -199,7 +199,7 @@ def test_more_pixels_than_opencv_reads_are_told_as_such(tmp_path, monkeypatch):
     ):
         read_image(str(path), ())
     monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 40))
-    monkeypatch.setattr("preprocess.available_memory", lambda: 2e9)
+    monkeypatch.setattr("paddleseg_infer.preprocess.available_memory", lambda: 2e9)
     with pytest.raises(ImageError, match="need at least"):
         read_image(str(path), ())
 
@@ -210,7 +210,7 @@ def test_the_memory_is_this_process_own(tmp_path):
         promise(tmp_path / f"{side}.png", side, side)
     code = """
 import resource, sys
-from preprocess import read_image
+from paddleseg_infer.preprocess import read_image
 resource.setrlimit(resource.RLIMIT_AS, (2_000_000_000, -1))
 for path in sys.argv[1:]:
     try:
@@ -242,10 +242,10 @@ def test_what_counts_is_the_size_in_the_network(tmp_path, monkeypatch, way, pixe
     path = promise(tmp_path / "large.png", 30_000, 20_000)
     needed = 30_000 * 20_000 * 4 + pixels * 200
     transforms = [make_transform(*each) for each in way]
-    monkeypatch.setattr("preprocess.available_memory", lambda: needed - 1)
+    monkeypatch.setattr("paddleseg_infer.preprocess.available_memory", lambda: needed - 1)
     with pytest.raises(ImageError, match="30000x20000 pixels need at least"):
         read_image(str(path), transforms)
-    monkeypatch.setattr("preprocess.available_memory", lambda: needed)
+    monkeypatch.setattr("paddleseg_infer.preprocess.available_memory", lambda: needed)
     with pytest.raises(ImageError, match="can't be decoded|not enough memory"):
         read_image(str(path), transforms)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, masks
 
-from flags import make_parser
+from paddleseg_infer.flags import make_parser
 
 ENGLISH = (ROOT / "README.md").read_text(encoding="utf-8")
 CHINESE = (ROOT / "README_cn.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ def lines(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-gpu.txt", "requirements-ray.txt"]
+    "name", ["requirements.txt", "requirements/gpu.txt", "requirements/ray.txt"]
 )
 def test_every_line_is_bounded_and_says_why(name):
     for line in lines(name):
@@ -22,7 +22,7 @@ def test_every_line_is_bounded_and_says_why(name):
 
 
 def test_the_gpus_differ_in_paddle_and_what_it_needs_alone():
-    cpu, gpu = lines("requirements.txt"), lines("requirements-gpu.txt")
+    cpu, gpu = lines("requirements.txt"), lines("requirements/gpu.txt")
     different = {LINE.fullmatch(line)["name"] for line in {*cpu} ^ {*gpu}}
     assert different == {"paddlepaddle", "paddlepaddle-gpu", "numpy", "setuptools"}
 

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import sliding
-from batches import Result
-from errors import ConfigError, ImageError
-from grid import Tiling, checked_tiling, grid_of
-from pipeline import Segmenter
-from sliding import Windows
+from paddleseg_infer import sliding
+from paddleseg_infer.batches import Result
+from paddleseg_infer.errors import ConfigError, ImageError
+from paddleseg_infer.grid import Tiling, checked_tiling, grid_of
+from paddleseg_infer.pipeline import Segmenter
+from paddleseg_infer.sliding import Windows
 
 SIDES = st.integers(1, 60)
 SIZES = st.tuples(SIDES, SIDES)
@@ -167,7 +167,7 @@ def test_images_that_fail_fail_alone(models, tmp_path):
 
 
 def test_an_image_that_the_network_can_not_hold_goes_in_windows(models, tmp_path, monkeypatch):
-    monkeypatch.setattr("preprocess.available_memory", lambda: 1e9)
+    monkeypatch.setattr("paddleseg_infer.preprocess.available_memory", lambda: 1e9)
     path = tmp_path / "large.png"
     Image.new("RGB", (6000, 5000)).save(path, compress_level=1)
     with pytest.raises(ImageError, match=r"6000x5000 pixels need at least 6\.1 GB.*--crop_size"):

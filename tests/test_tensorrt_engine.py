@@ -10,17 +10,15 @@ import numpy as np
 import pytest
 from conftest import ROOT, scene
 
-import cache
-import engines
-import tensorrt_engine
-from cache import DIGESTS
-from config import EngineOptions
-from deploy import load_deploy_config
-from engines import BoundedPredictor
-from errors import ConfigError, EngineError
-from machine import find_paddle
-from predictor import Predictor
-from trt import Expected, Shapes
+from paddleseg_infer import cache, engines, tensorrt_engine
+from paddleseg_infer.cache import DIGESTS
+from paddleseg_infer.config import EngineOptions
+from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.engines import BoundedPredictor
+from paddleseg_infer.errors import ConfigError, EngineError
+from paddleseg_infer.machine import find_paddle
+from paddleseg_infer.predictor import Predictor
+from paddleseg_infer.trt import Expected, Shapes
 
 BUILD = find_paddle()
 SHAPES = Shapes([1, 3, 32, 32], [2, 3, 64, 64], [2, 3, 64, 64])
@@ -135,7 +133,8 @@ def test_without_space_none_is_kept(start, tmp_path, monkeypatch, caplog):
 
 def test_of_several_processes_one_builds(tmp_path):
     call = f"""
-import time, cache
+import time
+from paddleseg_infer import cache
 def fill(folder):
     time.sleep(0.5)
     open(folder + "/engine", "w").write("engine")

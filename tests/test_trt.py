@@ -8,14 +8,13 @@ import pytest
 from conftest import scene, write_image
 from PIL import Image
 
-import tensorrt_engine
-import trt
-from deploy import DeployConfig, load_deploy_config
-from errors import ConfigError, ImageError
-from machine import find_paddle
-from predictor import load_core
-from preprocess import EXIF_ORIENTATION, prepare
-from transforms import make_transform
+from paddleseg_infer import tensorrt_engine, trt
+from paddleseg_infer.deploy import DeployConfig, load_deploy_config
+from paddleseg_infer.errors import ConfigError, ImageError
+from paddleseg_infer.machine import find_paddle
+from paddleseg_infer.predictor import load_core
+from paddleseg_infer.preprocess import EXIF_ORIENTATION, prepare
+from paddleseg_infer.transforms import make_transform
 
 BUILD = find_paddle()
 CORE = load_core(BUILD, use_gpu=False)
@@ -109,7 +108,7 @@ def test_sizes_are_read_from_headers_as_the_images_will_be(tmp_path, models, mon
     (tmp_path / "c.jpg").write_bytes(b"no image")
     paths = [tmp_path / name for name in ("a.png", "b.jpg", "c.jpg", "gone.jpg")]
     expected = {(30, 40): [paths[0]], cv2.imread(str(paths[1])).shape[:2]: [paths[1]]}
-    monkeypatch.setattr("preprocess.read_image", None)  # none is decoded
+    monkeypatch.setattr("paddleseg_infer.preprocess.read_image", None)  # none is decoded
     assert trt.images_by_size(trt.Expected(paths, 1), deploy(models, "argmax")) == expected
     with pytest.raises(ConfigError, match="needs the sizes that will come, and no image's could"):
         trt.images_by_size(trt.Expected(paths[2:], 1), deploy(models, "argmax"))

@@ -9,11 +9,9 @@ import time
 import pytest
 from conftest import ROOT, children, masks, read_mask, until, write_image
 
-import feeding
-import worker
-import workers
-from errors import ConfigError
-from images import Job
+from paddleseg_infer import feeding, worker, workers
+from paddleseg_infer.errors import ConfigError
+from paddleseg_infer.images import Job
 
 IMAGES = 500
 
@@ -51,7 +49,8 @@ def infer_main(model, photos, tmp_path):
     """A function that runs the command line in a process, and returns what that has imported."""
 
     def run(*arguments):
-        call = "import sys, infer; infer.main(); print(*sys.modules, file=sys.__stderr__)"
+        call = "import sys; from paddleseg_infer import cli; cli.main(); "
+        call += "print(*sys.modules, file=sys.__stderr__)"
         command = [sys.executable, "-c", call, "--config", model, "--image_path", photos]
         process = subprocess.run(
             [*command, "--device", "cpu", *arguments],
@@ -226,7 +225,7 @@ def test_a_worker_gives_tensorrt_all_images_to_take_shapes_from(monkeypatch, mod
             made.append(sample)
             raise ConfigError("enough")
 
-    monkeypatch.setattr("pipeline.Segmenter", Segmenter)
+    monkeypatch.setattr("paddleseg_infer.pipeline.Segmenter", Segmenter)
     monkeypatch.setattr(worker, "_end_with", lambda parent: None)
     jobs = [Job(f"{number}.png", f"{number}.png") for number in range(3)]
     handlers, propagate = worker.log.handlers, worker.log.propagate

@@ -12,18 +12,16 @@ import time
 
 import numpy as np
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
-
-from deploy import load_deploy_config
-from preprocess import prepare, read_image
+from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.preprocess import prepare, read_image
 
 THREADS = len(os.sched_getaffinity(0))
 
 
 def paddle_engine(deploy, **how):
-    from config import EngineOptions
-    from engines import load_engine
-    from machine import find_paddle
+    from paddleseg_infer.config import EngineOptions
+    from paddleseg_infer.engines import load_engine
+    from paddleseg_infer.machine import find_paddle
 
     build = find_paddle()
     options = EngineOptions(device="cpu", cpu_threads=THREADS, **how).resolved(build)

@@ -1,0 +1,38 @@
+"""Runs image-segmentation models that PaddleSeg exported, and saves colour masks.
+
+>>> from paddleseg_infer import Segmenter
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paddleseg_infer.errors import (
+        ConfigError,
+        EngineError,
+        ImageError,
+        RunError,
+        SegmentationError,
+    )
+    from paddleseg_infer.pipeline import Segmenter
+
+__all__ = [
+    "ConfigError",
+    "EngineError",
+    "ImageError",
+    "RunError",
+    "SegmentationError",
+    "Segmenter",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is asked for (PEP 562): numpy and OpenCV take a while."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "pipeline" if name == "Segmenter" else "errors"
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

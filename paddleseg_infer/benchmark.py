@@ -1,0 +1,195 @@
+"""--benchmark: the time of each stage, in AutoLog's report or in one of the same lines.
+
+AutoLog (github.com/LDOUBLEV/AutoLog) is what PaddleSeg's script reports with. It is given the times
+that are measured here, of single images; its own would be those of batches.
+"""
+
+import logging
+import multiprocessing
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from paddleseg_infer.batches import Times
+from paddleseg_infer.errors import ImageError
+from paddleseg_infer.images import Job
+from paddleseg_infer.machine import PaddleBuild, find_paddle
+from paddleseg_infer.outcomes import Outcome
+from paddleseg_infer.pipeline import Segmenter
+from paddleseg_infer.workers import outcome_of
+
+log = logging.getLogger("paddleseg_infer")
+
+WARM_UPS = 5
+STAGES = {  # AutoLog's name of each of the fields of Times
+    "preprocess": "preprocess_time",
+    "inference": "inference_time",
+    "postprocess": "postprocess_time",
+}
+
+
+def benchmark(
+    jobs: Sequence[Job],
+    config_path: str,
+    saving: dict[str, Any],
+    model_name: str,
+    say: Callable[[str], None],
+    **options: Any,
+) -> Iterator[tuple[Job, Outcome]]:
+    """As `workers.segment`, batch after batch in this process; then it prints the report."""
+    segmenter = Segmenter(config_path, sample=[job.image for job in jobs], in_turn=True, **options)
+    batch_size = segmenter.batch_size
+    segmenter.load()
+    try:
+        for _ in range(1 if options.get("crop_size") else WARM_UPS):  # one has many windows
+            segmenter([job.image for job in jobs[:batch_size]])
+    except ImageError:
+        log.warning("an image of the first batch can't be run, so nothing was warmed up before")
+    model_name = model_name or os.path.basename(os.path.dirname(os.path.abspath(config_path)))
+    precision = segmenter.options.precision if segmenter.options.use_trt else "fp32"
+    auto_log = _auto_log(segmenter, model_name, precision, say)
+    times: list[Times] = []
+    started = time.perf_counter()
+    try:
+        for first in range(0, len(jobs), batch_size):
+            for job, result in segmenter.save(jobs[first : first + batch_size], **saving):
+                if result.times:
+                    times.append(result.times)
+                yield job, outcome_of(result)
+        seconds = time.perf_counter() - started
+        if not times:
+            log.warning("there is nothing to report: no image was done")
+            return
+        if not (auto_log and _reported(auto_log, times)):
+            for line in _own_report(segmenter, model_name, precision, times):
+                say(line + "\n")
+        say(f" images_per_second: {len(times) / seconds:.4g}\n")
+        say(f" enable_openvino: {segmenter.options.enable_openvino}\n")
+    finally:
+        for process in multiprocessing.active_children():  # AutoLog's, which nothing else ends
+            process.kill()
+
+
+# ---- by AutoLog --------------------------------------------------------------------------------
+
+
+def _auto_log(
+    segmenter: Segmenter, model_name: str, precision: str, say: Callable[[str], None]
+) -> Any:
+    """The installed AutoLogger at work, or None where there is none or it doesn't work."""
+    try:
+        from auto_log import AutoLogger  # type: ignore[import-not-found]
+    except Exception as error:  # GPUtil's, for one, which it imports, on Python 3.12
+        if getattr(error, "name", None) != "auto_log":
+            log.warning("auto_log can't be imported (%s): the report is this program's own", error)
+        return None
+    printer = logging.getLogger("paddleseg_infer.benchmark")
+    printer.propagate = False
+    printer.handlers = [_Saying(say)]
+    on_gpu = segmenter.options.device == "gpu"
+    try:
+        return AutoLogger(
+            model_name=model_name,
+            model_precision=precision,
+            batch_size=segmenter.batch_size,
+            data_shape=_shape(segmenter),
+            save_path=None,
+            inference_config=segmenter.engine_config,
+            pids=os.getpid(),
+            process_name=None,
+            gpu_ids=0 if on_gpu else None,
+            time_keys=list(STAGES.values()),
+            warmup=0,
+            logger=printer,
+        )
+    except Exception as error:  # whatever another program's module may raise
+        log.warning("auto_log doesn't work here (%s): the report is this program's own", error)
+        return None
+
+
+class _Saying(logging.Handler):
+    def __init__(self, say: Callable[[str], None]):
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say(record.getMessage() + "\n")
+
+
+def _reported(auto_log: Any, times: Sequence[Times]) -> bool:
+    try:
+        for stage, name in STAGES.items():
+            auto_log.times.times[name] = [getattr(each, stage) for each in times]
+        auto_log.times.total_time = [_total(each) for each in times]
+        auto_log.report()
+    except SystemExit:  # some versions end the process here
+        pass
+    except Exception as error:  # as above
+        log.warning("auto_log doesn't work here (%s): the report is this program's own", error)
+        return False
+    return True
+
+
+# ---- by this program ---------------------------------------------------------------------------
+
+
+def _own_report(
+    segmenter: Segmenter, model_name: str, precision: str, times: Sequence[Times]
+) -> Iterator[str]:
+    build, config = find_paddle(), segmenter.engine_config
+    on_gpu = config.use_gpu()
+    yield "---------------------- Env info ----------------------"
+    yield f" OS_version: {platform.platform()}"
+    yield f" CUDA_version: {build.cuda if on_gpu else None}"
+    yield f" CUDNN_version: {build.cudnn if on_gpu else None}"
+    yield " drivier_version: None"  # spelt as AutoLog does
+    yield "---------------------- Paddle info ----------------------"
+    yield f" paddle_version: {_version(build)}"
+    yield f" paddle_commit: {build.commit}"
+    yield " log_api_version: 1.0"
+    yield "----------------------- Conf info -----------------------"
+    yield f" runtime_device: {'gpu' if on_gpu else 'cpu'}"
+    yield f" ir_optim: {config.ir_optim()}"
+    yield " enable_memory_optim: True"
+    yield f" enable_tensorrt: {config.tensorrt_engine_enabled()}"
+    yield f" enable_mkldnn: {config.mkldnn_enabled()}"
+    yield f" cpu_math_library_num_threads: {config.cpu_math_library_num_threads()}"
+    yield "----------------------- Model info ----------------------"
+    yield f" model_name: {model_name}"
+    yield f" precision: {precision}"
+    yield "----------------------- Data info -----------------------"
+    yield f" batch_size: {segmenter.batch_size}"
+    yield f" input_shape: {_shape(segmenter)}"
+    yield f" data_num: {len(times)}"
+    yield "----------------------- Perf info -----------------------"
+    yield f" cpu_rss(MB): {_resident_mb()}, gpu_rss(MB): None, gpu_util: None%"
+    yield f" total time spent(s): {sum(map(_total, times)):.4f}"
+    mean_ms = {
+        stage: sum(getattr(each, stage) for each in times) / len(times) * 1000 for stage in STAGES
+    }
+    yield " " + ", ".join(f"{name}(ms): {mean_ms[stage]:.4f}" for stage, name in STAGES.items())
+
+
+def _total(times: Times) -> float:
+    return times.preprocess + times.inference + times.postprocess
+
+
+def _version(build: PaddleBuild) -> str:
+    return ".".join(map(str, build.version))
+
+
+def _shape(segmenter: Segmenter) -> str:
+    """As AutoLog's users write it: channels, height and width, or dynamic."""
+    sides = segmenter.deploy.input_shape[1:]
+    return "dynamic" if -1 in sides else ",".join(map(str, sides))
+
+
+def _resident_mb() -> float:
+    """Most memory that this process held so far, in MB."""
+    import resource
+
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(largest / (1 << 20 if sys.platform == "darwin" else 1 << 10), 4)

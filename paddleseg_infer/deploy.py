@@ -1,0 +1,175 @@
+"""`deploy.yaml` to a checked `DeployConfig`."""
+
+import logging
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from paddleseg_infer.errors import ConfigError, ImageError, brief, reason, shown
+from paddleseg_infer.transforms import Transform, make_transform
+
+ANY_SHAPE = (-1, 3, -1, -1)
+log = logging.getLogger("paddleseg_infer")
+
+MAX_YAML_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class DeployConfig:
+    """What an exported `deploy.yaml` says, checked; the paths are those of existing files."""
+
+    path: str
+    graph: str  # .pdmodel, or .json from Paddle 3 (its new IR, "PIR")
+    params: str
+    transforms: tuple[Transform, ...]
+    input_shape: tuple[int, int, int, int] = ANY_SHAPE  # batch, channels, height, width; -1: any
+    class_names: tuple[str, ...] = ()  # for people; as many as are given
+    output_op: str = ""  # argmax, softmax, none; "" where the export doesn't say
+
+    @property
+    def is_pir(self) -> bool:
+        return self.graph.endswith(".json")
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raises ImageError where the graph doesn't take an image that the transforms made so."""
+        fixed_height, fixed_width = self.input_shape[2:]
+        if fixed_height not in (-1, height) or fixed_width not in (-1, width):
+            raise ImageError(
+                f"the model takes {fixed_width}x{fixed_height} only (`input_shape`; -1 is any) and "
+                f"the transforms make this image {width}x{height}: add a Resize to the transforms "
+                f"in {shown(self.path)}, or export without --input_shape"
+            )
+
+    def batch_size_for(self, asked: int) -> int:
+        """The batch size that the graph takes; another than asked for is told."""
+        if self.input_shape[0] in (-1, asked):
+            return asked
+        log.info("this model was exported for batches of %d: using that", self.input_shape[0])
+        return self.input_shape[0]
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses merge keys (`<<`), of which a few lines can stand for gigabytes."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        pass
+
+
+def load_deploy_config(path: str | os.PathLike[str]) -> DeployConfig:
+    """Reads and checks `deploy.yaml`. Raises ConfigError: the file, what is wrong, what to do."""
+    path = os.fspath(path)
+    try:
+        deploy = _read_deploy(path)
+        folder = os.path.dirname(path)
+        graph = _model_file(deploy, "model", folder)
+        params = _model_file(deploy, "params", folder)
+        shape, names = _input_shape(deploy), _class_names(deploy)
+        return DeployConfig(
+            *(path, graph, params, _transforms(deploy), shape, names, _output_op(deploy))
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{shown(path)}: {error}") from None
+
+
+def _read_deploy(path: str) -> Mapping[Any, Any]:
+    try:
+        if os.path.isdir(path):
+            raise ConfigError("is a folder: name the deploy.yaml in it")
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe could wait for ever
+            raise ConfigError("is not a regular file")
+        with open(path, "rb") as file:
+            text = file.read(MAX_YAML_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"can't be read: {reason(error)}") from None
+    if len(text) > MAX_YAML_BYTES:
+        raise ConfigError("is too large for a deploy.yaml")
+    try:
+        content = yaml.load(text.decode("utf-8-sig"), _Loader)
+    except UnicodeDecodeError:
+        raise ConfigError("is not YAML but no text at all: give the deploy.yaml") from None
+    except Exception as error:  # PyYAML lets many kinds through, KeyError of a wrong !!bool, say
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1}: {getattr(error, 'problem', '')})" if mark else ""
+        raise ConfigError(f"is not YAML{where}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("Deploy"), dict):
+        raise ConfigError("has no map `Deploy`: give the deploy.yaml that PaddleSeg's export wrote")
+    return content["Deploy"]
+
+
+def _model_file(deploy: Mapping[Any, Any], key: str, folder: str) -> str:
+    name = deploy.get(key)
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"`{key}` of `Deploy` must name a file")
+    path = os.path.join(folder, name)
+    if os.path.isfile(path):
+        return path
+    # Under Paddle 3 PaddleSeg writes model.json and still names model.pdmodel.
+    stem, suffix = os.path.splitext(path)
+    twin = stem + {".pdmodel": ".json", ".json": ".pdmodel"}.get(suffix, suffix)
+    if key == "model" and os.path.isfile(twin):
+        return twin
+    what = "graph" if key == "model" else "parameter"
+    raise ConfigError(f"the {what} file {shown(path)} that it names (`{key}`) is not there")
+
+
+def _transforms(deploy: Mapping[Any, Any]) -> tuple[Transform, ...]:
+    entries = deploy.get("transforms") or []
+    if not isinstance(entries, list):
+        raise ConfigError("`transforms` must be a list")
+    transforms = []
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
+            raise ConfigError(
+                f"each of `transforms` must be a map with a `type`, not {brief(entry)}"
+            )
+        arguments = {key: value for key, value in entry.items() if key != "type"}
+        transforms.append(make_transform(entry["type"], arguments))
+    last = next(
+        (t.name for t in reversed(transforms) if t.name in ("Normalize", "ScalePadding")), ""
+    )
+    if last == "ScalePadding":
+        raise ConfigError(
+            "after ScalePadding the image is uint8, which the network doesn't take: "
+            "add a Normalize behind it"
+        )
+    return tuple(transforms)
+
+
+def _input_shape(deploy: Mapping[Any, Any]) -> tuple[int, int, int, int]:
+    shape = deploy.get("input_shape")
+    if shape is None:
+        return ANY_SHAPE
+    sizes = [-1 if size is None else size for size in shape] if isinstance(shape, list) else []
+    if len(sizes) != 4 or not all(
+        type(size) is int and (0 < size < 1 << 31 or size == -1) for size in sizes
+    ):
+        raise ConfigError(
+            "`input_shape` must be four whole numbers [batch, 3, height, width], -1 for any, "
+            f"not {brief(shape)}"
+        )
+    batch, channels, height, width = sizes
+    if channels not in (3, -1):
+        raise ConfigError(
+            f"`input_shape` asks for {channels} channels: only models of 3 (RGB) are supported"
+        )
+    return batch, 3, height, width
+
+
+def _class_names(deploy: Mapping[Any, Any]) -> tuple[str, ...]:
+    labels = deploy.get("labels")
+    if labels is None:
+        return ()
+    if not isinstance(labels, list) or not all(isinstance(name, str | int) for name in labels):
+        log.warning("`labels` is no list of names (%s): classes go by number", brief(labels))
+        return ()
+    return tuple(map(str, labels))
+
+
+def _output_op(deploy: Mapping[Any, Any]) -> str:
+    """What the export says its output is: argmax, softmax, none; "" where it says nothing known."""
+    output_op = deploy.get("output_op")
+    return output_op if output_op in ("argmax", "softmax", "none") else ""

@@ -1,0 +1,174 @@
+"""Masks to files: whole or not at all, and never outside the output folder."""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import secrets
+import struct
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+
+from paddleseg_infer.errors import ConfigError, ImageError, RunError, reason, shown
+
+PART_SUFFIX = ".paddleseg-infer.part"
+STALE_SECONDS = 24 * 3600
+# Seconds, for an output folder that is away for a moment; told each time, so that a worker that
+# waits isn't taken for one that hangs.
+WAITS = (0.5, *[1.0] * 7)
+FOR_ALL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # what fails for every picture
+
+log = logging.getLogger("paddleseg_infer")
+
+_given_up: set[str] = set()  # output folders that were waited for in vain: no other picture waits
+
+
+def target_of(kind: str, target: str) -> str:
+    """Where a kind of picture goes below save_dir: a mask to `target`, others to their folders."""
+    return target if kind == "mask" else os.path.join(kind, target)
+
+
+def write_whole(data: bytes, save_dir: str, target: str) -> None:
+    """Writes `data` to `target` below `save_dir`, under that name whole or not at all.
+
+    Makes folders below `save_dir`, never `save_dir` itself: if it vanishes while the program runs,
+    a disk is gone, which is waited for. Raises ImageError, and RunError where nothing else can
+    be saved either.
+    """
+    for seconds in (*WAITS, None):
+        try:
+            _write(data, save_dir, target)
+            _given_up.discard(save_dir)
+            return
+        except OSError as error:
+            if error.errno in FOR_ALL or not _may_write(save_dir):
+                failure = RunError(f"--save_dir {shown(save_dir)}: {reason(error)}")
+            else:
+                raise ImageError(f"it can't be saved: {reason(error)}") from None
+            if error.errno in FOR_ALL or seconds is None or save_dir in _given_up:
+                _given_up.add(save_dir)
+                raise failure from None
+        log.warning("--save_dir %s can't be written to: tried again", shown(save_dir))
+        time.sleep(seconds)
+
+
+def _write(data: bytes, save_dir: str, target: str) -> None:
+    folder = _make_folders(save_dir, os.path.dirname(target))
+    # A name of its own: a picture's may already be as long as names can be.
+    part, name = f".{secrets.token_hex(8)}{PART_SUFFIX}", os.path.basename(target)
+    there = os.open(folder, os.O_RDONLY)  # what is begun in it ends in it, if it is renamed
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=there)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(data)
+            os.replace(part, name, src_dir_fd=there, dst_dir_fd=there)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(part, dir_fd=there)
+            raise
+    finally:
+        os.close(there)
+
+
+def _may_write(save_dir: str) -> bool:
+    return os.path.isdir(save_dir) and os.access(save_dir, os.W_OK | os.X_OK)
+
+
+def _make_folders(save_dir: str, below: str) -> str:
+    folder = save_dir
+    for name in below.split(os.sep) if below else ():
+        folder = os.path.join(folder, name)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder)
+        if not _is_inside(folder, save_dir):  # nothing is made there either
+            raise ImageError("it would lie outside the output folder, behind a link")
+    return folder
+
+
+def _is_inside(folder: str, save_dir: str) -> bool:
+    root = os.path.realpath(save_dir)
+    return os.path.commonpath([os.path.realpath(folder), root]) == root
+
+
+PNG_HEAD, PNG_END = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\0\0\0\0IEND\xaeB`\x82"
+
+
+def whole_png(path: str) -> tuple[int, int] | None:
+    """Width and height of a PNG that has its end, None where there is none."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(24)
+            file.seek(-len(PNG_END), os.SEEK_END)
+            is_whole = head.startswith(PNG_HEAD) and file.read() == PNG_END
+    except OSError:
+        return None
+    return (*struct.unpack(">II", head[16:24]),) if is_whole else None  # type: ignore[return-value]
+
+
+def check_save_dir(save_dir: str) -> None:
+    """Raises ConfigError where the output folder can't be made or written to. Makes nothing."""
+    if not save_dir:
+        raise ConfigError("--save_dir is empty: name a folder")
+    folder = os.path.abspath(save_dir)
+    try:
+        while not _is_folder(folder):
+            folder = os.path.dirname(folder)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _unwritable(save_dir, error) from None
+
+
+def _is_folder(path: str) -> bool:
+    """False where nothing is there. Raises OSError for a file, or a name that can't be."""
+    try:
+        os.stat(os.path.join(path, ""))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _unwritable(save_dir: str, error: OSError) -> ConfigError:
+    return ConfigError(f"--save_dir {shown(save_dir)} can't be written to: {reason(error)}")
+
+
+def prepare_save_dir(save_dir: str) -> None:
+    """Makes the output folder and tries it. Raises ConfigError where nothing can be written."""
+    check_save_dir(save_dir)
+    try:
+        os.makedirs(save_dir, exist_ok=True)
+        with tempfile.TemporaryFile(dir=save_dir):
+            pass
+    except OSError as error:
+        raise _unwritable(save_dir, error) from None
+
+
+def sweep_parts(save_dir: str, targets: Iterable[str]) -> None:
+    """Removes what killed runs left half-written beside `targets`, once it is a day old."""
+    for folder in sorted({os.path.dirname(target) for target in targets}):
+        if _is_inside(os.path.join(save_dir, folder), save_dir):
+            _sweep_folder(os.path.join(save_dir, folder))
+
+
+def _sweep_folder(folder: str) -> None:
+    # Younger ones may belong to a run that is still at work.
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(PART_SUFFIX):
+                with contextlib.suppress(OSError):
+                    if time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_SECONDS:
+                        os.unlink(entry.path)
+
+
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """Waits until no other process is in this block for the folder. Raises OSError."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)

@@ -1,0 +1,236 @@
+"""One image on its way through the transforms, and what undoes them on a label map."""
+
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from paddleseg_infer.errors import ImageError
+
+_kept = threading.local()
+
+Step = tuple[np.ndarray, np.ndarray]  # a normalisation: mean and deviation, float64 [3]
+
+
+@dataclass(frozen=True)
+class Resized:
+    """Undo of a resize: the size before it."""
+
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Undo of a padding: where the image lies in the padded one, and its size before."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Border:
+    """Padding to the right and below that is not written yet."""
+
+    height: int  # of the padded image
+    width: int
+    value: float
+    steps_before: int  # how many of the frame's pending normalisations came before the padding
+
+
+class Frame:
+    """One image on its way through the transforms, kept in the cheapest form that is exact.
+
+    PaddleSeg works on a float32 RGB image from the start. Here the pixels stay uint8 and BGR as
+    long as that changes no bit, normalisation and padding are only noted, and `tensor` does all of
+    it in one pass.
+    """
+
+    def __init__(self, image_bgr: np.ndarray):
+        """`image_bgr`: uint8 [H, W, 3]."""
+        self.pixels = image_bgr  # HWC, uint8 or float32
+        self.is_bgr = True  # only while the pixels are uint8
+        self.is_float = True  # what PaddleSeg holds here; False once ScalePadding made it uint8
+        self.steps: list[Step] = []  # normalisations that `pixels` still lacks
+        self.border: Border | None = None  # padding that `pixels` still lacks
+        self.undo: list[Resized | Padded] = []  # in the order the transforms were applied
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, the noted border included."""
+        if self.border:
+            return self.border.height, self.border.width
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    def normalize(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Of 1 or 3 values each, of RGB: (x / 255 - mean) / std."""
+        mean_rgb, std_rgb = np.full(3, mean, np.float64), np.full(3, std, np.float64)
+        self.steps.append((mean_rgb, std_rgb))
+        self.is_float = True
+
+    def resize(self, width: int, height: int, interpolation: int, transform: str) -> None:
+        before = self.size
+        _check_resize(before, width, height, transform)
+        self.undo.append(Resized(*before))
+        if before == (height, width):
+            return
+        # NEAREST only copies pixels: it commutes with what is done to each pixel alone.
+        if self.border or interpolation != cv2.INTER_NEAREST:
+            self._settle()
+            self.pixels = self._as_read_by(interpolation, height)
+        self.pixels = cv2.resize(self.pixels, (width, height), interpolation=interpolation)
+
+    def pad(self, width: int, height: int, value: float, transform: str) -> None:
+        """Pads to the right and below with `value`."""
+        before = self.size
+        _check_pad(before, width, height, transform)
+        self.undo.append(Padded(0, 0, *before))
+        if before == (height, width):
+            return
+        if self.border:
+            self._settle()
+        if not self.is_float:  # as cv2.copyMakeBorder rounds it for uint8
+            value = min(max(round(value), 0), 255)
+        self.border = Border(height, width, value, len(self.steps))
+
+    def pad_to_square(self, value: float) -> None:
+        """Centres the image in a square of its longer side and truncates all to uint8."""
+        self._settle()
+        height, width = self.size
+        side = max(height, width)
+        top, left = (side - height) // 2, (side - width) // 2
+        square = np.full((side, side, 3), int(value), np.uint8)
+        square[top : top + height, left : left + width] = self.pixels.astype(np.uint8)
+        self.undo.append(Padded(top, left, height, width))
+        self.pixels = square
+        self.is_float = False
+
+    def tensor(self, out: np.ndarray | None = None) -> np.ndarray:
+        """The network's input [3, H, W], RGB: float32 (uint8 if ScalePadding came last).
+
+        Written into `out` where that is given.
+        """
+        height, width = self.pixels.shape[:2]
+        dtype = np.float32 if self.is_float else np.uint8
+        planes = np.empty((3, *self.size), dtype) if out is None else out
+        inside = planes[:, :height, :width]
+        if self.is_float and self.pixels.dtype == np.uint8:
+            # 256 values cover every pixel, so the table holds PaddleSeg's own arithmetic.
+            table = np.tile(np.arange(256, dtype=np.float32), (3, 1))
+            normalize_in_place(table, self.steps)
+            plane = np.empty((height, width), np.uint8)
+            for channel in range(3):
+                cv2.extractChannel(self.pixels, 2 - channel if self.is_bgr else channel, dst=plane)
+                cv2.LUT(plane, table[channel], dst=inside[channel])
+        else:
+            pixels = self.pixels[..., ::-1] if self.is_bgr else self.pixels
+            inside[...] = pixels.transpose(2, 0, 1)
+            normalize_in_place(inside, self.steps)
+        if self.border:
+            value = np.full((3, 1), self.border.value, planes.dtype)
+            normalize_in_place(value, self.steps[self.border.steps_before :])
+            planes[:, height:] = value[:, :, None]
+            planes[:, :height, width:] = value[:, :, None]
+        return planes
+
+    def _settle(self) -> None:
+        """Makes `pixels` what PaddleSeg holds here, but for uint8 in place of float32, and BGR."""
+        if self.steps or self.border:
+            self.pixels = np.ascontiguousarray(self.tensor().transpose(1, 2, 0))
+            self.steps, self.border, self.is_bgr = [], None, False
+
+    def _as_read_by(self, interpolation: int, height_after: int) -> np.ndarray:
+        """The settled pixels as PaddleSeg gives them to the resize, in memory for that alone."""
+        # Of a large photo LINEAR reads few rows: to make all of it RGB and float32 would take
+        # longer than the rest of its transforms.
+        height = self.size[0]
+        few = interpolation == cv2.INTER_LINEAR and height >= 3 * height_after
+        makes_float = self.is_float and self.pixels.dtype == np.uint8
+        rows = linear_rows(height, height_after) if few and makes_float else slice(None)
+        read = self.pixels[rows]
+        if self.is_bgr:  # before the resize: OpenCV resizes swapped float channels to other bits
+            read = cv2.cvtColor(read, cv2.COLOR_BGR2RGB)
+            self.is_bgr = False
+        if not makes_float:
+            return read
+        scratch = float_scratch(self.pixels.shape)
+        scratch[rows] = read
+        return scratch
+
+
+class Outline:
+    """A frame without pixels, to see what size the transforms make of one."""
+
+    def __init__(self, height: int, width: int):
+        self.size = (height, width)
+
+    def normalize(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        pass
+
+    def resize(self, width: int, height: int, interpolation: int, transform: str) -> None:
+        _check_resize(self.size, width, height, transform)
+        self.size = (height, width)
+
+    def pad(self, width: int, height: int, value: float, transform: str) -> None:
+        _check_pad(self.size, width, height, transform)
+        self.size = (height, width)
+
+    def pad_to_square(self, value: float) -> None:
+        self.size = (max(self.size),) * 2
+
+
+def _check_resize(before: tuple[int, int], width: int, height: int, transform: str) -> None:
+    if width < 1 or height < 1:
+        raise ImageError(
+            f"{transform} would make this {before[1]}x{before[0]} image {width}x{height}: "
+            "no side may shrink to 0"
+        )
+
+
+def _check_pad(before: tuple[int, int], width: int, height: int, transform: str) -> None:
+    if width < before[1] or height < before[0]:
+        raise ImageError(
+            f"the image is {before[1]}x{before[0]} where {transform} pads to {width}x{height}: "
+            "too large for this model (a resize before the padding would fit it)"
+        )
+
+
+def linear_rows(before: int, after: int) -> np.ndarray:
+    """The rows that OpenCV's LINEAR reads of `before` rows to make `after`: two around each centre.
+
+    Around both where a centre lies so near to a row that OpenCV's float32 may round across it.
+    """
+    centres = (np.arange(after) + 0.5) * (before / after) - 0.5
+    doubt = before * 1e-6
+    upper = np.floor(np.concatenate([centres - doubt, centres + doubt])).astype(np.int64)
+    return np.unique(np.concatenate([upper, upper + 1]).clip(0, before - 1))
+
+
+def float_scratch(shape: tuple[int, ...]) -> np.ndarray:
+    """Float32 memory of that shape, of the calling thread, until it asks again.
+
+    It is kept, because fresh memory takes the system longer to give than this program to fill.
+    """
+    size = math.prod(shape)
+    if getattr(_kept, "scratch", None) is None or _kept.scratch.size < size:
+        _kept.scratch = np.empty(size, np.float32)
+    return _kept.scratch[:size].reshape(shape)
+
+
+def normalize_in_place(values: np.ndarray, steps: Sequence[Step]) -> None:
+    """Applies each step to `values`, float32 [3, ...].
+
+    As PaddleSeg: the division by 255 in float32, the mean and the deviation in float64, each result
+    rounded to float32. (float32 throughout differs in the last bit.)
+    """
+    per_channel = (3,) + (1,) * (values.ndim - 1)
+    for mean, std in steps:
+        np.divide(values, 255.0, out=values)
+        for operation, operand in ((np.subtract, mean), (np.divide, std)):
+            exact = operand.reshape(per_channel)
+            operation(values, exact, out=values, dtype=np.float64, casting="same_kind")

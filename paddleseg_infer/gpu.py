@@ -1,0 +1,122 @@
+"""What can be wrong with a GPU, its driver and its libraries, in sentences."""
+
+import logging
+import os
+import re
+from typing import Any
+
+from paddleseg_infer.errors import ConfigError, brief, gist
+from paddleseg_infer.machine import PaddleBuild
+
+log = logging.getLogger("paddleseg_infer")
+
+NO_DRIVER = r"CUDA error\((35|803|804)\)"
+# By phrases of Paddle's own error texts.
+HINTS = {
+    r"Out of memory error on GPU|CUDA error\(2\)|_ALLOC_FAILED": (
+        "the GPU's memory is full; a smaller --batch_size and fewer --num_workers need less, and "
+        "nvidia-smi shows who else uses it"
+    ),
+    r"CUDA error\(46\)": (
+        "another process has the GPU to itself; nvidia-smi shows which: wait for it, or name "
+        "another GPU in CUDA_VISIBLE_DEVICES"
+    ),
+    r"CUDA error\(209\)": (
+        "this Paddle has no code for this kind of GPU: install a build for a newer CUDA"
+    ),
+    NO_DRIVER: "the driver is missing or too old for this Paddle: nvidia-smi tells its version",
+    r"Cannot load cudnn|dynamic library .* not configured|cannot open shared object": (
+        "a library of CUDA, cuDNN or TensorRT isn't found: install the version that Paddle asks "
+        "for, and add its folder to LD_LIBRARY_PATH"
+    ),
+    # The first phrase is in other builds' sources; PyPI's 2.6.2 has the others.
+    r"dynamic shape info not set|not found in TRT engine|SetTRTDynamicShapeInfo": (
+        "TensorRT has to know the shapes inside the network too: --enable_auto_tune collects them; "
+        "a larger --min_subgraph_size leaves small parts to Paddle"
+    ),
+    r"CUDA error\(|CUBLAS|CUDNN|NVRTC": (
+        "the GPU or its driver has failed; the next run may tell more with --print_detail"
+    ),
+}
+
+
+def hint(text: str) -> str:
+    """What to do about an error of Paddle's on a GPU, "" where nothing is known."""
+    return next((advice for phrase, advice in HINTS.items() if re.search(phrase, text)), "")
+
+
+def check_gpu(core: Any, build: PaddleBuild, use_trt: bool) -> None:
+    """Raises ConfigError where there is no GPU, no cuDNN, or no TensorRT though it is asked for.
+
+    `core` is Paddle's native module, of a whole `import paddle`.
+    """
+    if core.get_cuda_device_count() == 0:
+        raise ConfigError(_why_no_gpu(core, build))
+    check_cudnn(core, build)
+    if use_trt:
+        check_tensorrt(core, build)
+
+
+def _why_no_gpu(core: Any, build: PaddleBuild) -> str:
+    try:
+        core.get_cuda_current_device_id()
+        why = "it counts none"
+    except (OSError, RuntimeError, ValueError) as error:
+        why = gist(error)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if re.search(NO_DRIVER, why):
+        advice = f"no NVIDIA driver is found, or one too old for CUDA {build.cuda}: install it"
+    elif visible is not None:
+        advice = f"CUDA_VISIBLE_DEVICES is {brief(visible)}, which may hide it"
+    else:
+        advice = "the driver may not see one either"
+    return (
+        f"Paddle sees no GPU ({why}): {advice} (nvidia-smi shows what is there), or use "
+        "--device cpu"
+    )
+
+
+def check_cudnn(core: Any, build: PaddleBuild) -> None:
+    """Raises ConfigError unless the cuDNN that this Paddle was built for can be loaded."""
+    number = core.cudnn_version()  # 8600 is 8.6.0, 90100 9.1.0, -1 none
+    found = number // (10_000 if number >= 90_000 else 1000)
+    if number < 0 or build.cudnn.split(".")[0] not in (str(found), "False"):
+        state = "isn't found" if number < 0 else f"is of version {found}"
+        raise ConfigError(
+            f"--device gpu needs cuDNN {build.cudnn}, for which Paddle {build} was built, and its "
+            f"library (libcudnn.so) {state}: install that version and add its folder to "
+            "LD_LIBRARY_PATH, or run with --device cpu"
+        )
+
+
+def check_built_with_tensorrt(core: Any, build: PaddleBuild) -> None:
+    """Raises ConfigError where this Paddle wasn't: then its `Config` can't even be asked for it."""
+    if not any(core.get_trt_compile_version()):
+        raise ConfigError(f"Paddle {build} is built without TensorRT: run without --use_trt")
+
+
+def check_tensorrt(core: Any, build: PaddleBuild) -> None:
+    """Raises ConfigError unless the TensorRT that this Paddle was built for can be loaded."""
+    built_for = core.get_trt_compile_version()
+    version = ".".join(map(str, built_for))
+    needed = f"--use_trt needs TensorRT {version}, for which Paddle {build} was built, and"
+    try:
+        found = core.get_trt_runtime_version()
+    except RuntimeError:
+        raise ConfigError(
+            f"{needed} its libraries (libnvinfer.so) aren't found: install it and add its folder "
+            "to LD_LIBRARY_PATH, or run without --use_trt"
+        ) from None
+    if found[0] != built_for[0]:
+        raise ConfigError(
+            f"{needed} {'.'.join(map(str, found))} is loaded: put the folder of the other first "
+            "in LD_LIBRARY_PATH, or run without --use_trt"
+        )
+    if found[1] != built_for[1]:
+        log.warning("%s %s is loaded", needed, ".".join(map(str, found)))
+
+
+def gpu_state(core: Any, gpu: int) -> list[str]:
+    """What an engine built on a GPU depends on besides model and settings: it, and libraries."""
+    tensorrt = core.get_trt_runtime_version()
+    return [str(core.get_device_properties(gpu)), str(tensorrt), str(core.cudnn_version())]

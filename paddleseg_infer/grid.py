@@ -1,0 +1,93 @@
+"""Where the windows of a large image lie. Of the standard library only: checked at once."""
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from paddleseg_infer.errors import ConfigError, brief
+
+Size = tuple[int, int]  # height, width
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Windows of one size and the steps between them, each (height, width)."""
+
+    crop: Size
+    stride: Size
+
+
+def checked_tiling(crop_size: Sequence[int] | None, stride: Sequence[int] | None) -> Tiling | None:
+    """Of widths and heights; None without a crop size. Raises ConfigError."""
+    if crop_size is None:
+        if stride is not None:
+            raise ConfigError("--stride has no effect without --crop_size, whose windows it moves")
+        return None
+    crop = _sides("crop_size", crop_size)
+    steps = crop if stride is None else _sides("stride", stride)
+    if steps[0] > crop[0] or steps[1] > crop[1]:
+        raise ConfigError("--stride is larger than --crop_size, which would leave gaps")
+    return Tiling((crop[1], crop[0]), (steps[1], steps[0]))
+
+
+def _sides(name: str, sides: Sequence[int]) -> tuple[int, int]:
+    try:
+        width, height = map(operator.index, sides)
+    except (TypeError, ValueError):
+        width = height = 0
+    if width < 1 or height < 1:
+        raise ConfigError(f"--{name} takes a width and a height above 0, not {brief(sides)}")
+    return width, height
+
+
+def check_sizes(tiling: Tiling | None, network_size: bool, kinds: Sequence[str]) -> None:
+    """Raises ConfigError for what can't be of the network's size."""
+    if tiling and network_size:
+        raise ConfigError("windows make masks of the image's size: leave out --network_size")
+    if "overlay" in kinds and network_size:
+        raise ConfigError("an overlay has the image's size: leave out --network_size")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the windows of an image begin; they are numbered row by row."""
+
+    image: Size
+    window: Size  # no larger than the image
+    tops: list[int]
+    lefts: list[int]
+
+    def __len__(self) -> int:
+        return len(self.tops) * len(self.lefts)
+
+    def slices(self, number: int) -> tuple[slice, slice]:
+        """A window's rows and columns."""
+        row, column = divmod(number, len(self.lefts))
+        top, left = self.tops[row], self.lefts[column]
+        return slice(top, top + self.window[0]), slice(left, left + self.window[1])
+
+    def nearest(self, number: int) -> tuple[slice, slice]:
+        """The rows and columns to which a window's centre is nearest, the first of equals."""
+        row, column = divmod(number, len(self.lefts))
+        (height, width), (window_height, window_width) = self.image, self.window
+        return (
+            _nearest_rows(self.tops, row, window_height, height),
+            _nearest_rows(self.lefts, column, window_width, width),
+        )
+
+
+def _nearest_rows(starts: Sequence[int], at: int, length: int, side: int) -> slice:
+    def middle(first: int) -> int:  # centres are at start + (length - 1) / 2
+        return (starts[first] + starts[first + 1] + length + 1) // 2
+
+    return slice(middle(at - 1) if at else 0, middle(at) if at + 1 < len(starts) else side)
+
+
+def grid_of(image: Size, tiling: Tiling) -> Grid:
+    """A window every stride; the last ones are moved back into the image."""
+    window = (min(image[0], tiling.crop[0]), min(image[1], tiling.crop[1]))
+    tops, lefts = (
+        [min(start, side - length) for start in range(0, side - length + stride, stride)]
+        for side, length, stride in zip(image, window, tiling.stride, strict=True)
+    )
+    return Grid(image, window, tops, lefts)

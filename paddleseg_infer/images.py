@@ -1,0 +1,212 @@
+"""Which images a run is about, and what each mask is to be called. Opens no image."""
+
+import hashlib
+import itertools
+import os
+import re
+import stat
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from paddleseg_infer.errors import ConfigError, reason, shown
+from paddleseg_infer.files import target_of
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+SIGNATURES = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|BM....\0\0\0\0|II\*\0|MM\0\*|RIFF....WEBP", re.DOTALL
+)
+HEAD_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One image and the name of its mask."""
+
+    image: str
+    target: str  # below save_dir
+
+
+@dataclass
+class Listing:
+    """What `--image_path` stands for."""
+
+    jobs: list[Job]
+    unreadable: list[tuple[str, str]] = field(default_factory=list)  # folders, each with the reason
+    repeated: int = 0  # lines of a list that name an image again
+
+
+def find_jobs(image_path: str, save_dir: str, kinds: Sequence[str] = ("mask",)) -> Listing:
+    """The images of a file, a folder or a list, in a fixed order, each with a name of its own.
+
+    `kinds` are the pictures that will be made of each. Raises ConfigError where there is no image,
+    where two pictures would share a name, and where one would take the place of an image.
+    """
+    try:
+        mode = os.stat(image_path).st_mode
+    except OSError as error:
+        raise ConfigError(f"--image_path {shown(image_path)}: {reason(error)}") from None
+    if stat.S_ISDIR(mode):
+        listing = _walk(image_path, save_dir)
+    elif not stat.S_ISREG(mode):
+        raise ConfigError(
+            f"--image_path {shown(image_path)} is a pipe or a device: "
+            "give an image, a folder or a list file"
+        )
+    elif _is_image(image_path):
+        name = os.path.basename(image_path)
+        listing = Listing(_named([(image_path, name)]))
+    else:
+        listing = _read_list(image_path)
+    _refuse_clashes(listing.jobs, save_dir, kinds)
+    return listing
+
+
+def part_of(jobs: Sequence[Job], image_path: str, number: int, count: int) -> list[Job]:
+    """Those of `jobs` that belong to part `number` of `count`.
+
+    Decided by each image's path below the folder, or the list's folder: images that come or go
+    change nothing for the others.
+    """
+    base = image_path if os.path.isdir(image_path) else os.path.dirname(image_path)
+
+    def part(job: Job) -> int:
+        path = os.fsencode(os.path.relpath(job.image, base or os.curdir))
+        return int.from_bytes(hashlib.sha256(path).digest()[:8], "big") % count
+
+    return [job for job in jobs if part(job) == number]
+
+
+def _walk(folder: str, save_dir: str) -> Listing:
+    """The images below `folder` by their suffix, sorted; as PaddleSeg without hidden files."""
+    top, outputs = os.path.realpath(folder), os.path.realpath(save_dir)
+    if top == outputs:
+        raise ConfigError(
+            f"--save_dir {shown(save_dir)} is the folder of the images itself: "
+            "name another, or masks would be taken for images"
+        )
+    unreadable: list[tuple[str, str]] = []
+    found: list[tuple[str, str]] = []
+
+    def note(error: OSError) -> None:
+        unreadable.append((error.filename, f"the folder can't be read: {reason(error)}"))
+
+    for parent, folders, names in _folders(folder, note):
+        below = os.path.relpath(parent, folder)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name != ".ipynb_checkpoints"
+            and os.path.normpath(os.path.join(top, below, name)) != outputs
+        )
+        for name in sorted(names):
+            if not name.startswith(".") and _has_image_suffix(name):
+                found.append((os.path.join(parent, name), os.path.normpath(f"{below}/{name}")))
+    if not found:
+        why = f"; {shown(unreadable[0][0])}: {unreadable[0][1]}" if unreadable else ""
+        raise ConfigError(
+            f"--image_path {shown(folder)} holds no image ({', '.join(sorted(SUFFIXES))}){why}"
+        )
+    return Listing(_named(found), unreadable)
+
+
+def _folders(
+    top: str, note: Callable[[OSError], None]
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    try:
+        yield from os.walk(top, onerror=note)
+    except RecursionError:  # before Python 3.12
+        raise ConfigError(f"--image_path {shown(top)} holds folders nested too deep") from None
+
+
+def _read_list(path: str) -> Listing:
+    """A list names an image a line: the whole line if that exists, else its first word."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+            # A film, say, is not read to its end to see that it is no text.
+            text = "\0" if b"\0" in head else (head + file.read()).decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"--image_path {shown(path)} can't be read: {reason(error)}") from None
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise ConfigError(
+            f"--image_path {shown(path)} is neither an image (PNG, JPEG, BMP, TIFF, WebP) nor a "
+            "list of images in UTF-8 text"
+        )
+    folder, place_of = os.path.dirname(path), _place_finder()
+    entries: dict[str, str] = {}  # place to path as given, in the list's order
+    lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
+    for line in lines:
+        names = (line, line.strip(), line.split()[0])
+        paths = [os.path.join(folder, name) for name in names]
+        image = next(filter(os.path.lexists, paths), paths[-1])
+        entries.setdefault(place_of(image), image)
+    if not entries:
+        raise ConfigError(f"--image_path {shown(path)} is a list that names no image")
+    parent = os.path.commonpath([os.path.dirname(place) for place in entries])
+    named = _named((image, os.path.relpath(place, parent)) for place, image in entries.items())
+    return Listing(named, repeated=len(lines) - len(entries))
+
+
+def _is_image(path: str) -> bool:
+    if _has_image_suffix(path):
+        return True
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise ConfigError(f"--image_path {shown(path)} can't be read: {reason(error)}") from None
+    return SIGNATURES.match(head) is not None
+
+
+def _has_image_suffix(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def _named(found: Iterable[tuple[str, str]]) -> list[Job]:
+    """Jobs of (path, name): masks drop the image's suffix, but keep it where they would clash."""
+    images = list(found)
+    sharing: defaultdict[str, int] = defaultdict(int)
+    stems = [os.path.splitext(name)[0] for _, name in images]
+    for stem in stems:
+        sharing[stem.casefold()] += 1
+    return [
+        Job(image, (name if sharing[stem.casefold()] > 1 else stem) + ".png")
+        for (image, name), stem in zip(images, stems, strict=True)
+    ]
+
+
+def _refuse_clashes(jobs: list[Job], save_dir: str, kinds: Sequence[str]) -> None:
+    place_of = _place_finder()
+    by_target: dict[str, Job] = {}
+    by_place: dict[str, Job] = {}
+    for job in jobs:
+        by_place[place_of(job.image)] = job
+        if os.path.islink(job.image):
+            by_place[os.path.realpath(job.image)] = job
+    for job, kind in itertools.product(jobs, kinds):
+        target = target_of(kind, job.target)
+        other = by_target.setdefault(target, job)
+        if other is not job:
+            raise ConfigError(
+                f"pictures of {shown(other.image)} and {shown(job.image)} would both be "
+                f"{shown(target)}: rename one of the images"
+            )
+        image = by_place.get(place_of(os.path.join(save_dir, target)))
+        if image:
+            raise ConfigError(
+                f"the {kind} of {shown(job.image)} would overwrite the image "
+                f"{shown(image.image)}: choose another --save_dir"
+            )
+
+
+def _place_finder() -> Callable[[str], str]:
+    """A function that gives a path with the links of its folder resolved: one name for one place.
+
+    The last part stays as it is: a link is an image of its own, named by the link.
+    """
+    real = lru_cache(maxsize=1024)(os.path.realpath)
+    return lambda path: os.path.join(real(os.path.dirname(path) or "."), os.path.basename(path))

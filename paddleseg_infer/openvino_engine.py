@@ -1,0 +1,260 @@
+"""OpenVINO inside Paddle, with Paddle's own engine beside it.
+
+Paddle's OpenVINO engine has two traps. A run that fails doesn't raise: it logs an error, and the
+output is that of an earlier batch, then and until the shape changes. And it keeps kernels of every
+shape it meets, up to 5,000 of each kind. So every run's log is read here, what OpenVINO can't run
+goes through Paddle's own engine, and OpenVINO is given settings of this program's.
+"""
+
+import contextlib
+import ctypes
+import hashlib
+import logging
+import os
+import re
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+
+from paddleseg_infer import cache
+from paddleseg_infer.config import EngineOptions
+from paddleseg_infer.deploy import DeployConfig
+from paddleseg_infer.errors import ENGINE_ERRORS, EngineError, gist, reason
+from paddleseg_infer.machine import PaddleBuild
+from paddleseg_infer.predictor import NATIVE_MODULE, Predictor
+
+log = logging.getLogger("paddleseg_infer")
+
+# Of each kind. By itself OpenVINO keeps 5,000, and memory grew by 1 to 2 MB with each size of 64x64
+# to 300x300; with 64 it was level, and new sizes took no longer.
+KEPT_KERNELS = 64
+MAX_RESTARTS = 3  # Paddle never frees an OpenVINO engine
+RUN_FAILED = re.compile(rb"engine\.cc:\d+\] (.*?)(?:\n\n|\Z)|Exception from |bad_alloc", re.DOTALL)
+NO_MEMORY = re.compile("alloc|memory|temporarily unavailable")
+
+
+class OpenVinoPredictor:
+    """A model in OpenVINO, to be called like a `predictor.Predictor`.
+
+    What OpenVINO can't run goes through Paddle's own engine: a size that it has failed at and
+    smaller ones, and everything where it can't take the graph or has failed often. Each is told.
+    """
+
+    def __init__(self, deploy: DeployConfig, options: EngineOptions, build: PaddleBuild):
+        self._deploy, self._options, self._build = deploy, options, build
+        self._refused: list[tuple[int, int]] = []  # (height, width)
+        self._failures = 0
+        self._openvino: _OpenVino | None = None
+        self._files = self._state_of_files()
+        for name in [name for name in os.environ if name.startswith("GLOG_")]:
+            del os.environ[name]  # Paddle's log is how a failure is seen
+        _give_settings(options, build)
+        self._start()
+
+    @property
+    def config(self) -> Any:
+        return (self._openvino or self._own).config
+
+    @property
+    def is_openvino(self) -> bool:
+        """Whether batches still go to OpenVINO first."""
+        return self._openvino is not None
+
+    def __call__(self, tensor_nchw: np.ndarray) -> np.ndarray:
+        height, width = tensor_nchw.shape[2:]
+        is_refused = any(height <= h and width <= w for h, w in self._refused)
+        if self._openvino and not is_refused:
+            try:
+                return self._openvino(tensor_nchw)
+            except EngineError as error:
+                self._failed(height, width, str(error))
+        return self._own(tensor_nchw)
+
+    @cached_property
+    def _own(self) -> Predictor:
+        self._check_files()
+        return Predictor(self._deploy, replace(self._options, enable_openvino=False), self._build)
+
+    def _start(self) -> None:
+        try:
+            self._openvino = _OpenVino(self._deploy, self._options, self._build)
+        except _LeftOut as error:
+            _ = self._own  # first: what is wrong with the files is for it to say
+            log.warning("OpenVINO can't run this model (%s): Paddle's own engine does", error)
+
+    def _failed(self, height: int, width: int, why: str) -> None:
+        """After a failure OpenVINO's state is not to be trusted: it is started again."""
+        if NO_MEMORY.search(why):
+            log.warning(
+                "OpenVINO failed at %dx%d (%s): Paddle's own engine runs it", width, height, why
+            )
+        else:
+            self._refused.append((height, width))
+            log.warning(
+                "OpenVINO can't run %dx%d (%s): Paddle's own engine does, and what is smaller",
+                *(width, height, why),
+            )
+        self._openvino = None
+        self._failures += 1
+        if self._failures > MAX_RESTARTS:
+            log.warning(
+                "OpenVINO has failed %d times: Paddle's own engine runs the rest", self._failures
+            )
+        else:
+            self._check_files()
+            self._start()
+
+    def _check_files(self) -> None:
+        """Raises EngineError where an engine made now would be of another model."""
+        if self._state_of_files() != self._files:
+            raise EngineError("the model's files have changed since this run has begun")
+
+    def _state_of_files(self) -> list[tuple[int, int]]:
+        try:
+            found = [os.stat(path) for path in (self._deploy.graph, self._deploy.params)]
+        except OSError:
+            return []  # the engine will say which is missing
+        return [(status.st_size, status.st_mtime_ns) for status in found]
+
+
+class _LeftOut(Exception):
+    """Paddle has made no predictor, or one without OpenVINO."""
+
+
+class _OpenVino(Predictor):
+    """Raises EngineError also where OpenVINO only logs an error."""
+
+    _is_full_size: bool | None = None  # whether an output is as high and wide as its input
+
+    def _create(self) -> Any:
+        """Raises _LeftOut. What Paddle has made of the graph is seen by having it written.
+
+        OpenVINO writes the weights there too, as it has them.
+        """
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                return self._create_in(folder)
+        except OSError as error:
+            raise _LeftOut(f"the temporary folder: {reason(error)}; TMPDIR names one") from error
+
+    def _create_in(self, folder: str) -> Any:
+        needed = 3 * (os.path.getsize(self._deploy.graph) + os.path.getsize(self._deploy.params))
+        if shutil.disk_usage(folder).free < needed:
+            raise _LeftOut("the temporary folder has too little space; TMPDIR names another")
+        self.config.set_optim_cache_dir(folder)
+        self.config.enable_save_optim_model(True)
+        try:
+            predictor = self._core.create_predictor(self.config)
+        except ENGINE_ERRORS as error:
+            raise _LeftOut(gist(error)) from error
+        written = os.path.join(folder, cache.OPTIMIZED_GRAPH)
+        if os.path.isfile(written):
+            with open(written, "rb") as graph:
+                if b"openvino_engine" in graph.read():
+                    return predictor
+        raise _LeftOut("Paddle has left it out")
+
+    def __call__(self, tensor_nchw: np.ndarray) -> np.ndarray:
+        with _standard_error() as captured:
+            output = super().__call__(tensor_nchw)
+        if failure := RUN_FAILED.search(captured.text):
+            message = (failure[1] or captured.text).decode(errors="replace")
+            raise EngineError(message.strip().split("\n")[-1].rstrip("."))
+        if captured.text:
+            os.write(2, captured.text)
+        is_full_size = output.shape[-2:] == tensor_nchw.shape[-2:]
+        if self._is_full_size is None:
+            self._is_full_size = is_full_size
+        elif self._is_full_size and not is_full_size:
+            raise EngineError(f"its output is {list(output.shape)}")
+        return output
+
+
+class _Captured:
+    text = b""
+
+
+_capturing = threading.Lock()  # standard error is the whole process's
+
+
+@contextlib.contextmanager
+def _standard_error() -> Iterator[_Captured]:
+    """Captures what is written to standard error, by C++ code too, which writes to the number."""
+    captured = _Captured()
+    with _capturing, open(os.memfd_create("stderr"), "r+b") as file:
+        own = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield captured
+        finally:
+            os.dup2(own, 2)
+            os.close(own)
+            file.seek(0)
+            captured.text = file.read()
+
+
+_has_settings = False  # this process's one OpenVINO
+
+
+def _give_settings(options: EngineOptions, build: PaddleBuild) -> None:
+    """To be called before Paddle is loaded: has OpenVINO read settings, or tells why not.
+
+    It reads them from a `plugins.xml` beside its library alone, and Paddle's has none: so a copy of
+    the library is loaded, from the cache folder, with one beside it.
+    """
+    global _has_settings
+    if _has_settings or not build.openvino_library:
+        return
+    try:
+        if NATIVE_MODULE in sys.modules:
+            raise cache.Unusable("Paddle was loaded before")
+        if options.cache_dir == "":
+            raise cache.Unusable("--cache_dir is empty")
+        _load_with_settings(build.openvino_library, cache.cache_dir_of(options))
+        _has_settings = True
+    except (OSError, cache.Unusable) as error:
+        why = reason(error) if isinstance(error, OSError) and error.strerror else str(error)
+        log.warning(
+            "OpenVINO runs with its own settings (%s): its memory grows with each new image size, "
+            "and several workers stand in each other's way",
+            why,
+        )
+
+
+def _load_with_settings(library: str, cache_dir: str) -> None:
+    libs = os.path.dirname(library)
+    plugin = os.path.join(libs, "libopenvino_intel_cpu_plugin.so")
+    settings = (
+        f'<ie><plugins><plugin name="CPU" location={quoteattr(plugin)}><properties>'
+        f'<property key="CPU_RUNTIME_CACHE_CAPACITY" value="{KEPT_KERNELS}"/>'
+        # By itself it ties its threads to processors, those of each worker to the same ones.
+        '<property key="ENABLE_CPU_PINNING" value="NO"/>'
+        "</properties></plugin></plugins></ie>\n"
+    )
+
+    def fill(folder: str) -> None:
+        shutil.copy(library, folder)
+        for frontend in _those_of(libs, "libopenvino_paddle_frontend.so"):
+            os.symlink(frontend, os.path.join(folder, os.path.basename(frontend)))
+        with open(os.path.join(folder, "plugins.xml"), "w", encoding="utf-8") as file:
+            file.write(settings)
+
+    status = os.stat(library)
+    key = f"{library} {status.st_size} {status.st_mtime_ns} {settings}"
+    entry = cache.keep(cache_dir, hashlib.sha256(os.fsencode(key)).hexdigest(), fill)
+    for needed in _those_of(libs, "libtbb.so"):
+        ctypes.CDLL(needed)
+    ctypes.CDLL(os.path.join(entry, os.path.basename(library)))
+
+
+def _those_of(folder: str, name: str) -> list[str]:
+    """Paths of the libraries `name`, of any version."""
+    return [os.path.join(folder, found) for found in os.listdir(folder) if found.startswith(name)]

@@ -1,0 +1,193 @@
+"""Network output to label maps and scores, and these back to the image's size."""
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+
+from paddleseg_infer.errors import ConfigError, ImageError
+from paddleseg_infer.frame import Padded, Resized
+
+log = logging.getLogger("paddleseg_infer")
+
+MAX_LABEL = 65535  # of a label map of 16 bits
+NOTES = {  # what is worth a line, by the output's kind and whether --with_argmax was given
+    ("labels", True): "--with_argmax has no effect: this model's output is labels already",
+    ("scores", False): "this model's output is scores: their argmax is taken (--with_argmax)",
+    ("foreground", False): "this model has one channel: class 1 is where it is above {threshold}",
+    (
+        "foreground",
+        True,
+    ): "--with_argmax has no effect: of one channel class 1 is above {threshold}",
+}
+BAND_SCORES = 1 << 16  # of a class, that a processor's cache holds while the others pass
+
+
+class OutputReader:
+    """Labels, and scores where they are asked for, out of a network's outputs.
+
+    What these are is learnt from the first one.
+    """
+
+    def __init__(self, with_argmax: bool, threshold: float, output_op: str = ""):
+        """`output_op` is what the export says its output is, "" where it doesn't."""
+        if not isinstance(threshold, int | float) or not math.isfinite(threshold):
+            raise ConfigError(f"threshold must be a number, not {threshold!r}")
+        self.kind = ""  # see output_kind
+        self._with_argmax, self._threshold = with_argmax, threshold
+        self._output_op = output_op
+        self._is_probability = False
+
+    def learn(self, output: np.ndarray) -> None:
+        """From a batch's output; the first time tells the user what is done. Raises ValueError."""
+        if self.kind:
+            return
+        self.kind = output_kind(output)
+        if self.kind == "scores" and self._output_op:
+            self._is_probability = self._output_op == "softmax"
+        elif self.kind != "labels":  # of one channel the export's word says nothing
+            self._is_probability = are_probabilities(output, self.kind)
+        if note := NOTES.get((self.kind, self._with_argmax)):
+            log.info("%s", note.format(threshold=self._threshold))
+        if self.kind != "foreground" and self._threshold != 0.5:
+            log.warning("--threshold has no effect: it is for models of one channel")
+
+    def __call__(
+        self, output: np.ndarray, with_score: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """`label_map`, and `score_map` or None, of one image's output. Raises ImageError."""
+        labels = label_map(output, self.kind, self._threshold)
+        if not with_score:
+            return labels, None
+        return labels, score_map(output, self.kind, self._is_probability, self._threshold)
+
+
+def output_kind(output: np.ndarray) -> str:
+    """What a network's output [N, ...] holds: "labels", "scores", or "foreground" (one channel).
+
+    Raises ValueError for a form that is none of PaddleSeg's.
+    """
+    is_label = np.issubdtype(output.dtype, np.integer)
+    if is_label and (output.ndim == 3 or (output.ndim == 4 and output.shape[1] == 1)):
+        return "labels"
+    if output.ndim != 4 or not np.issubdtype(output.dtype, np.floating) or output.shape[1] < 1:
+        raise ValueError(
+            f"the model's output is {output.dtype} of shape {list(output.shape)}: neither labels "
+            "[N, H, W] nor scores [N, classes, H, W]"
+        )
+    return "foreground" if output.shape[1] == 1 else "scores"
+
+
+def label_map(output: np.ndarray, kind: str, threshold: float = 0.5) -> np.ndarray:
+    """Labels [H, W] of one image of the output: [H, W], [1, H, W] or [C, H, W].
+
+    uint8, or uint16 where a label or the number of classes passes what that holds. Scores: the
+    class of the highest, the first of equals, as np.argmax (but for NaN). Foreground: 1 where the
+    value is above `threshold`, as it stands. Raises ImageError for a label beyond 0 to 65535.
+    """
+    if kind == "labels":
+        labels = output.reshape(output.shape[-2:])
+        low, high = (labels.min(), labels.max()) if labels.size else (0, 0)
+        if low < 0 or high > MAX_LABEL:
+            raise ImageError(
+                f"the model gave it labels from {low} to {high}: a label map holds 0 to {MAX_LABEL}"
+            )
+        return labels.astype(np.uint8 if high < 256 else np.uint16)
+    if kind == "foreground":
+        return (output[0] > threshold).astype(np.uint8)
+    labels = np.empty(output.shape[1:], np.uint8 if len(output) <= 256 else np.uint16)
+    for rows in _bands(output):
+        _argmax(_float(output[:, rows]), labels[rows])
+    return labels
+
+
+def _float(scores: np.ndarray) -> np.ndarray:
+    """As OpenCV takes them: float16 as float32."""
+    return scores.astype(np.float32) if scores.dtype == np.float16 else scores
+
+
+def _bands(scores: np.ndarray) -> Iterator[slice]:
+    """Rows of [C, H, W] at a time."""
+    _, height, width = scores.shape
+    rows = max(1, BAND_SCORES // max(1, width))
+    for top in range(0, height, rows):
+        yield slice(top, top + rows)
+
+
+def _argmax(scores: np.ndarray, labels: np.ndarray) -> None:
+    """Into `labels` [H, W]: the class of the highest of `scores` [C, H, W] (C > 1)."""
+    if labels.dtype != np.uint8:
+        labels[...] = scores.argmax(0)
+        return
+    best = scores[0].copy()
+    higher = cv2.compare(scores[1], best, cv2.CMP_GT)  # 255 where higher, else 0
+    np.bitwise_and(higher, 1, out=labels)  # OpenCV takes a number wrongly beside a small array
+    for class_id in range(2, len(scores)):
+        cv2.max(scores[class_id - 1], best, dst=best)
+        cv2.compare(scores[class_id], best, cv2.CMP_GT, dst=higher)
+        # A class's id is above all before it: the larger of the two is the latest winner.
+        cv2.max(labels, np.bitwise_and(higher, class_id, out=higher), dst=labels)
+
+
+def are_probabilities(output: np.ndarray, kind: str) -> bool:
+    """Whether [N, C, H, W] has been through a softmax, or one channel through a sigmoid.
+
+    Seen of some pixels in between, of those that are numbers.
+    """
+    some = output[..., ::7, ::7].astype(np.float32)
+    some = np.moveaxis(some, 1, -1)[np.isfinite(some).all(axis=1)]
+    if not some.size:
+        return False
+    if kind == "foreground":
+        return bool(some.min() >= 0 and some.max() <= 1)
+    sums = some.sum(axis=-1)
+    return bool(some.min() >= 0 and np.abs(sums - 1).max() < 0.02)  # float16 is that far off
+
+
+def score_map(
+    output: np.ndarray, kind: str, is_probability: bool, threshold: float = 0.5
+) -> np.ndarray:
+    """The probability of the class that `label_map` names: uint8 [H, W], 255 is 1.
+
+    Of one image's output [C, H, W], scores or foreground; what isn't a probability yet becomes one
+    by softmax or sigmoid.
+    """
+    scores = np.empty(output.shape[1:], np.uint8)
+    for rows in _bands(output):
+        scores[rows] = _score_rows(output[:, rows], kind, is_probability, threshold)
+    return scores
+
+
+def _score_rows(
+    output: np.ndarray, kind: str, is_probability: bool, threshold: float
+) -> np.ndarray:
+    with np.errstate(invalid="ignore", over="ignore"):  # what is no number gets 0
+        part = output.astype(np.float32, copy=False)
+        if kind == "foreground":
+            # 1 / (1 + exp(-x)), which doesn't overflow so
+            probability = part[0] if is_probability else np.exp(-np.logaddexp(0, -part[0]))
+            probability = np.where(part[0] > threshold, probability, 1 - probability)
+        elif is_probability:
+            probability = part.max(axis=0)
+        else:
+            probability = 1 / np.exp(part - part.max(axis=0)).sum(axis=0)
+        return np.rint(np.nan_to_num(probability.clip(0, 1)) * 255)
+
+
+def restore(planes: np.ndarray, undo: Sequence[Resized | Padded]) -> np.ndarray:
+    """Brings labels [H, W], or scores [C, H, W], back through the transforms, by nearest."""
+    for step in reversed(undo):
+        if isinstance(step, Padded):
+            bottom, right = step.top + step.height, step.left + step.width
+            planes = planes[..., step.top : bottom, step.left : right]
+        elif planes.shape[-2:] != (step.height, step.width):
+            planes = _nearest(planes, step.width, step.height)
+    return np.ascontiguousarray(planes)
+
+
+def _nearest(planes: np.ndarray, width: int, height: int) -> np.ndarray:
+    if planes.ndim == 3:
+        return np.stack([_nearest(plane, width, height) for plane in planes])
+    return cv2.resize(planes, (width, height), interpolation=cv2.INTER_NEAREST)

@@ -1,0 +1,163 @@
+"""Images to tensors: reads a file as PaddleSeg reads it and runs the model's transforms."""
+
+import contextlib
+import io
+import logging
+import os
+import stat
+import warnings
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from PIL import Image, JpegImagePlugin
+
+from paddleseg_infer.errors import ImageError, reason, shown
+from paddleseg_infer.frame import Frame, Outline
+from paddleseg_infer.machine import available_memory
+from paddleseg_infer.transforms import Transform
+
+log = logging.getLogger("paddleseg_infer")
+
+EXIF_ORIENTATION, FIRST_TURNED = 0x0112, 5  # from this value on the sides change places
+MULTIPLE = {"TIFF", "WEBP", "PNG"}  # formats of pages or animations
+LARGE = 4_000_000  # pixels, below which memory isn't asked about
+MOST_PIXELS = 1 << 30  # that OpenCV reads
+BYTES_HELD = 4  # a pixel: the image and its labels
+# At the least: the demo's network, a small one, takes 345, BiSeNetV2 800.
+BYTES_IN_NETWORK = 200
+
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit knows nothing of this machine
+# Of damaged headers: OpenCV decides.
+warnings.filterwarnings("ignore", module="PIL")
+logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
+cv2.setLogLevel(0)  # OpenCV prints what it dislikes about a file; here each file gets a sentence
+
+
+def read_image(path: str, transforms: Sequence[Transform] | None = None) -> np.ndarray:
+    """Decodes the file to uint8 BGR [H, W, 3], the way `cv2.imread(path, IMREAD_COLOR)` does.
+
+    EXIF rotation is applied, 16 bits become 8, alpha is dropped, grey is repeated; of several
+    pictures the first is taken, with a line. Raises ImageError; before it decodes anything where
+    memory surely can't hold the image, or the network's work on what `transforms` make of it.
+    """
+    try:
+        data = _read_regular_file(path)
+        _check_header(data, path, transforms)
+        if data.startswith(b"\xff\xd8") and not data.endswith(b"\xff\xd9"):
+            _check_jpeg(data)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise ImageError(f"it can't be decoded: {_one_line(error)}") from None
+    except MemoryError:
+        raise ImageError("there is not enough memory to decode it") from None
+    if image is None:
+        raise ImageError("it can't be decoded: not an image, cut off, or of an unknown format")
+    return image
+
+
+def _read_regular_file(path: str) -> bytes:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe could wait for ever
+            raise ImageError("it is not a regular file (a folder, a pipe or a device)")
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        what = "it is a broken link" if os.path.islink(path) else "there is no such file"
+        raise ImageError(what) from None
+    except OSError as error:
+        raise ImageError(f"it can't be read: {reason(error)}") from None
+    except ValueError:  # a NUL in the name
+        raise ImageError("there is no such file") from None
+    if not data:  # OpenCV raises
+        raise ImageError("the file is empty")
+    return data
+
+
+def image_size(path: str) -> tuple[int, int] | None:
+    """Width and height as the image will be read, from its header; None where it can't be told."""
+    try:
+        if not os.path.isfile(path):  # opening a pipe could wait for ever
+            return None
+        with Image.open(path) as header:
+            width, height = header.size
+            turned = header.getexif().get(EXIF_ORIENTATION, 1) >= FIRST_TURNED
+    except Exception:  # Pillow's are of many kinds
+        return None
+    return (height, width) if turned else (width, height)
+
+
+def _check_header(data: bytes, path: str, transforms: Sequence[Transform] | None) -> None:
+    try:
+        with Image.open(io.BytesIO(data)) as header:
+            width, height = header.size
+            # Not of JPEGs, where phones hide previews.
+            is_multiple = header.format in MULTIPLE and header.n_frames > 1
+    except Exception:  # Pillow's are of many kinds; whether the file is bad is OpenCV's to say
+        return
+    if is_multiple:
+        log.info("%s holds several pictures: the first is taken", shown(path))
+    if width * height < LARGE:
+        return
+    readable = os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", "")
+    if width * height > (int(readable) if readable.isdigit() else MOST_PIXELS):
+        raise ImageError(
+            f"its {width}x{height} pixels are more than OpenCV reads; OPENCV_IO_MAX_IMAGE_PIXELS "
+            "in the environment raises that"
+        )
+    network_pixels = 0
+    if transforms is not None:
+        with contextlib.suppress(ImageError, ValueError, OverflowError):  # told by the transforms
+            network_height, network_width = size_after(height, width, transforms)
+            network_pixels = network_height * network_width
+    needed = width * height * BYTES_HELD + network_pixels * BYTES_IN_NETWORK
+    available = available_memory()
+    if needed > available:
+        advice = "--crop_size cuts it into windows, 1024 1024 say" if network_pixels else "too many"
+        raise ImageError(
+            f"its {width}x{height} pixels need at least {needed / 1e9:.1f} GB of memory, and "
+            f"there are {available / 1e9:.1f}: {advice}"
+        )
+
+
+def size_after(height: int, width: int, transforms: Sequence[Transform]) -> tuple[int, int]:
+    """Height and width that the transforms make of a size. Raises ImageError."""
+    outline = Outline(height, width)
+    for transform in transforms:
+        transform.apply(outline)
+    return outline.size
+
+
+def _check_jpeg(data: bytes) -> None:
+    """Refuses a JPEG that is cut off, whose missing part OpenCV may invent.
+
+    Pillow refuses just those, and takes bytes behind the image's end. The plugin is called by
+    itself because `Image.open` also refuses images that are merely large.
+    """
+    try:
+        with JpegImagePlugin.JpegImageFile(io.BytesIO(data)) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"the JPEG is cut off or damaged ({error})") from None
+
+
+def prepare(image_bgr: np.ndarray, transforms: Sequence[Transform]) -> Frame:
+    """Runs the transforms on uint8 BGR [H, W, 3], whose `tensor()` is then the network's input.
+
+    The image stays as it is. Raises ImageError where its size forbids a transform.
+    """
+    try:
+        frame = Frame(image_bgr)
+        for transform in transforms:
+            transform.apply(frame)
+        return frame
+    except (cv2.error, MemoryError, OverflowError, ValueError) as error:
+        height, width = image_bgr.shape[:2]
+        raise ImageError(
+            f"the transforms can't handle its size of {width}x{height}: {_one_line(error)}"
+        ) from None
+
+
+def _one_line(error: BaseException) -> str:
+    """What OpenCV or numpy says, which may be several lines."""
+    return " ".join(str(getattr(error, "err", error)).split()) or "not enough memory"

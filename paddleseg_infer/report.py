@@ -1,0 +1,128 @@
+"""--report: a JSON line an image as it ends, a summary at the end, and that as a table."""
+
+import contextlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from paddleseg_infer.errors import ConfigError, RunError, reason, shown
+from paddleseg_infer.files import target_of
+from paddleseg_infer.images import Job
+from paddleseg_infer.outcomes import Outcome
+
+SLOWEST = 5
+LONGEST_LINE = 1 << 20  # bytes, and more: paths end at 4096
+MOST_REASONS = 10
+ENDS = ("done", "failed", "skipped")
+STAGES = ("preprocess", "inference", "postprocess")
+
+
+class Report:
+    """A file of JSON lines, flushed one by one.
+
+    Raises ConfigError where it can't be opened, and RunError where a line can't be written.
+    """
+
+    def __init__(self, path: str, kinds: Sequence[str], append: bool):
+        self._path, self._kinds = path, kinds
+        try:
+            if append:
+                _mend(path)
+            self._file = open(path, "a", encoding="ascii")  # noqa: SIM115
+            # Once there is a line, since a run may not start; of a device nothing can be replaced.
+            self._replaces = not append and os.path.isfile(path)
+        except OSError as error:
+            raise ConfigError(f"--report {shown(path)} can't be written: {reason(error)}") from None
+
+    def add(self, job: Job, outcome: Outcome) -> None:
+        times = outcome.times
+        self._write(
+            {
+                "image": job.image,
+                "status": outcome.status,
+                "reason": outcome.reason,
+                "files": {kind: target_of(kind, job.target) for kind in self._kinds}
+                if outcome.status != "failed"
+                else {},
+                "size": outcome.size,
+                "ms": times and {s: round(1e3 * t, 3) for s, t in zip(STAGES, times, strict=True)},
+                "worker": outcome.worker,
+            }
+        )
+
+    def close(self, summary: dict[str, Any]) -> None:
+        if not self._file.closed:
+            self._write({"summary": summary})
+            self._file.close()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        try:
+            if self._replaces:
+                self._file.truncate(0)
+                self._replaces = False
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        except OSError as error:
+            with contextlib.suppress(OSError):  # what it holds can't be written either
+                self._file.close()
+            raise RunError(
+                f"--report {shown(self._path)} can't be written: {reason(error)}"
+            ) from None
+
+
+def _mend(path: str) -> None:
+    """Takes away a last line that a killed run has cut off."""
+    if not os.path.exists(path):
+        return
+    with open(path, "rb+") as file:
+        start = file.seek(max(0, file.seek(0, os.SEEK_END) - LONGEST_LINE))
+        file.truncate(start + file.read().rfind(b"\n") + 1)
+
+
+class Summary:
+    """Counts of outcomes, the slowest images, and why some failed."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.counts: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self._first: dict[str, str] = {}  # of the reasons that differ in their numbers alone
+        self.slowest: list[tuple[float, str]] = []
+
+    def add(self, image: str, outcome: Outcome) -> None:
+        self.counts[outcome.status] += 1
+        if outcome.status == "failed":
+            alike = re.sub(r"\d+", "0", outcome.reason)
+            self.reasons[self._first.setdefault(alike, outcome.reason)] += 1
+        if outcome.times:
+            self.slowest.append((sum(outcome.times), image))
+            self.slowest = sorted(self.slowest, reverse=True)[:SLOWEST]
+
+    @property
+    def not_tried(self) -> int:
+        return self.total - sum(self.counts[status] for status in ENDS)
+
+    def as_dict(self, seconds: float, exit_code: int) -> dict[str, Any]:
+        return {
+            "exit_code": exit_code,
+            **{status: self.counts[status] for status in ENDS},
+            "not_tried": self.not_tried,
+            "seconds": round(seconds, 3),
+            "images_per_second": round(self.counts["done"] / seconds, 3),
+            "slowest": [{"image": image, "ms": round(1e3 * s, 3)} for s, image in self.slowest],
+            "reasons": dict(self.reasons.most_common()),
+        }
+
+    def table(self, seconds: float) -> Iterator[str]:
+        """For a person."""
+        for status, count in (*self.counts.items(), ("not tried", self.not_tried)):
+            if count:
+                yield f"{status:12}{count:10}"
+        yield f"{'a second':12}{self.counts['done'] / seconds:10.1f}"
+        for spent, image in self.slowest:
+            yield f"{'slowest':12}{1e3 * spent:7.0f} ms  {shown(image)}"
+        for why, count in self.reasons.most_common(MOST_REASONS):
+            yield f"{'failed':12}{count:10}  {why}"

@@ -1,0 +1,264 @@
+"""PaddleSeg's deterministic transforms: their arguments, and what they do to a `Frame`.
+
+Each is a frozen dataclass whose fields are the arguments that `deploy.yaml` may give. The formulas
+are those of `paddleseg/transforms` 2.8.0, to the bit; `round` is Python's, half to even.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar
+
+import cv2
+
+from paddleseg_infer.arguments import (
+    channels,
+    divisor,
+    divisors,
+    flag,
+    interpolation,
+    number,
+    optional_whole,
+    positive,
+    short_side,
+    size_wh,
+    uint8_value,
+)
+from paddleseg_infer.errors import ConfigError, brief
+from paddleseg_infer.frame import Frame, Outline
+
+
+def argument(check: Callable[[Any], Any], default: Any = MISSING) -> Any:
+    """A field that `make_transform` fills through `check`."""
+    return field(default=default, metadata={"check": check})
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Base of the transforms. `ignored` names arguments that matter only to training labels."""
+
+    ignored: ClassVar[frozenset[str]] = frozenset()
+
+    def apply(self, frame: Frame | Outline) -> None:
+        """Changes `frame`. Raises ImageError where the image's size doesn't allow it."""
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    def _scale_to(self, frame: Frame | Outline, scale: float) -> None:
+        """Both sides times `scale`, LINEAR."""
+        height, width = frame.size
+        frame.resize(round(width * scale), round(height * scale), cv2.INTER_LINEAR, self.name)
+
+
+@dataclass(frozen=True)
+class Normalize(Transform):
+    """(x / 255 - mean) / std for each channel, RGB."""
+
+    mean: tuple[float, ...] = argument(channels, (0.5,))
+    std: tuple[float, ...] = argument(divisors, (0.5,))
+
+    def apply(self, frame: Frame | Outline) -> None:
+        frame.normalize(self.mean, self.std)
+
+
+@dataclass(frozen=True)
+class Resize(Transform):
+    """To `target_size`, or with `keep_ratio` as large as fits in it, whichever way it lies."""
+
+    target_size: tuple[int, int] = argument(size_wh, (512, 512))
+    keep_ratio: bool = argument(flag, False)
+    size_divisor: int | None = argument(divisor, None)
+    interp: str = argument(interpolation, "LINEAR")
+
+    def apply(self, frame: Frame | Outline) -> None:
+        size = self.target_size
+        if self.keep_ratio:
+            height, width = frame.size
+            scale = min(max(size) / max(height, width), min(size) / min(height, width))
+            size = round(width * scale), round(height * scale)
+        if self.size_divisor:
+            step = self.size_divisor
+            size = math.ceil(size[0] / step) * step, math.ceil(size[1] / step) * step
+        frame.resize(*size, getattr(cv2, f"INTER_{self.interp}"), self.name)
+
+
+@dataclass(frozen=True)
+class ResizeByLong(Transform):
+    """The long side to `long_size`."""
+
+    long_size: float = argument(positive)
+
+    def apply(self, frame: Frame | Outline) -> None:
+        self._scale_to(frame, self.long_size / max(frame.size))
+
+
+@dataclass(frozen=True)
+class ResizeByShort(Transform):
+    """The short side to `short_size`, or to less where the long side would pass `max_size`."""
+
+    short_size: float = argument(short_side)
+    max_size: float = argument(positive, 1e10)
+
+    def apply(self, frame: Frame | Outline) -> None:
+        short, long = min(frame.size), max(frame.size)
+        size = self.short_size
+        if size / short * long > self.max_size:
+            size = int(self.max_size / long * short)
+        self._scale_to(frame, size / short)
+
+
+@dataclass(frozen=True)
+class LimitLong(Transform):
+    """The long side brought between `min_long` and `max_long`."""
+
+    max_long: int | None = argument(optional_whole, None)
+    min_long: int | None = argument(optional_whole, None)
+
+    def __post_init__(self) -> None:
+        if self.max_long and self.min_long and self.min_long > self.max_long:
+            raise ValueError("min_long must not be above max_long")
+
+    def apply(self, frame: Frame | Outline) -> None:
+        long = max(frame.size)
+        if self.max_long and long > self.max_long:
+            self._scale_to(frame, self.max_long / long)
+        elif self.min_long and long < self.min_long:
+            self._scale_to(frame, self.min_long / long)
+
+
+@dataclass(frozen=True)
+class ResizeRangeScaling(Transform):
+    """The long side to `min_value`; with another `max_value` it is random, for training."""
+
+    min_value: float = argument(positive, 400)
+    max_value: float = argument(positive, 600)
+
+    def __post_init__(self) -> None:
+        if self.min_value != self.max_value:
+            raise ValueError(
+                "with min_value and max_value different the size is random, for training; "
+                "make them equal"
+            )
+
+    def apply(self, frame: Frame | Outline) -> None:
+        self._scale_to(frame, self.max_value / max(frame.size))
+
+
+@dataclass(frozen=True)
+class ResizeStepScaling(Transform):
+    """Both sides times `min_scale_factor`; where the steps allow another, random, for training."""
+
+    min_scale_factor: float = argument(positive, 0.75)
+    max_scale_factor: float = argument(positive, 1.25)
+    scale_step_size: float = argument(number, 0.25)
+
+    def __post_init__(self) -> None:
+        span = self.max_scale_factor - self.min_scale_factor
+        if span < 0:
+            raise ValueError("min_scale_factor must not be above max_scale_factor")
+        if span and not self.scale_step_size > span:
+            raise ValueError(
+                "with more than one scale to choose from the size is random, for training; "
+                "make min_scale_factor and max_scale_factor equal"
+            )
+
+    def apply(self, frame: Frame | Outline) -> None:
+        self._scale_to(frame, self.min_scale_factor)
+
+
+@dataclass(frozen=True)
+class Padding(Transform):
+    """To `target_size`, to the right and below."""
+
+    ignored = frozenset({"label_padding_value"})
+    target_size: tuple[int, int] = argument(size_wh)
+    im_padding_value: float = argument(number, 127.5)
+
+    def apply(self, frame: Frame | Outline) -> None:
+        frame.pad(*self.target_size, self.im_padding_value, self.name)
+
+
+@dataclass(frozen=True)
+class PaddingByAspectRatio(Transform):
+    """Until width / height is `aspect_ratio`, to the right or below."""
+
+    ignored = frozenset({"label_padding_value"})
+    aspect_ratio: float = argument(positive, 1)
+    im_padding_value: float = argument(number, 127.5)
+
+    def apply(self, frame: Frame | Outline) -> None:
+        height, width = frame.size
+        if width / height > self.aspect_ratio:
+            height = int(width / self.aspect_ratio)
+        elif width / height < self.aspect_ratio:
+            width = int(height * self.aspect_ratio)
+        frame.pad(width, height, self.im_padding_value, self.name)
+
+
+@dataclass(frozen=True)
+class ScalePadding(Transform):
+    """Centred in a square of the longer side, truncated to uint8, then CUBIC to `target_size`."""
+
+    ignored = frozenset({"label_padding_value"})
+    target_size: tuple[int, int] = argument(size_wh, (512, 512))
+    im_padding_value: float = argument(uint8_value, 127.5)
+
+    def apply(self, frame: Frame | Outline) -> None:
+        frame.pad_to_square(self.im_padding_value)
+        frame.resize(*self.target_size, cv2.INTER_CUBIC, self.name)
+
+
+TRANSFORMS: dict[str, type[Transform]] = {
+    kind.__name__: kind
+    for kind in (
+        Normalize,
+        Resize,
+        ResizeByLong,
+        ResizeByShort,
+        LimitLong,
+        ResizeRangeScaling,
+        ResizeStepScaling,
+        Padding,
+        PaddingByAspectRatio,
+        ScalePadding,
+    )
+}
+
+TRAINING_ONLY = frozenset(
+    """RandomHorizontalFlip RandomVerticalFlip RandomPaddingCrop RandomCenterCrop RandomNoise
+    RandomBlur RandomRotation RandomScaleAspect RandomDistort RandomAffine
+    GenerateInstanceTargets""".split()
+)
+
+
+def make_transform(name: Any, arguments: Mapping[str, Any]) -> Transform:
+    """The transform that `deploy.yaml` calls `name`. Raises ConfigError with what is wrong."""
+    if name in TRAINING_ONLY:
+        raise ConfigError(f"transform {name} is for training: take it out of the list")
+    if name not in TRANSFORMS:
+        raise ConfigError(f"there is no transform {brief(name)}; known are {', '.join(TRANSFORMS)}")
+    kind = TRANSFORMS[name]
+    known = {item.name: item for item in fields(kind)}
+    for key in arguments:
+        if key not in known and key not in kind.ignored:
+            takes = ", ".join(known)
+            raise ConfigError(f"transform {name} has no argument {brief(key)}; it takes {takes}")
+    values = {}
+    for key, item in known.items():
+        if key not in arguments:
+            if item.default is MISSING:
+                raise ConfigError(f"transform {name} lacks its argument {key}")
+            continue
+        try:
+            values[key] = item.metadata["check"](arguments[key])
+        except ValueError as error:
+            raise ConfigError(
+                f"{key} of transform {name} must be {error}, not {brief(arguments[key])}"
+            ) from None
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ConfigError(f"transform {name}: {error}") from None

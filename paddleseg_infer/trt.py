@@ -1,0 +1,242 @@
+"""The shapes that TensorRT has to know before the first image."""
+
+import contextlib
+import logging
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from paddleseg_infer.batches import Source
+from paddleseg_infer.deploy import DeployConfig
+from paddleseg_infer.errors import ConfigError, EngineError, ImageError, reason, shown
+from paddleseg_infer.files import locked
+from paddleseg_infer.preprocess import image_size, size_after
+
+log = logging.getLogger("paddleseg_infer")
+
+MAX_HEADERS = 1000
+MAX_TUNING_RUNS = 10
+STEP = 64  # pixels, that bounds are rounded to: an engine then serves other folders too
+
+Size = tuple[int, int]  # height, width
+
+
+class Shapes(NamedTuple):
+    """Of the network's input, each [N, 3, H, W]: what TensorRT's engine takes, and prefers."""
+
+    smallest: list[int]
+    largest: list[int]
+    usual: list[int]
+
+
+class Expected(NamedTuple):
+    """What TensorRT is to be ready for."""
+
+    images: Sequence[Source]
+    batch_size: int
+    crop: Size | None = None  # of the images' windows
+
+
+def first_window(image_bgr: np.ndarray, crop: Size | None) -> np.ndarray:
+    return image_bgr[: crop[0], : crop[1]] if crop else image_bgr
+
+
+def images_by_size(expected: Expected, deploy: DeployConfig) -> dict[Size, list[Source]]:
+    """Images by the height and width that the network is given for them, or for their windows.
+
+    Of many images MAX_HEADERS, evenly spread; of files only the headers are read. Of a graph of
+    fixed size there is that one. Raises ConfigError where no size can be told.
+    """
+    fixed_height, fixed_width = deploy.input_shape[2:]
+    if -1 not in (fixed_height, fixed_width):
+        return {(fixed_height, fixed_width): list(expected.images[:MAX_HEADERS])}
+    by_size: dict[Size, list[Source]] = defaultdict(list)
+    after: dict[Size, Size | ImageError] = {}  # the transforms, by the size before
+    images = expected.images
+    for image in images[:: max(1, -(-len(images) // MAX_HEADERS))]:
+        size = _size(image)
+        if size is None:
+            continue  # its turn comes again, and its reason is told then
+        if expected.crop:
+            size = min(size[0], expected.crop[0]), min(size[1], expected.crop[1])
+        if size not in after:
+            after[size] = _network_size(size, deploy)
+        given = after[size]
+        if not isinstance(given, ImageError):
+            by_size[given].append(image)
+    if not by_size:
+        refusals = [str(refusal) for refusal in after.values()]
+        why = f"none fits the model: {refusals[0]}" if refusals else "no image's could be read"
+        if not images:
+            why = "no images were given (`sample` of Segmenter)"
+        raise ConfigError(f"TensorRT needs the sizes that will come, and {why}")
+    return dict(by_size)
+
+
+def _size(image: Source) -> Size | None:
+    if isinstance(image, np.ndarray):
+        return image.shape[0], image.shape[1]
+    size = image_size(os.fspath(image))
+    return (size[1], size[0]) if size else None
+
+
+def _network_size(size: Size, deploy: DeployConfig) -> Size | ImageError:
+    """What the transforms make of the size, or why they or the graph refuse it."""
+    try:
+        after = size_after(*size, deploy.transforms)
+        deploy.check_size(*after)
+    except ImageError as error:
+        return error
+    except (OverflowError, ValueError):
+        return ImageError(f"the transforms can't handle its size of {size[1]}x{size[0]}")
+    return after
+
+
+def _fewest_images(expected: Expected, deploy: DeployConfig) -> int:
+    """Of a batch: the last one isn't full, unless the graph takes full ones only."""
+    return 1 if deploy.input_shape[0] == -1 else expected.batch_size
+
+
+def dynamic_shapes(expected: Expected, deploy: DeployConfig) -> Shapes:
+    """Bounds that hold every size, those of sides that vary rounded outward to STEP."""
+    by_size, batch_size = images_by_size(expected, deploy), expected.batch_size
+    most_frequent = max(by_size, key=lambda size: len(by_size[size]))
+    low, high, usual = [], [], []
+    for sides, side in zip(zip(*by_size, strict=True), most_frequent, strict=True):
+        shortest, longest = min(sides), max(sides)
+        if shortest < longest:
+            shortest = shortest // STEP * STEP or shortest
+            longest = -(-longest // STEP) * STEP
+            side = max(shortest, min(longest, round(side / STEP) * STEP))
+        low.append(shortest)
+        high.append(longest)
+        usual.append(side)
+    return Shapes(
+        [_fewest_images(expected, deploy), 3, *low],
+        [batch_size, 3, *high],
+        [batch_size, 3, *usual],
+    )
+
+
+def collect(run: Callable[[Source, int], None], expected: Expected, deploy: DeployConfig) -> int:
+    """Has an engine meet the sizes that matter, by `run(image, copies)`; returns how often it did.
+
+    The smallest in the smallest batch; in full ones the largest, or the next smaller where memory
+    doesn't hold it, and those of the shortest and longest sides. What is left of MAX_TUNING_RUNS
+    goes to the most frequent size: Paddle takes the side that it met most often for the usual one.
+    """
+    by_size, batch_size = images_by_size(expected, deploy), expected.batch_size
+    fewest = _fewest_images(expected, deploy)
+    ascending = sorted(by_size, key=lambda size: size[0] * size[1])
+    tried: dict[Size, bool] = {}  # in full batches: whether they ran
+
+    def is_run(size: Size, copies: int) -> bool:
+        return _runs(run, by_size[size], copies)
+
+    def try_full(size: Size) -> bool:
+        if size not in tried:
+            tried[size] = is_run(size, batch_size)
+        return tried[size]
+
+    runs = int(any(is_run(size, fewest) for size in ascending[:MAX_TUNING_RUNS]))
+    # Steps by a quarter of the area: a thousand sizes may differ by little.
+    smaller = list(reversed(ascending))
+    while smaller and len(tried) < MAX_TUNING_RUNS and not try_full(size := smaller[0]):
+        smaller = [each for each in smaller if each[0] * each[1] <= 0.75 * size[0] * size[1]]
+    for side in (0, 1):
+        in_order = sorted(by_size, key=lambda size: size[side])
+        for size in (in_order[0], in_order[-1]):
+            if len(tried) < MAX_TUNING_RUNS:
+                try_full(size)
+    runs += sum(tried.values())
+    most_frequent_first = sorted(by_size, key=lambda size: -len(by_size[size]))
+    usual = next((size for size in most_frequent_first if tried.get(size, True)), None)
+    while usual and runs < MAX_TUNING_RUNS and is_run(usual, batch_size):
+        runs += 1
+    return runs
+
+
+def _runs(run: Callable[[Source, int], None], images: Iterable[Source], copies: int) -> bool:
+    """Whether one of the images could be run; another is tried where one can't be read."""
+    for image in images:
+        try:
+            run(image, copies)
+            return True
+        except ImageError:
+            continue
+        except (EngineError, MemoryError):
+            return False
+    return False
+
+
+def make_shape_file(path: str, collect_into: Callable[[str], int]) -> None:
+    """Has the file of tuned shapes made unless it is there: by one process, the others wait.
+
+    `collect_into(path)` writes it and returns the number of runs. Raises ConfigError.
+    """
+    try:
+        was_there = os.path.exists(path)
+        with locked(os.path.dirname(os.path.abspath(path))):
+            if was_there:
+                log.info("the dynamic shapes are those of %s", shown(path))
+            elif not os.path.exists(path):  # nor has another process made it meanwhile
+                _make_shape_file(path, collect_into)
+    except OSError as error:
+        raise ConfigError(
+            f"--auto_tuned_shape_file {shown(path)} can't be written: {reason(error)}"
+        ) from None
+
+
+def _make_shape_file(path: str, collect_into: Callable[[str], int]) -> None:
+    # Paddle ends the process where it can't write the file, so it gets one that it can.
+    with tempfile.TemporaryDirectory() as private:
+        collected = os.path.join(private, "shapes.pbtxt")
+        if not collect_into(collected) or not os.path.getsize(collected):
+            raise ConfigError("no image could be run to collect the dynamic shapes from")
+        part = f"{path}.{secrets.token_hex(8)}"
+        try:
+            shutil.copyfile(collected, part)
+            os.replace(part, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(part)
+            raise
+
+
+def tuned_shapes(path: str, name: str, batch_size: int) -> Shapes:
+    """What a file of tuned shapes holds for the input `name`.
+
+    Raises ConfigError where that isn't of this model, or not of this batch size.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            entries = file.read().split("shape_range_info")
+    except (OSError, UnicodeDecodeError) as error:
+        why = reason(error) if isinstance(error, OSError) else "it is no text"
+        raise ConfigError(f"--auto_tuned_shape_file {shown(path)} can't be read: {why}") from None
+    change = "name another file, or delete it and its shapes are collected again"
+    found = next((entry for entry in entries if f'name: "{name}"' in entry), "")
+    shapes = Shapes(
+        *(
+            [int(side) for side in re.findall(rf"\b{kind}_shape: (\d+)", found)]
+            for kind in ("min", "max", "opt")
+        )
+    )
+    if any(len(shape) != 4 for shape in shapes):
+        raise ConfigError(
+            f"--auto_tuned_shape_file {shown(path)} holds no shapes of this model's input {name}: "
+            + change
+        )
+    if batch_size > shapes.largest[0]:
+        raise ConfigError(
+            f"--auto_tuned_shape_file {shown(path)} is of batches of up to {shapes.largest[0]}, "
+            f"not {batch_size}: {change}"
+        )
+    return shapes
