@@ -17,12 +17,12 @@ import numpy as np
 
 from paddleseg_infer.config import EngineOptions
 from paddleseg_infer.deploy import load_deploy_config
-from paddleseg_infer.engines import load_engine
+from paddleseg_infer.engines.load import load_engine
 from paddleseg_infer.errors import SegmentationError
-from paddleseg_infer.images import find_jobs
-from paddleseg_infer.machine import find_paddle
+from paddleseg_infer.machine.limits import find_paddle
 from paddleseg_infer.postprocess import label_map, output_kind
 from paddleseg_infer.preprocess import prepare, read_image
+from paddleseg_infer.runs.jobs import find_jobs
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -12,10 +12,10 @@ from PIL import Image
 
 from bench.pairs import options, table
 from paddleseg_infer import postprocess
-from paddleseg_infer.palettes import PADDLESEG
-from paddleseg_infer.pictures import encode_mask
+from paddleseg_infer.pictures.kinds import encode_mask
+from paddleseg_infer.pictures.palettes import PADDLESEG
 from paddleseg_infer.preprocess import prepare, read_image
-from paddleseg_infer.transforms import make_transform
+from paddleseg_infer.transforms.paddleseg import make_transform
 from tests import oracle
 
 REPEATS = 20

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
         RunError,
         SegmentationError,
     )
-    from paddleseg_infer.pipeline import Segmenter
+    from paddleseg_infer.segmenter import Segmenter
 
 __all__ = [
     "ConfigError",
@@ -30,7 +30,7 @@ def __getattr__(name: str) -> Any:
     """Imports a public name when it is asked for (PEP 562): numpy and OpenCV take a while."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "pipeline" if name == "Segmenter" else "errors"
+    module = "segmenter" if name == "Segmenter" else "errors"
     return getattr(importlib.import_module(f"{__name__}.{module}"), name)
 
 

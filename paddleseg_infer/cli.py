@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from paddleseg_infer.errors import MISSING_HINT, ConfigError, RunError, shown
 from paddleseg_infer.flags import NOT_STARTED, make_parser
-from paddleseg_infer.grid import check_sizes, checked_tiling
-from paddleseg_infer.palettes import palette_of
+from paddleseg_infer.pictures.palettes import palette_of
+from paddleseg_infer.tiling import check_sizes, checked_tiling
 
 if TYPE_CHECKING:
-    from paddleseg_infer.images import Job
     from paddleseg_infer.outcomes import Outcome
+    from paddleseg_infer.runs.jobs import Job
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -65,11 +65,11 @@ def keep_standard_output(print_detail: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from paddleseg_infer.files import check_save_dir, sweep_parts, target_of
-    from paddleseg_infer.images import find_jobs, part_of
     from paddleseg_infer.outcomes import Interrupted, Outcome
-    from paddleseg_infer.progress import Progress
-    from paddleseg_infer.report import Report, Summary
+    from paddleseg_infer.pictures.files import check_save_dir, sweep_parts, target_of
+    from paddleseg_infer.runs.jobs import find_jobs, part_of
+    from paddleseg_infer.runs.progress import Progress
+    from paddleseg_infer.runs.report import Report, Summary
 
     started = time.monotonic()
     kinds, palette = options.save, palette_of(options.custom_color)
@@ -131,7 +131,7 @@ def run(options: argparse.Namespace) -> int:
 
 def done_check(options: argparse.Namespace) -> Callable[["Job"], bool]:
     """Whether a job's pictures are all there, whole and of the image's size, for --resume."""
-    from paddleseg_infer.files import target_of, whole_png
+    from paddleseg_infer.pictures.files import target_of, whole_png
 
     save_dir = os.path.abspath(options.save_dir)  # it may be asked from another folder
     if not options.resume:
@@ -155,7 +155,7 @@ def done_check(options: argparse.Namespace) -> Callable[["Job"], bool]:
 def suggest_openvino(options: argparse.Namespace) -> None:
     """A line for those who run many images without it and could."""
     from paddleseg_infer.deploy import load_deploy_config
-    from paddleseg_infer.machine import find_paddle
+    from paddleseg_infer.machine.limits import find_paddle
 
     build = find_paddle()
     on_gpu = options.device == "gpu" or (options.device is None and build.has_gpu)
@@ -178,13 +178,13 @@ def outcomes(
             log.warning("--model_name has no effect without --benchmark")
         how |= {"timeout": options.timeout, "is_done": done_check(options)}
         if options.ray is not None:
-            from paddleseg_infer import cluster
+            from paddleseg_infer.runs import cluster
 
             return cluster.segment(jobs, options.config, saving, address=options.ray, **how)
-        from paddleseg_infer import workers
+        from paddleseg_infer.runs import local as workers
 
         return workers.segment(jobs, options.config, saving, **how)
-    from paddleseg_infer.benchmark import benchmark
+    from paddleseg_infer.runs.benchmark import benchmark
 
     for name in ("num_workers", "ray", "resume", "timeout"):
         if getattr(options, name) not in (1, None, False):
@@ -196,11 +196,11 @@ def outcomes(
 def dry_run(options: argparse.Namespace) -> int:
     import yaml
 
-    from paddleseg_infer.files import check_save_dir, target_of
-    from paddleseg_infer.images import find_jobs, part_of
-    from paddleseg_infer.plan import planned_run
-    from paddleseg_infer.trt import Expected
-    from paddleseg_infer.workers import processes_for
+    from paddleseg_infer.engines.shapes import Expected
+    from paddleseg_infer.pictures.files import check_save_dir, target_of
+    from paddleseg_infer.runs.dry_run import planned_run
+    from paddleseg_infer.runs.jobs import find_jobs, part_of
+    from paddleseg_infer.runs.local import processes_for
 
     kinds, _ = options.save, palette_of(options.custom_color)
     tiling = checked_tiling(options.crop_size, options.stride)

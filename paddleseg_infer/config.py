@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from paddleseg_infer.errors import ConfigError, brief, shown
-from paddleseg_infer.gpu import check_built_with_tensorrt
-from paddleseg_infer.machine import PaddleBuild, usable_processors
+from paddleseg_infer.machine.gpu import check_built_with_tensorrt
+from paddleseg_infer.machine.limits import PaddleBuild, usable_processors
 
 if TYPE_CHECKING:  # the process that feeds workers has no use for what deploy.yaml needs
     from paddleseg_infer.deploy import DeployConfig
-    from paddleseg_infer.trt import Shapes
+    from paddleseg_infer.engines.shapes import Shapes
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -180,7 +180,7 @@ def _set_tensorrt(
     options: EngineOptions,
     shapes: "Shapes | None",
 ) -> None:
-    from paddleseg_infer.tensorrt_engine import check_quantised, input_name
+    from paddleseg_infer.engines.tensorrt import check_quantised, input_name
 
     name = input_name(core, deploy)
     if options.precision == "int8":

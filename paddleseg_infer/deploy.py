@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from paddleseg_infer.errors import ConfigError, ImageError, brief, reason, shown
-from paddleseg_infer.transforms import Transform, make_transform
+from paddleseg_infer.transforms.paddleseg import Transform, make_transform
 
 ANY_SHAPE = (-1, 3, -1, -1)
 log = logging.getLogger("paddleseg_infer")

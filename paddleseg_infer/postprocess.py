@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from paddleseg_infer.errors import ConfigError, ImageError
-from paddleseg_infer.frame import Padded, Resized
+from paddleseg_infer.transforms.frame import Padded, Resized
 
 log = logging.getLogger("paddleseg_infer")
 

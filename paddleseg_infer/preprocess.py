@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 
 from paddleseg_infer.errors import ImageError, reason, shown
-from paddleseg_infer.frame import Frame, Outline
-from paddleseg_infer.machine import available_memory
-from paddleseg_infer.transforms import Transform
+from paddleseg_infer.machine.limits import available_memory
+from paddleseg_infer.transforms.frame import Frame, Outline
+from paddleseg_infer.transforms.paddleseg import Transform
 
 log = logging.getLogger("paddleseg_infer")
 

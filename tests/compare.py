@@ -15,7 +15,7 @@ import tempfile
 import numpy as np
 from PIL import Image
 
-from paddleseg_infer.images import find_jobs
+from paddleseg_infer.runs.jobs import find_jobs
 from tests.oracle import Oracle
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

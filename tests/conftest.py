@@ -15,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from paddleseg_infer.machine import find_paddle
+from paddleseg_infer.machine.limits import find_paddle
 
 ROOT = Path(__file__).parent.parent
 

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from demo.scenes import draw_scene
-from paddleseg_infer.files import whole_png
+from paddleseg_infer.pictures.files import whole_png
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,19 +13,16 @@ import numpy as np
 import pytest
 from conftest import PADDLE, ROOT, scene
 
-from paddleseg_infer import cache
 from paddleseg_infer.config import EngineOptions
-from paddleseg_infer.machine import find_paddle
-from paddleseg_infer.pipeline import Segmenter
+from paddleseg_infer.machine import store as cache
+from paddleseg_infer.machine.limits import find_paddle
+from paddleseg_infer.segmenter import Segmenter
 
 pytestmark = pytest.mark.skipif(PADDLE < (3, 0, 0), reason="Paddle 2 keeps no optimised graph")
 
 IMAGE = scene(48, 64)
-EVERY_GRAPH = (
-    "from paddleseg_infer import cache; cache.MIN_GRAPH_BYTES, cache.SLOW_SECONDS = 0, 0.0; "
-)
-
-
+EVERY_GRAPH = "from paddleseg_infer.machine import store as cache; "
+EVERY_GRAPH += "cache.MIN_GRAPH_BYTES, cache.SLOW_SECONDS = 0, 0.0; "
 @pytest.fixture
 def every_graph(monkeypatch):
     """Small graphs are kept too, however fast they were made."""

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from conftest import ROOT, masks, read_mask, write_image
 
-from paddleseg_infer import machine
 from paddleseg_infer.flags import make_parser
+from paddleseg_infer.machine import limits as machine
 
 # ---- the main job ------------------------------------------------------------------------------
 

@@ -9,10 +9,10 @@ import yaml
 from conftest import masks, read_mask
 from PIL import Image
 
-from paddleseg_infer.files import PART_SUFFIX
-from paddleseg_infer.palettes import PADDLESEG
-from paddleseg_infer.pictures import Pictures, legend
-from paddleseg_infer.pipeline import Segmenter
+from paddleseg_infer.pictures.files import PART_SUFFIX
+from paddleseg_infer.pictures.kinds import Pictures, legend
+from paddleseg_infer.pictures.palettes import PADDLESEG
+from paddleseg_infer.segmenter import Segmenter
 
 
 def test_every_kind_of_picture_is_saved_in_its_place(infer, models, photos, tmp_path):

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from conftest import loads_paddle, masks, report_lines, until, write_image
 
-from paddleseg_infer import actor
-from paddleseg_infer.cluster import _threads
 from paddleseg_infer.errors import ConfigError
+from paddleseg_infer.runs import actor
+from paddleseg_infer.runs.cluster import _threads
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 

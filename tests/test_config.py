@@ -8,8 +8,8 @@ import pytest
 from paddleseg_infer.config import EngineOptions
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.errors import ConfigError
-from paddleseg_infer.machine import PaddleBuild
-from paddleseg_infer.transforms import Normalize, Resize
+from paddleseg_infer.machine.limits import PaddleBuild
+from paddleseg_infer.transforms.paddleseg import Normalize, Resize
 
 CPU = PaddleBuild((3, 2, 2), has_gpu=False, folder="")
 GPU = PaddleBuild((2, 6, 2), has_gpu=True, folder="")

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from paddleseg_infer import files
 from paddleseg_infer.errors import ConfigError, ImageError, RunError
-from paddleseg_infer.files import (
+from paddleseg_infer.pictures import files
+from paddleseg_infer.pictures.files import (
     PART_SUFFIX,
     check_save_dir,
     prepare_save_dir,

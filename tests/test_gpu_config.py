@@ -14,11 +14,12 @@ import pytest
 import yaml
 from conftest import ROOT, scene, write_image
 
-from paddleseg_infer import gpu, trt
 from paddleseg_infer.config import EngineOptions, engine_config
 from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.engines import shapes as trt
 from paddleseg_infer.errors import ConfigError
-from paddleseg_infer.machine import find_paddle
+from paddleseg_infer.machine import gpu
+from paddleseg_infer.machine.limits import find_paddle
 
 BUILD = find_paddle()
 pytestmark = pytest.mark.skipif(not BUILD.has_gpu, reason="this Paddle is a CPU build")
@@ -27,7 +28,7 @@ PRECISIONS = {"fp32": "Float32", "fp16": "Half"}
 
 @pytest.fixture(scope="session")
 def core():
-    from paddleseg_infer.predictor import load_core
+    from paddleseg_infer.engines.paddle import load_core
 
     return load_core(BUILD, use_gpu=True)
 
@@ -213,7 +214,7 @@ def test_phrases_that_hints_go_by_are_in_the_wheel(phrase):
 
 
 def test_collecting_is_refused_before_it_begins(models, tmp_path):
-    from paddleseg_infer.pipeline import Segmenter
+    from paddleseg_infer.segmenter import Segmenter
 
     path = tmp_path / "shapes"
     options = {"use_trt": True, "enable_auto_tune": True, "auto_tuned_shape_file": str(path)}

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from paddleseg_infer.errors import ConfigError, shown
-from paddleseg_infer.images import find_jobs
+from paddleseg_infer.runs.jobs import find_jobs
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import time
 import pytest
 from conftest import SLOW, children, loads_paddle, masks, report_lines, until, write_image
 
-from paddleseg_infer import files
+from paddleseg_infer.pictures import files
 
 # ---- workers that die or hang ------------------------------------------------------------------
 

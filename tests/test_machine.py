@@ -7,8 +7,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from paddleseg_infer import machine
 from paddleseg_infer.errors import ConfigError
+from paddleseg_infer.machine import limits as machine
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_paddle_that_will_not_do_is_refused(paddle_of, text, message):
 
 
 def test_a_missing_paddle_is_a_sentence():
-    code = "from paddleseg_infer import machine; machine.find_paddle()"
+    code = "from paddleseg_infer.machine import limits as machine; machine.find_paddle()"
     run = subprocess.run(
         [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True
     )
@@ -73,7 +73,7 @@ def test_a_missing_paddle_is_a_sentence():
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity on this system")
 def test_affinity_bounds_the_processors():
-    code = "import os; from paddleseg_infer import machine; "
+    code = "import os; from paddleseg_infer.machine import limits as machine; "
     code += "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
     code += "print(machine.usable_processors())"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from paddleseg_infer.errors import ConfigError
-from paddleseg_infer.model_files import check_model_files
+from paddleseg_infer.graph import check_model_files
 
 JUNK = {
     "git-lfs pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n",

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from conftest import ROOT, masks, read_mask, scene, write_image
 
-from paddleseg_infer import config, openvino_engine
+from paddleseg_infer import config
 from paddleseg_infer.config import EngineOptions, engine_config
 from paddleseg_infer.deploy import load_deploy_config
-from paddleseg_infer.engines import load_engine
+from paddleseg_infer.engines import openvino as openvino_engine
+from paddleseg_infer.engines.load import load_engine
+from paddleseg_infer.engines.openvino import MAX_RESTARTS
+from paddleseg_infer.engines.paddle import load_core
 from paddleseg_infer.errors import ConfigError, ImageError
-from paddleseg_infer.machine import PaddleBuild, find_paddle
-from paddleseg_infer.openvino_engine import MAX_RESTARTS
-from paddleseg_infer.pipeline import Segmenter
-from paddleseg_infer.predictor import load_core
+from paddleseg_infer.machine.limits import PaddleBuild, find_paddle
+from paddleseg_infer.segmenter import Segmenter
 
 BUILD = find_paddle()
 has_openvino = pytest.mark.skipif(
@@ -213,7 +214,7 @@ def test_memory_stays_level_over_many_sizes_and_threads_are_not_tied(models, tmp
     call = f"""
 import os, threading
 from conftest import scene
-from paddleseg_infer.pipeline import Segmenter
+from paddleseg_infer.segmenter import Segmenter
 usable, tied, ended = os.sched_getaffinity(0), set(), threading.Event()
 def watch():  # a thread is tied while it runs the network
     while not ended.wait(0.01):

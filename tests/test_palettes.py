@@ -3,7 +3,7 @@
 import pytest
 
 from paddleseg_infer.errors import ConfigError
-from paddleseg_infer.palettes import CITYSCAPES, PADDLESEG, PALETTES, palette_of
+from paddleseg_infer.pictures.palettes import CITYSCAPES, PADDLESEG, PALETTES, palette_of
 
 
 def colours(palette):

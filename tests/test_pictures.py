@@ -8,10 +8,11 @@ import pytest
 from conftest import scene
 from PIL import Image
 
-from paddleseg_infer import flags, pictures
+from paddleseg_infer import flags
 from paddleseg_infer.errors import ConfigError, ImageError
-from paddleseg_infer.palettes import PADDLESEG, PALETTES
-from paddleseg_infer.pictures import Pictures, Segmentation, encode_mask, shares
+from paddleseg_infer.pictures import kinds as pictures
+from paddleseg_infer.pictures.kinds import Pictures, Segmentation, encode_mask, shares
+from paddleseg_infer.pictures.palettes import PADDLESEG, PALETTES
 
 SIZE = (90, 120)
 COLOURS = np.frombuffer(PADDLESEG, np.uint8).reshape(256, 3)

@@ -8,7 +8,6 @@ import pytest
 
 from paddleseg_infer import postprocess
 from paddleseg_infer.errors import ConfigError, ImageError
-from paddleseg_infer.frame import Padded, Resized
 from paddleseg_infer.postprocess import (
     OutputReader,
     are_probabilities,
@@ -17,6 +16,7 @@ from paddleseg_infer.postprocess import (
     restore,
     score_map,
 )
+from paddleseg_infer.transforms.frame import Padded, Resized
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from conftest import PADDLE, ROOT, scene
 
 from paddleseg_infer.config import EngineOptions, engine_config
 from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.engines.paddle import Predictor, load_core
 from paddleseg_infer.errors import ConfigError, EngineError, gist
-from paddleseg_infer.machine import PaddleBuild, find_paddle
-from paddleseg_infer.predictor import Predictor, load_core
+from paddleseg_infer.machine.limits import PaddleBuild, find_paddle
 from paddleseg_infer.preprocess import prepare
 
 BUILD = find_paddle()
@@ -164,7 +164,8 @@ def python(code, **environment):
     return run
 
 
-LOAD = "import sys; from paddleseg_infer import predictor, machine; "
+LOAD = "import sys; from paddleseg_infer.engines import paddle as predictor; "
+LOAD += "from paddleseg_infer.machine import limits as machine; "
 LOAD += "core = predictor.load_core(machine.find_paddle(), False)"
 
 
@@ -192,7 +193,7 @@ def test_the_full_import_can_be_asked_for():
 def test_where_the_native_module_does_not_load_paddle_is_imported_with_a_line():
     code = LOAD.replace("machine.find_paddle()", "build")
     code = (
-        "import dataclasses; from paddleseg_infer import machine; "
+        "import dataclasses; from paddleseg_infer.machine import limits as machine; "
         "build = dataclasses.replace(machine.find_paddle(), folder='/nowhere'); " + code
     )
     run = python(code + "; print('paddle' in sys.modules)")

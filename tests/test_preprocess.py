@@ -15,7 +15,7 @@ from PIL import Image
 
 from paddleseg_infer.errors import ImageError
 from paddleseg_infer.preprocess import prepare, read_image
-from paddleseg_infer.transforms import make_transform
+from paddleseg_infer.transforms.paddleseg import make_transform
 
 BGR = scene(40, 56)
 RGB = Image.fromarray(BGR[..., ::-1])

@@ -15,10 +15,10 @@ import pytest
 from conftest import ROOT, children, masks, report_lines, until, write_image
 from PIL import Image, TiffImagePlugin
 
-from paddleseg_infer import files
-from paddleseg_infer.images import Job, part_of
 from paddleseg_infer.outcomes import Outcome
-from paddleseg_infer.report import Report
+from paddleseg_infer.pictures import files
+from paddleseg_infer.runs.jobs import Job, part_of
+from paddleseg_infer.runs.report import Report
 
 
 def test_a_killed_run_is_completed_and_what_is_whole_stays(start, tmp_path):

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from paddleseg_infer import sliding
-from paddleseg_infer.batches import Result
+from paddleseg_infer import windows as sliding
+from paddleseg_infer.batching import Result
 from paddleseg_infer.errors import ConfigError, ImageError
-from paddleseg_infer.grid import Tiling, checked_tiling, grid_of
-from paddleseg_infer.pipeline import Segmenter
-from paddleseg_infer.sliding import Windows
+from paddleseg_infer.segmenter import Segmenter
+from paddleseg_infer.tiling import Tiling, checked_tiling, grid_of
+from paddleseg_infer.windows import Windows
 
 SIDES = st.integers(1, 60)
 SIZES = st.tuples(SIDES, SIDES)

@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 from conftest import ROOT, scene
 
-from paddleseg_infer import cache, engines, tensorrt_engine
-from paddleseg_infer.cache import DIGESTS
 from paddleseg_infer.config import EngineOptions
 from paddleseg_infer.deploy import load_deploy_config
-from paddleseg_infer.engines import BoundedPredictor
+from paddleseg_infer.engines import load as engines
+from paddleseg_infer.engines import tensorrt as tensorrt_engine
+from paddleseg_infer.engines.load import BoundedPredictor
+from paddleseg_infer.engines.paddle import Predictor
+from paddleseg_infer.engines.shapes import Expected, Shapes
 from paddleseg_infer.errors import ConfigError, EngineError
-from paddleseg_infer.machine import find_paddle
-from paddleseg_infer.predictor import Predictor
-from paddleseg_infer.trt import Expected, Shapes
+from paddleseg_infer.machine import store as cache
+from paddleseg_infer.machine.limits import find_paddle
+from paddleseg_infer.machine.store import DIGESTS
 
 BUILD = find_paddle()
 SHAPES = Shapes([1, 3, 32, 32], [2, 3, 64, 64], [2, 3, 64, 64])
@@ -134,7 +136,7 @@ def test_without_space_none_is_kept(start, tmp_path, monkeypatch, caplog):
 def test_of_several_processes_one_builds(tmp_path):
     call = f"""
 import time
-from paddleseg_infer import cache
+from paddleseg_infer.machine import store as cache
 def fill(folder):
     time.sleep(0.5)
     open(folder + "/engine", "w").write("engine")

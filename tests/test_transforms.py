@@ -10,12 +10,12 @@ from conftest import scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddleseg_infer.batches import BatchReader
+from paddleseg_infer.batching import BatchReader
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.errors import ConfigError, ImageError
 from paddleseg_infer.postprocess import restore
 from paddleseg_infer.preprocess import prepare
-from paddleseg_infer.transforms import (
+from paddleseg_infer.transforms.paddleseg import (
     TRAINING_ONLY,
     TRANSFORMS,
     Padding,

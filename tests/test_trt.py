@@ -8,13 +8,14 @@ import pytest
 from conftest import scene, write_image
 from PIL import Image
 
-from paddleseg_infer import tensorrt_engine, trt
 from paddleseg_infer.deploy import DeployConfig, load_deploy_config
+from paddleseg_infer.engines import shapes as trt
+from paddleseg_infer.engines import tensorrt as tensorrt_engine
+from paddleseg_infer.engines.paddle import load_core
 from paddleseg_infer.errors import ConfigError, ImageError
-from paddleseg_infer.machine import find_paddle
-from paddleseg_infer.predictor import load_core
+from paddleseg_infer.machine.limits import find_paddle
 from paddleseg_infer.preprocess import EXIF_ORIENTATION, prepare
-from paddleseg_infer.transforms import make_transform
+from paddleseg_infer.transforms.paddleseg import make_transform
 
 BUILD = find_paddle()
 CORE = load_core(BUILD, use_gpu=False)

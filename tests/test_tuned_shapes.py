@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from conftest import ROOT, scene, write_image
 
-from paddleseg_infer import trt
 from paddleseg_infer.config import EngineOptions
 from paddleseg_infer.deploy import load_deploy_config
-from paddleseg_infer.engines import collect_shapes
+from paddleseg_infer.engines import shapes as trt
+from paddleseg_infer.engines.load import collect_shapes
 from paddleseg_infer.errors import ConfigError, EngineError, ImageError
-from paddleseg_infer.machine import find_paddle
+from paddleseg_infer.machine.limits import find_paddle
 
 BUILD = find_paddle()
 
@@ -158,7 +158,7 @@ def test_a_file_that_is_there_is_used_with_a_line(models, tmp_path, caplog):
 def test_of_several_processes_one_collects(models, tmp_path):
     call = f"""
 import sys, time
-from paddleseg_infer import trt
+from paddleseg_infer.engines import shapes as trt
 def collect(path):
     time.sleep(0.5)
     open(path, "w").write("shapes")

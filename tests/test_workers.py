@@ -9,9 +9,11 @@ import time
 import pytest
 from conftest import ROOT, children, masks, read_mask, until, write_image
 
-from paddleseg_infer import feeding, worker, workers
 from paddleseg_infer.errors import ConfigError
-from paddleseg_infer.images import Job
+from paddleseg_infer.runs import local as workers
+from paddleseg_infer.runs import supervisor as feeding
+from paddleseg_infer.runs import worker
+from paddleseg_infer.runs.jobs import Job
 
 IMAGES = 500
 
@@ -225,7 +227,7 @@ def test_a_worker_gives_tensorrt_all_images_to_take_shapes_from(monkeypatch, mod
             made.append(sample)
             raise ConfigError("enough")
 
-    monkeypatch.setattr("paddleseg_infer.pipeline.Segmenter", Segmenter)
+    monkeypatch.setattr("paddleseg_infer.segmenter.Segmenter", Segmenter)
     monkeypatch.setattr(worker, "_end_with", lambda parent: None)
     jobs = [Job(f"{number}.png", f"{number}.png") for number in range(3)]
     handlers, propagate = worker.log.handlers, worker.log.propagate

@@ -20,8 +20,8 @@ THREADS = len(os.sched_getaffinity(0))
 
 def paddle_engine(deploy, **how):
     from paddleseg_infer.config import EngineOptions
-    from paddleseg_infer.engines import load_engine
-    from paddleseg_infer.machine import find_paddle
+    from paddleseg_infer.engines.load import load_engine
+    from paddleseg_infer.machine.limits import find_paddle
 
     build = find_paddle()
     options = EngineOptions(device="cpu", cpu_threads=THREADS, **how).resolved(build)

@@ -17,15 +17,15 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from paddleseg_infer.actor import Segment, Told, obstacle
 from paddleseg_infer.config import EngineOptions
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.errors import ConfigError, RunError, reason, shown
-from paddleseg_infer.feeding import DEATHS_ALONE, MAX_FIRST_DEATHS
-from paddleseg_infer.files import PART_SUFFIX, prepare_save_dir
-from paddleseg_infer.images import Job
-from paddleseg_infer.machine import find_paddle
+from paddleseg_infer.machine.limits import find_paddle
 from paddleseg_infer.outcomes import Interrupted, Outcome
+from paddleseg_infer.pictures.files import PART_SUFFIX, prepare_save_dir
+from paddleseg_infer.runs.actor import Segment, Told, obstacle
+from paddleseg_infer.runs.jobs import Job
+from paddleseg_infer.runs.supervisor import DEATHS_ALONE, MAX_FIRST_DEATHS
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -33,7 +33,8 @@ IMAGES_IN_CHUNK = 64  # what an actor is given at a time; results come by the ch
 MOST_THREADS = 10  # of an actor, where none are asked for: as without a cluster
 CONNECT_SECONDS = 10.0
 MOST_SAMPLES = 1000  # images whose sizes TensorRT's shapes are taken from
-PROGRAM = {"py_modules": [os.path.dirname(os.path.abspath(__file__))]}  # sent to the nodes
+# Sent to the nodes.
+PROGRAM = {"py_modules": [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]}
 
 
 def segment(

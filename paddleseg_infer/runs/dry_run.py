@@ -4,15 +4,16 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from paddleseg_infer import tensorrt_engine, trt
 from paddleseg_infer.config import EngineOptions, engine_config, engine_state
 from paddleseg_infer.deploy import load_deploy_config
-from paddleseg_infer.engines import load_engine
+from paddleseg_infer.engines import shapes as trt
+from paddleseg_infer.engines import tensorrt as tensorrt_engine
+from paddleseg_infer.engines.load import load_engine
+from paddleseg_infer.engines.paddle import load_core
 from paddleseg_infer.errors import ConfigError
-from paddleseg_infer.gpu import check_gpu
-from paddleseg_infer.machine import find_paddle
-from paddleseg_infer.model_files import check_model_files
-from paddleseg_infer.predictor import load_core
+from paddleseg_infer.graph import check_model_files
+from paddleseg_infer.machine.gpu import check_gpu
+from paddleseg_infer.machine.limits import find_paddle
 
 
 def planned_run(

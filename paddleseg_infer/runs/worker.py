@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from paddleseg_infer.errors import MISSING_HINT, ConfigError, RunError
-from paddleseg_infer.images import Job
+from paddleseg_infer.runs.jobs import Job
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -89,7 +89,7 @@ def work(
             send(Next())
 
     try:
-        from paddleseg_infer.pipeline import Segmenter
+        from paddleseg_infer.segmenter import Segmenter
 
         sample = [job.image for job in jobs] if options["use_trt"] else []
         segmenter = Segmenter(config_path, sample=sample, **options)

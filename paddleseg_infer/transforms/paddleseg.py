@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 import cv2
 
-from paddleseg_infer.arguments import (
+from paddleseg_infer.errors import ConfigError, brief
+from paddleseg_infer.transforms.arguments import (
     channels,
     divisor,
     divisors,
@@ -24,8 +25,7 @@ from paddleseg_infer.arguments import (
     size_wh,
     uint8_value,
 )
-from paddleseg_infer.errors import ConfigError, brief
-from paddleseg_infer.frame import Frame, Outline
+from paddleseg_infer.transforms.frame import Frame, Outline
 
 
 def argument(check: Callable[[Any], Any], default: Any = MISSING) -> Any:

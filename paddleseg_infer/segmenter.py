@@ -19,21 +19,21 @@ import numpy as np
 
 from paddleseg_infer import postprocess
 from paddleseg_infer.ahead import Ahead, told
-from paddleseg_infer.batches import Batch, BatchReader, Result, Source, Times, Undo
+from paddleseg_infer.batching import Batch, BatchReader, Result, Source, Times, Undo
 from paddleseg_infer.config import EngineOptions
 from paddleseg_infer.deploy import load_deploy_config
-from paddleseg_infer.engines import BoundedPredictor, load_for_images
+from paddleseg_infer.engines.load import BoundedPredictor, load_for_images
+from paddleseg_infer.engines.openvino import OpenVinoPredictor
+from paddleseg_infer.engines.paddle import Predictor
+from paddleseg_infer.engines.shapes import Expected
 from paddleseg_infer.errors import ConfigError, EngineError, ImageError, RunError, shown
-from paddleseg_infer.files import prepare_save_dir, target_of, write_whole
-from paddleseg_infer.grid import check_sizes, checked_tiling
-from paddleseg_infer.images import Job
-from paddleseg_infer.machine import find_paddle
-from paddleseg_infer.openvino_engine import OpenVinoPredictor
-from paddleseg_infer.palettes import PADDLESEG
-from paddleseg_infer.pictures import Pictures, Segmentation
-from paddleseg_infer.predictor import Predictor
-from paddleseg_infer.sliding import Mosaic, Windows
-from paddleseg_infer.trt import Expected
+from paddleseg_infer.machine.limits import find_paddle
+from paddleseg_infer.pictures.files import prepare_save_dir, target_of, write_whole
+from paddleseg_infer.pictures.kinds import Pictures, Segmentation
+from paddleseg_infer.pictures.palettes import PADDLESEG
+from paddleseg_infer.runs.jobs import Job
+from paddleseg_infer.tiling import check_sizes, checked_tiling
+from paddleseg_infer.windows import Mosaic, Windows
 
 log = logging.getLogger("paddleseg_infer")
 

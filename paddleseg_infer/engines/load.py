@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddleseg_infer import trt
-from paddleseg_infer.batches import Source, read
+from paddleseg_infer.batching import Source, read
 from paddleseg_infer.config import EngineOptions
 from paddleseg_infer.deploy import DeployConfig
+from paddleseg_infer.engines import shapes as trt
+from paddleseg_infer.engines.paddle import Predictor, load_core
+from paddleseg_infer.engines.tensorrt import input_name
 from paddleseg_infer.errors import ConfigError, EngineError
-from paddleseg_infer.machine import PaddleBuild
-from paddleseg_infer.predictor import Predictor, load_core
+from paddleseg_infer.machine.limits import PaddleBuild
 from paddleseg_infer.preprocess import prepare
-from paddleseg_infer.tensorrt_engine import input_name
 
 if TYPE_CHECKING:
-    from paddleseg_infer.openvino_engine import OpenVinoPredictor
+    from paddleseg_infer.engines.openvino import OpenVinoPredictor
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -37,7 +37,7 @@ def load_engine(
     `options` must be resolved; `shapes` are TensorRT's.
     """
     if options.enable_openvino:
-        from paddleseg_infer.openvino_engine import OpenVinoPredictor
+        from paddleseg_infer.engines.openvino import OpenVinoPredictor
 
         return OpenVinoPredictor(deploy, options, build)
     predictor = Predictor(deploy, options, build, shapes=shapes)

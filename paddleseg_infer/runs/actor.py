@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from paddleseg_infer.errors import MISSING_HINT, ConfigError, RunError, shown
-from paddleseg_infer.images import Job
-from paddleseg_infer.machine import find_paddle
+from paddleseg_infer.machine.limits import find_paddle
 from paddleseg_infer.outcomes import Outcome
-from paddleseg_infer.workers import outcome_of
+from paddleseg_infer.runs.jobs import Job
+from paddleseg_infer.runs.local import outcome_of
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -80,7 +80,7 @@ class Segment:
 
     @cached_property
     def _segmenter(self) -> Any:
-        from paddleseg_infer.pipeline import Segmenter
+        from paddleseg_infer.segmenter import Segmenter
 
         segmenter = Segmenter(self._config_path, **self._options)
         segmenter.on_batch = self._wind

@@ -7,13 +7,13 @@ import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from paddleseg_infer import cache
 from paddleseg_infer.deploy import DeployConfig
+from paddleseg_infer.engines.shapes import Shapes
 from paddleseg_infer.errors import ENGINE_ERRORS, ConfigError, gist, shown
-from paddleseg_infer.gpu import gpu_state
-from paddleseg_infer.machine import PaddleBuild
-from paddleseg_infer.model_files import check_model_files
-from paddleseg_infer.trt import Shapes
+from paddleseg_infer.graph import check_model_files
+from paddleseg_infer.machine import store as cache
+from paddleseg_infer.machine.gpu import gpu_state
+from paddleseg_infer.machine.limits import PaddleBuild
 
 if TYPE_CHECKING:
     from paddleseg_infer.config import EngineOptions

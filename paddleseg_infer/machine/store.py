@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from paddleseg_infer.errors import ConfigError, reason, shown
-from paddleseg_infer.files import locked
-from paddleseg_infer.machine import PaddleBuild
-from paddleseg_infer.model_files import check_model_files
+from paddleseg_infer.graph import check_model_files
+from paddleseg_infer.machine.limits import PaddleBuild
+from paddleseg_infer.pictures.files import locked
 
 if TYPE_CHECKING:
     from paddleseg_infer.config import EngineOptions

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from paddleseg_infer.batches import Source
+from paddleseg_infer.batching import Source
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.errors import ConfigError, EngineError, ImageError, reason, shown
-from paddleseg_infer.files import locked
+from paddleseg_infer.pictures.files import locked
 from paddleseg_infer.preprocess import image_size, size_after
 
 log = logging.getLogger("paddleseg_infer")

@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from paddleseg_infer.batches import Times
+from paddleseg_infer.batching import Times
 from paddleseg_infer.errors import ImageError
-from paddleseg_infer.images import Job
-from paddleseg_infer.machine import PaddleBuild, find_paddle
+from paddleseg_infer.machine.limits import PaddleBuild, find_paddle
 from paddleseg_infer.outcomes import Outcome
-from paddleseg_infer.pipeline import Segmenter
-from paddleseg_infer.workers import outcome_of
+from paddleseg_infer.runs.jobs import Job
+from paddleseg_infer.runs.local import outcome_of
+from paddleseg_infer.segmenter import Segmenter
 
 log = logging.getLogger("paddleseg_infer")
 

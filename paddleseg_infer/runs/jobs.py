@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from paddleseg_infer.errors import ConfigError, reason, shown
-from paddleseg_infer.files import target_of
+from paddleseg_infer.pictures.files import target_of
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 SIGNATURES = re.compile(

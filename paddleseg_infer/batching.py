@@ -12,9 +12,9 @@ import numpy as np
 
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.errors import ImageError
-from paddleseg_infer.frame import Frame, Padded, Resized
 from paddleseg_infer.preprocess import prepare, read_image
-from paddleseg_infer.transforms import Transform
+from paddleseg_infer.transforms.frame import Frame, Padded, Resized
+from paddleseg_infer.transforms.paddleseg import Transform
 
 Source = str | os.PathLike[str] | np.ndarray
 Undo = Sequence[Resized | Padded]

@@ -14,9 +14,9 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from paddleseg_infer.errors import ConfigError, RunError, reason
-from paddleseg_infer.images import Job
 from paddleseg_infer.outcomes import Interrupted, Outcome
-from paddleseg_infer.worker import Began, Ended, Next, Note, Refused, Stopped, work
+from paddleseg_infer.runs.jobs import Job
+from paddleseg_infer.runs.worker import Began, Ended, Next, Note, Refused, Stopped, work
 
 log = logging.getLogger("paddleseg_infer")
 

@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from paddleseg_infer import cache, tensorrt_engine
 from paddleseg_infer.config import EngineOptions, engine_config
 from paddleseg_infer.deploy import DeployConfig
+from paddleseg_infer.engines import tensorrt as tensorrt_engine
+from paddleseg_infer.engines.shapes import Shapes
 from paddleseg_infer.errors import ENGINE_ERRORS, ConfigError, EngineError, gist, shown
-from paddleseg_infer.gpu import check_gpu, hint
-from paddleseg_infer.machine import PaddleBuild
-from paddleseg_infer.model_files import check_model_files
-from paddleseg_infer.trt import Shapes
+from paddleseg_infer.graph import check_model_files
+from paddleseg_infer.machine import store as cache
+from paddleseg_infer.machine.gpu import check_gpu, hint
+from paddleseg_infer.machine.limits import PaddleBuild
 
 log = logging.getLogger("paddleseg_infer")
 

@@ -12,12 +12,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from paddleseg_infer.feeding import Feeding
-from paddleseg_infer.images import Job
 from paddleseg_infer.outcomes import Outcome
+from paddleseg_infer.runs.jobs import Job
+from paddleseg_infer.runs.supervisor import Feeding
 
 if TYPE_CHECKING:  # this process has no use for numpy
-    from paddleseg_infer.batches import Result
+    from paddleseg_infer.batching import Result
 
 
 def segment(
@@ -71,7 +71,7 @@ def _here(
         else:
             to_do.append(job)
     if to_do:
-        from paddleseg_infer.pipeline import Segmenter
+        from paddleseg_infer.segmenter import Segmenter
 
         segmenter = Segmenter(config_path, sample=[job.image for job in to_do], **options)
         yield from ((job, outcome_of(result)) for job, result in segmenter.save(to_do, **saving))

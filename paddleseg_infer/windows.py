@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 import cv2
 import numpy as np
 
-from paddleseg_infer.batches import Result, Source, Times, read
+from paddleseg_infer.batching import Result, Source, Times, read
 from paddleseg_infer.errors import ImageError
-from paddleseg_infer.grid import Grid, Tiling, grid_of
-from paddleseg_infer.pictures import Segmentation
+from paddleseg_infer.pictures.kinds import Segmentation
+from paddleseg_infer.tiling import Grid, Tiling, grid_of
 
 NO_MEMORY = "there is not enough memory to put its windows together"
 ROWS_AT_ONCE = 32

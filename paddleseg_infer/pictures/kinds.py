@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from paddleseg_infer.errors import ConfigError, ImageError, brief
-from paddleseg_infer.palettes import CLASSES, PADDLESEG
+from paddleseg_infer.pictures.palettes import CLASSES, PADDLESEG
 
 log = logging.getLogger("paddleseg_infer")
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from paddleseg_infer.errors import ConfigError, RunError, reason, shown
-from paddleseg_infer.files import target_of
-from paddleseg_infer.images import Job
 from paddleseg_infer.outcomes import Outcome
+from paddleseg_infer.pictures.files import target_of
+from paddleseg_infer.runs.jobs import Job
 
 SLOWEST = 5
 LONGEST_LINE = 1 << 20  # bytes, and more: paths end at 4096

@@ -24,12 +24,12 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from paddleseg_infer import cache
 from paddleseg_infer.config import EngineOptions
 from paddleseg_infer.deploy import DeployConfig
+from paddleseg_infer.engines.paddle import NATIVE_MODULE, Predictor
 from paddleseg_infer.errors import ENGINE_ERRORS, EngineError, gist, reason
-from paddleseg_infer.machine import PaddleBuild
-from paddleseg_infer.predictor import NATIVE_MODULE, Predictor
+from paddleseg_infer.machine import store as cache
+from paddleseg_infer.machine.limits import PaddleBuild
 
 log = logging.getLogger("paddleseg_infer")
 

@@ -1,0 +1,1 @@
+"""How a run goes: what is found, who does it, what is reported. By one process, workers or Ray."""
