@@ -1,5 +1,5 @@
 # make demo: the demo's masks.         make test: the tests, with coverage.
-# make lint: ruff and mypy.            make clean: away with environments and caches.
+# make lint: ruff, mypy, import-linter. make clean: away with environments and caches.
 # make test-gpu-config: what the GPU build of Paddle makes of the flags; needs no GPU.
 # make stress: kills, restarts, bad files, for minutes. With MODELS=dir IMAGES=dir: label maps of
 # these against PaddleSeg's, pixel for pixel.
@@ -48,6 +48,7 @@ lint: $(VENV)/ready-to-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 stress: $(VENV)/ready-to-test
 	$(if $(MODELS),$(BIN)/python -W ignore -m tests.compare --models "$(MODELS)" --images "$(IMAGES)",\

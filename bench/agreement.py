@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from paddleseg_infer.config import EngineOptions
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.engines.load import load_engine
 from paddleseg_infer.errors import SegmentationError
-from paddleseg_infer.machine.limits import find_paddle
+from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.postprocess import label_map, output_kind
 from paddleseg_infer.preprocess import prepare, read_image
 from paddleseg_infer.runs.jobs import find_jobs
+from paddleseg_infer.settings import EngineOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -19,10 +19,10 @@ import numpy as np
 from PIL import Image
 
 from bench.pairs import few_of, ours, seconds
-from paddleseg_infer.engines.paddle import load_core
+from paddleseg_infer.engines.native import load_core
 from paddleseg_infer.errors import ConfigError
 from paddleseg_infer.machine.gpu import check_gpu
-from paddleseg_infer.machine.limits import find_paddle
+from paddleseg_infer.machine.paddle_build import find_paddle
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,31 +1,25 @@
 """Images to batches, each a tensor for the network: read by several threads, in a fixed order."""
 
-import os
+import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from paddleseg_infer.deploy import DeployConfig
-from paddleseg_infer.errors import ImageError
-from paddleseg_infer.preprocess import prepare, read_image
+from paddleseg_infer.errors import ImageError, RunError
+from paddleseg_infer.outcomes import Times
+from paddleseg_infer.preprocess import prepare
+from paddleseg_infer.sources.source import Source
 from paddleseg_infer.transforms.frame import Frame, Padded, Resized
-from paddleseg_infer.transforms.paddleseg import Transform
 
-Source = str | os.PathLike[str] | np.ndarray
+T = TypeVar("T")
 Undo = Sequence[Resized | Padded]
-
-
-class Times(NamedTuple):
-    """Seconds that one image took; of what a batch shares, its part."""
-
-    preprocess: float
-    inference: float
-    postprocess: float
 
 
 @dataclass(frozen=True)
@@ -52,17 +46,6 @@ class Result:
 
 
 _Read = tuple[int, Frame, float, np.ndarray | None]
-
-
-def read(source: Source, transforms: Sequence[Transform] | None = None) -> np.ndarray:
-    """uint8 BGR [H, W, 3]; see `read_image`. Raises ImageError."""
-    if not isinstance(source, np.ndarray):
-        return read_image(os.fspath(source), transforms)
-    if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
-        raise ImageError(
-            f"an array must be uint8 BGR [H, W, 3], not {source.dtype} {list(source.shape)}"
-        )
-    return source
 
 
 class BatchReader:
@@ -113,7 +96,7 @@ class BatchReader:
         if isinstance(source, ImageError):
             raise source
         started = time.perf_counter()
-        image_bgr = read(source, self._deploy.transforms)
+        image_bgr = source.pixels(self._deploy.transforms)
         return self.frame(image_bgr), time.perf_counter() - started, image_bgr
 
     def frame(self, image_bgr: np.ndarray) -> Frame:
@@ -160,3 +143,60 @@ class BatchReader:
 
     def _slots(self, images: int) -> int:
         return images if self._deploy.input_shape[0] == -1 else self._deploy.input_shape[0]
+
+
+class Ahead(Generic[T]):
+    """Iterates over `items`, which a thread takes from their source before they are asked for.
+
+    At once, and at most `depth` of them. An exception of the source is raised where its item would
+    have come. To be closed (`with`), or the thread may stay. Helps where the source and what
+    happens to its items spend their time in C++ code that frees Python's lock.
+    """
+
+    def __init__(self, items: Iterator[T], depth: int):
+        self._free = threading.Semaphore(depth)
+        self._filled: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._fill, args=(items,), daemon=True)
+        self._thread.start()
+
+    def _fill(self, items: Iterator[T]) -> None:
+        try:
+            while self._free.acquire() and not self._closed:
+                self._filled.put((next(items), None))
+        except BaseException as error:  # StopIteration too; the reader raises it
+            self._filled.put((None, error))
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            item, error = self._filled.get()
+            if isinstance(error, StopIteration):
+                return
+            if error:
+                raise error
+            self._free.release()
+            yield item  # type: ignore[misc]
+
+    def __enter__(self) -> "Ahead[T]":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed = True
+        self._free.release()
+        self._thread.join()
+
+
+def told(futures: deque[Future[T]], count: int) -> Iterator[T]:
+    """Results of the first `count` futures; all of them before a RunError is raised.
+
+    What was saved beside the picture that couldn't be is told so.
+    """
+    failure = None
+    while futures and (count > 0 or failure):
+        count -= 1
+        try:
+            yield futures.popleft().result()
+        except RunError as error:
+            failure = error
+    if failure:
+        raise failure

@@ -18,8 +18,7 @@ from paddleseg_infer.pictures.palettes import palette_of
 from paddleseg_infer.tiling import check_sizes, checked_tiling
 
 if TYPE_CHECKING:
-    from paddleseg_infer.outcomes import Outcome
-    from paddleseg_infer.runs.jobs import Job
+    from paddleseg_infer.outcomes import Job, Outcome
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -155,7 +154,7 @@ def done_check(options: argparse.Namespace) -> Callable[["Job"], bool]:
 def suggest_openvino(options: argparse.Namespace) -> None:
     """A line for those who run many images without it and could."""
     from paddleseg_infer.deploy import load_deploy_config
-    from paddleseg_infer.machine.limits import find_paddle
+    from paddleseg_infer.machine.paddle_build import find_paddle
 
     build = find_paddle()
     on_gpu = options.device == "gpu" or (options.device is None and build.has_gpu)
@@ -201,6 +200,7 @@ def dry_run(options: argparse.Namespace) -> int:
     from paddleseg_infer.runs.dry_run import planned_run
     from paddleseg_infer.runs.jobs import find_jobs, part_of
     from paddleseg_infer.runs.local import processes_for
+    from paddleseg_infer.sources.path import PathSource
 
     kinds, _ = options.save, palette_of(options.custom_color)
     tiling = checked_tiling(options.crop_size, options.stride)
@@ -215,7 +215,7 @@ def dry_run(options: argparse.Namespace) -> int:
         jobs = part_of(jobs, options.image_path, *options.shard)
     how = engine_options(options)
     how["num_workers"] = processes_for(jobs, options.batch_size, options.num_workers)
-    images = [job.image for job in jobs]
+    images = [PathSource(job.image) for job in jobs]
     expected = Expected(images, options.batch_size, tiling.crop if tiling else None)
     planned, failure = planned_run(options.config, expected, **how)
     plan = {
@@ -246,7 +246,7 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 
 def engine_options(options: argparse.Namespace) -> dict[str, Any]:
-    from paddleseg_infer.config import EngineOptions
+    from paddleseg_infer.settings import EngineOptions
 
     names = [field.name for field in fields(EngineOptions)]
     return {name: getattr(options, name) for name in names if hasattr(options, name)}

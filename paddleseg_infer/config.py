@@ -1,109 +1,31 @@
 """Engine options to a `paddle.inference.Config`."""
 
 import logging
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-from paddleseg_infer.errors import ConfigError, brief, shown
+from paddleseg_infer.deploy import DeployConfig
+from paddleseg_infer.errors import ConfigError, shown
 from paddleseg_infer.machine.gpu import check_built_with_tensorrt
-from paddleseg_infer.machine.limits import PaddleBuild, usable_processors
-
-if TYPE_CHECKING:  # the process that feeds workers has no use for what deploy.yaml needs
-    from paddleseg_infer.deploy import DeployConfig
-    from paddleseg_infer.engines.shapes import Shapes
+from paddleseg_infer.machine.paddle_build import PaddleBuild
+from paddleseg_infer.settings import TENSORRT_PRECISIONS, EngineOptions
 
 log = logging.getLogger("paddleseg_infer")
 
-MAX_THREADS = 1024  # more end the process in the threading library
-TENSORRT_PRECISIONS = {"fp32": "Float32", "fp16": "Half", "int8": "Int8"}
 
+class Shapes(NamedTuple):
+    """Of the network's input, each [N, 3, H, W]: what TensorRT's engine takes, and prefers."""
 
-@dataclass(frozen=True)
-class EngineOptions:
-    """How the engine is to run: the command line's flags, by their names."""
-
-    device: str | None = None  # cpu, gpu; None: gpu, and the CPU where Paddle is built without
-    use_trt: bool = False
-    precision: str = "fp32"  # TensorRT's: fp32, fp16, int8
-    min_subgraph_size: int = 3
-    enable_auto_tune: bool = False
-    auto_tuned_shape_file: str | None = None
-    cpu_threads: int | None = None  # None: max(1, min(10, usable processors / num_workers))
-    num_workers: int = 1  # processes that share the usable processors
-    enable_mkldnn: bool | None = None  # None: as Paddle does by itself, which is on
-    enable_openvino: bool = False
-    print_detail: bool = False
-    gpu: int = 0  # among the visible ones, counted round: workers are spread over them
-    cache_dir: str | None = None  # of optimised graphs (cache.py); None: the user's; "": none
-
-    def resolved(self, build: PaddleBuild) -> "EngineOptions":
-        """With device and thread count decided. Raises ConfigError for what can't be had."""
-        if self.device not in (None, "cpu", "gpu"):
-            raise ConfigError(f"device must be cpu or gpu, not {self.device!r}")
-        if self.precision not in TENSORRT_PRECISIONS:
-            raise ConfigError(f"precision must be fp32, fp16 or int8, not {self.precision!r}")
-        if self.cpu_threads is not None and self.cpu_threads not in range(1, MAX_THREADS + 1):
-            raise ConfigError(
-                f"cpu_threads must be 1 to {MAX_THREADS}, not {brief(self.cpu_threads)}"
-            )
-        if self.enable_mkldnn not in (None, True, False):
-            raise ConfigError(f"enable_mkldnn must be True or False, not {self.enable_mkldnn!r}")
-        device = self.device or ("gpu" if build.has_gpu else "cpu")
-        if self.device is None and not build.has_gpu:
-            log.warning(
-                "this Paddle is a CPU build: running on the CPU (--device cpu hides this line)"
-            )
-        if device == "gpu" and not build.has_gpu:
-            raise ConfigError(
-                "--device gpu needs paddlepaddle-gpu, and the installed Paddle is a CPU build: "
-                "make an environment with requirements/gpu.txt (README, Install), or run with "
-                "--device cpu"
-            )
-        if self.enable_openvino and device != "cpu":
-            raise ConfigError(
-                "--enable_openvino runs on the CPU: add --device cpu, or leave it out"
-            )
-        threads = self.cpu_threads or max(
-            1, min(10, usable_processors() // max(1, self.num_workers))
-        )
-        use_trt = self.use_trt and device == "gpu"
-        options = replace(
-            self,
-            device=device,
-            cpu_threads=threads,
-            use_trt=use_trt,
-            auto_tuned_shape_file=self.auto_tuned_shape_file if self.enable_auto_tune else None,
-        )
-        for line in options._without_effect(self):
-            log.warning("%s", line)
-        return options
-
-    def _without_effect(self, given: "EngineOptions") -> list[str]:
-        """A line for each flag in `given` that changes nothing in this run."""
-        on_gpu, default = self.device == "gpu", EngineOptions()
-        needs = {
-            "use_trt": ("--device gpu", on_gpu),
-            "precision": ("--use_trt on a GPU", on_gpu and self.use_trt),
-            "min_subgraph_size": ("--use_trt on a GPU", on_gpu and self.use_trt),
-            "enable_auto_tune": ("--use_trt on a GPU", on_gpu and self.use_trt),
-            "auto_tuned_shape_file": ("--enable_auto_tune", self.enable_auto_tune),
-            "cpu_threads": ("--device cpu", not on_gpu),
-            "enable_mkldnn": ("--device cpu", not on_gpu),
-            "cache_dir": ("--device cpu or --use_trt", not on_gpu or self.use_trt),
-        }
-        return [
-            f"--{name} has no effect without {need}"
-            for name, (need, met) in needs.items()
-            if not met and getattr(given, name) != getattr(default, name)
-        ]
+    smallest: list[int]
+    largest: list[int]
+    usual: list[int]
 
 
 def engine_config(
     core: Any,
-    deploy: "DeployConfig",
+    deploy: DeployConfig,
     options: EngineOptions,
     build: PaddleBuild,
-    shapes: "Shapes | None" = None,
+    shapes: Shapes | None = None,
 ) -> Any:
     """A `paddle.inference.Config` for `options`, which must be resolved.
 
@@ -139,9 +61,7 @@ def engine_config(
     return config
 
 
-def _set_cpu(
-    config: Any, deploy: "DeployConfig", options: EngineOptions, build: PaddleBuild
-) -> None:
+def _set_cpu(config: Any, deploy: DeployConfig, options: EngineOptions, build: PaddleBuild) -> None:
     config.set_cpu_math_library_num_threads(options.cpu_threads)
     if options.enable_openvino:
         _set_openvino(config, deploy, build)
@@ -158,7 +78,7 @@ def _set_cpu(
         )
 
 
-def _set_openvino(config: Any, deploy: "DeployConfig", build: PaddleBuild) -> None:
+def _set_openvino(config: Any, deploy: DeployConfig, build: PaddleBuild) -> None:
     if deploy.is_pir:
         raise ConfigError(
             f"{shown(deploy.graph)} is a json graph, which Paddle's OpenVINO engine doesn't take: "
@@ -176,22 +96,23 @@ def _set_openvino(config: Any, deploy: "DeployConfig", build: PaddleBuild) -> No
 def _set_tensorrt(
     core: Any,
     config: Any,
-    deploy: "DeployConfig",
+    deploy: DeployConfig,
     options: EngineOptions,
-    shapes: "Shapes | None",
+    shapes: Shapes | None,
 ) -> None:
-    from paddleseg_infer.engines.tensorrt import check_quantised, input_name
-
-    name = input_name(core, deploy)
-    if options.precision == "int8":
-        check_quantised(core, deploy)
+    name = input_name(deploy)
+    if options.precision == "int8" and not deploy.graph_facts.is_quantised:
+        raise ConfigError(
+            f"--precision int8 needs a quantised model, and {shown(deploy.graph)} holds no "
+            "quantisation: quantise it with PaddleSlim before the export, or ask for fp16"
+        )
     precision = core.AnalysisConfig.Precision
     config.enable_tensorrt_engine(
         workspace_size=1 << 30,
         max_batch_size=shapes.largest[0] if shapes else 1,
         min_subgraph_size=options.min_subgraph_size,
         precision_mode=getattr(precision, TENSORRT_PRECISIONS[options.precision]),
-        use_static=True,  # in a folder that cache.py names
+        use_static=True,  # in the folder that set_optim_cache_dir names
         use_calib_mode=False,
     )
     if options.auto_tuned_shape_file:
@@ -199,6 +120,18 @@ def _set_tensorrt(
         config.enable_tuned_tensorrt_dynamic_shape(options.auto_tuned_shape_file, False)
     elif shapes:
         config.set_trt_dynamic_shape_info(*({name: shape} for shape in shapes))
+
+
+def input_name(deploy: DeployConfig) -> str:
+    """The name of the graph's input. Raises ConfigError for a graph that TensorRT doesn't take."""
+    if deploy.is_pir:
+        raise ConfigError(
+            f"{shown(deploy.graph)} is a json graph, which TensorRT doesn't take: export again "
+            "with FLAGS_enable_pir_api=0 for a .pdmodel, or run without --use_trt"
+        )
+    if not deploy.graph_facts.inputs:
+        raise ConfigError(f"{shown(deploy.graph)} has no input: export the model again")
+    return deploy.graph_facts.inputs[0]
 
 
 def engine_state(config: Any) -> dict[str, Any]:

@@ -5,11 +5,13 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import yaml
 
 from paddleseg_infer.errors import ConfigError, ImageError, brief, reason, shown
+from paddleseg_infer.graph import GraphFacts, look_into
 from paddleseg_infer.transforms.paddleseg import Transform, make_transform
 
 ANY_SHAPE = (-1, 3, -1, -1)
@@ -33,6 +35,11 @@ class DeployConfig:
     @property
     def is_pir(self) -> bool:
         return self.graph.endswith(".json")
+
+    @cached_property
+    def graph_facts(self) -> GraphFacts:
+        """What the graph says of itself, looked into once. Raises ConfigError for damaged files."""
+        return look_into(self.graph, self.params)
 
     def check_size(self, height: int, width: int) -> None:
         """Raises ImageError where the graph doesn't take an image that the transforms made so."""

@@ -4,8 +4,9 @@ import argparse
 import math
 from typing import Any, NoReturn
 
+from paddleseg_infer.settings import KINDS
+
 NOT_STARTED = 2  # the exit code
-KINDS = ("mask", "label", "overlay", "score")  # of pictures; pictures.py makes them
 
 
 def word_bool(text: str) -> bool:

@@ -2,15 +2,24 @@
 
 Given a graph that is none (a git-lfs pointer, a web page, zeros) Paddle doesn't raise: the process
 dies of a segmentation fault. Given parameters whose last bytes are missing it doesn't even notice.
-(A graph that is damaged further inside can still end the process.)
 """
 
+import functools
+import importlib.util
+import json
 import math
 import os
 import struct
-from typing import BinaryIO
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
+from types import ModuleType
+from typing import Any, BinaryIO, TypeVar
 
 from paddleseg_infer.errors import ConfigError, reason, shown
+from paddleseg_infer.machine.paddle_build import find_paddle
+
+T = TypeVar("T")
 
 HEAD_BYTES = 4096
 
@@ -18,46 +27,107 @@ HEAD_BYTES = 4096
 ELEMENT_BYTES = {0: 1, 1: 2, 2: 4, 3: 8, 4: 2, 5: 4, 6: 8, 20: 1, 21: 1, 22: 2, 23: 8, 24: 16}
 
 
-def check_model_files(graph: str, params: str) -> None:
-    """Raises ConfigError unless both files can be what their names say."""
-    for path, check in ((graph, _check_graph), (params, _check_params)):
-        try:
-            with open(path, "rb") as file:
-                if os.fstat(file.fileno()).st_size == 0:
-                    raise ConfigError(f"{shown(path)} is empty: export or download it again")
-                check(path, file)
-        except OSError as error:
-            raise ConfigError(f"{shown(path)} can't be read: {reason(error)}") from None
+@dataclass(frozen=True)
+class GraphFacts:
+    """What a graph says of itself."""
+
+    inputs: tuple[str, ...]  # their names
+    operators: frozenset[str]  # kinds of operators in the main block
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the graph holds the ranges that int8 needs."""
+        return any("quantize" in kind for kind in self.operators)
 
 
-def _check_graph(path: str, file: BinaryIO) -> None:
-    head = file.read(HEAD_BYTES)
-    named = ".json" if path.endswith(".json") else ".pdmodel"
-    if head.lstrip().startswith(b"{") and b'"pir"' in head:
-        held = ".json"
-    elif _starts_as_program(head):
-        held = ".pdmodel"
-    elif head.startswith(b"version https://git-lfs"):
+def look_into(graph: str, params: str) -> GraphFacts:
+    """What the graph holds. Raises ConfigError unless both files are what their names say."""
+    facts = _open(graph, _read_graph)
+    _open(params, _check_params)
+    return facts
+
+
+def _open(path: str, read: Callable[[str, BinaryIO], T]) -> T:
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise ConfigError(f"{shown(path)} is empty: export or download it again")
+            return read(path, file)
+    except OSError as error:
+        raise ConfigError(f"{shown(path)} can't be read: {reason(error)}") from None
+
+
+def _read_graph(path: str, file: BinaryIO) -> GraphFacts:
+    content = file.read()
+    if content.startswith(b"version https://git-lfs"):
         raise ConfigError(
             f"{shown(path)} is a git-lfs pointer, not the graph itself: `git lfs pull` fetches it"
         )
-    else:
-        raise ConfigError(f"{shown(path)} is no Paddle graph: export or download the model again")
+    try:
+        if content.lstrip().startswith(b"{"):
+            held, facts = ".json", _facts_of_json(json.loads(content))
+        else:
+            held, facts = ".pdmodel", _facts_of_protobuf(content)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise ConfigError(
+            f"{shown(path)} is no Paddle graph, or damaged: export or download the model again"
+        ) from None
+    named = ".json" if path.endswith(".json") else ".pdmodel"
     if held != named:
         raise ConfigError(
             f"{shown(path)} holds a {held} graph, and Paddle goes by the name: rename the file to "
             f"end in {held}"
         )
+    return facts
 
 
-def _starts_as_program(head: bytes) -> bool:
-    """Whether a protobuf `ProgramDesc` begins here: block 0 (field 1), with idx 0 and a parent."""
-    if head[:1] != b"\x0a":
-        return False
-    end = 1
-    while end < min(len(head), 10) and head[end] & 0x80:
-        end += 1
-    return head[end + 1 : end + 4] == b"\x08\x00\x10"
+def _facts_of_json(program: Any) -> GraphFacts:
+    """Of Paddle 3's json graphs ("PIR"). Raises LookupError, TypeError or AttributeError."""
+    if program["base_code"]["magic"] != "pir":
+        raise LookupError("another json file")
+    [block] = program["program"]["regions"][0]["blocks"]
+    kinds = [operator["#"].rpartition(".")[2] for operator in block["ops"]]
+    inputs = []
+    for kind, operator in zip(kinds, block["ops"], strict=True):
+        if kind == "data":
+            attributes = {each["N"]: each["AT"]["D"] for each in operator["A"]}
+            inputs.append(attributes["name"])
+    return GraphFacts(tuple(inputs), frozenset(kinds))
+
+
+def _facts_of_protobuf(content: bytes) -> GraphFacts:
+    """Of a pdmodel, a `ProgramDesc`. Raises ValueError or LookupError."""
+    operators = _parsed("ProgramDesc", content).blocks[0].ops
+    inputs = tuple(
+        name
+        for operator in operators
+        if operator.type == "feed"
+        for output in operator.outputs
+        for name in output.arguments
+    )
+    return GraphFacts(inputs, frozenset(operator.type for operator in operators))
+
+
+def _parsed(message: str, content: bytes) -> Any:
+    """A message of Paddle's framework.proto. Raises ValueError where the bytes are none."""
+    from google.protobuf.message import DecodeError
+
+    try:
+        return attrgetter(message)(_framework_proto()).FromString(content)
+    except DecodeError:
+        raise ValueError(f"no {message}") from None
+
+
+@functools.cache
+def _framework_proto() -> ModuleType:
+    """Paddle's own protobuf classes, by themselves: `import paddle` takes seconds."""
+    path = os.path.join(find_paddle().folder, "base", "proto", "framework_pb2.py")
+    spec = importlib.util.spec_from_file_location("framework_pb2", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{shown(path)} can't be loaded: install Paddle again")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _check_params(path: str, file: BinaryIO) -> None:
@@ -81,28 +151,12 @@ def _check_params(path: str, file: BinaryIO) -> None:
             message = file.read(min(max(desc_size, 0), HEAD_BYTES))  # a few bytes for each dim
             if len(message) != desc_size:
                 raise cut
-            data_type, dims = _tensor_desc(message)
-            if data_type not in ELEMENT_BYTES:
+            tensor = _parsed("VarType.TensorDesc", message)
+            if tensor.data_type not in ELEMENT_BYTES:
                 return  # a type this table doesn't know: Paddle will judge
-            file.seek(math.prod(dims) * ELEMENT_BYTES[data_type], os.SEEK_CUR)
-    except (struct.error, IndexError, OverflowError, ValueError):
+            elements = math.prod(tensor.dims)
+            file.seek(elements * ELEMENT_BYTES[tensor.data_type], os.SEEK_CUR)
+    except (struct.error, OverflowError, ValueError):
         raise cut from None
     if file.tell() != size:
         raise cut
-
-
-def _tensor_desc(message: bytes) -> tuple[int, list[int]]:
-    """Data type (field 1) and dims (field 2, one varint each) of a protobuf `TensorDesc`."""
-    data_type, dims, at = -1, [], 0
-    while at < len(message):
-        tag = message[at]
-        value, shift, at = 0, 0, at + 1
-        while message[at] & 0x80:
-            value |= (message[at] & 0x7F) << shift
-            shift, at = shift + 7, at + 1
-        value, at = value | message[at] << shift, at + 1
-        if tag == 0x08:
-            data_type = value
-        elif tag == 0x10:
-            dims.append(value)
-    return data_type, dims

@@ -1,6 +1,23 @@
-"""How images and runs end."""
+"""What is to be done with an image, and how images and runs end."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One image and the name of its mask."""
+
+    image: str
+    target: str  # below save_dir
+
+
+class Times(NamedTuple):
+    """Seconds that one image took; of what a batch shares, its part."""
+
+    preprocess: float
+    inference: float
+    postprocess: float
 
 
 class Outcome(NamedTuple):
@@ -9,7 +26,7 @@ class Outcome(NamedTuple):
     status: str  # done, failed or skipped
     reason: str = ""
     size: tuple[int, int] | None = None  # width and height of what was saved
-    times: tuple[float, ...] | None = None  # seconds, see batches.Times
+    times: Times | None = None
     worker: int | str | None = None  # its number, or its node and process of a cluster
 
 

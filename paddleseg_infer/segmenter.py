@@ -12,28 +12,31 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from paddleseg_infer import postprocess
-from paddleseg_infer.ahead import Ahead, told
-from paddleseg_infer.batching import Batch, BatchReader, Result, Source, Times, Undo
-from paddleseg_infer.config import EngineOptions
+from paddleseg_infer.batching import Ahead, Batch, BatchReader, Result, Undo, told
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.engines.load import BoundedPredictor, load_for_images
-from paddleseg_infer.engines.openvino import OpenVinoPredictor
 from paddleseg_infer.engines.paddle import Predictor
 from paddleseg_infer.engines.shapes import Expected
 from paddleseg_infer.errors import ConfigError, EngineError, ImageError, RunError, shown
-from paddleseg_infer.machine.limits import find_paddle
+from paddleseg_infer.machine.paddle_build import find_paddle
+from paddleseg_infer.outcomes import Job, Times
 from paddleseg_infer.pictures.files import prepare_save_dir, target_of, write_whole
 from paddleseg_infer.pictures.kinds import Pictures, Segmentation
 from paddleseg_infer.pictures.palettes import PADDLESEG
-from paddleseg_infer.runs.jobs import Job
+from paddleseg_infer.settings import EngineOptions
+from paddleseg_infer.sources.path import PathSource
+from paddleseg_infer.sources.source import Image, Source, source_of
 from paddleseg_infer.tiling import check_sizes, checked_tiling
 from paddleseg_infer.windows import Mosaic, Windows
+
+if TYPE_CHECKING:
+    from paddleseg_infer.engines.openvino import OpenVinoPredictor
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -66,7 +69,7 @@ class Segmenter:
         threshold: float = 0.5,
         crop_size: Sequence[int] | None = None,
         stride: Sequence[int] | None = None,
-        sample: Sequence[Source] = (),
+        sample: Sequence[Image] = (),
         in_turn: bool = False,
         one_by_one: bool = False,
         **engine: Any,
@@ -82,7 +85,7 @@ class Segmenter:
         self.options = options = EngineOptions(**engine).resolved(self._build)
         self.batch_size = batch_size = self.deploy.batch_size_for(batch_size)
         crop = self._tiling.crop if self._tiling else None
-        self._expected = Expected(sample, batch_size, crop)
+        self._expected = Expected([source_of(image) for image in sample], batch_size, crop)
         self._network_size = network_size
         self._reads = postprocess.OutputReader(with_argmax, threshold, self.deploy.output_op)
         self.on_batch: Callable[[], None] = lambda: None
@@ -103,10 +106,10 @@ class Segmenter:
         return self._predictor.config
 
     @cached_property
-    def _predictor(self) -> Predictor | OpenVinoPredictor | BoundedPredictor:
+    def _predictor(self) -> "Predictor | OpenVinoPredictor | BoundedPredictor":
         return load_for_images(self.deploy, self.options, self._build, self._expected)
 
-    def __call__(self, images: Source | Iterable[Source]) -> np.ndarray | list[np.ndarray]:
+    def __call__(self, images: Image | Iterable[Image]) -> np.ndarray | list[np.ndarray]:
         """Label maps [H, W] of class ids, of images in their order.
 
         They are uint8, or uint16 where a class id or the number of classes passes what that holds.
@@ -114,23 +117,24 @@ class Segmenter:
         back, for several a list. Raises ImageError at the first image that fails.
         """
         single = isinstance(images, str | os.PathLike | np.ndarray)
-        sources: list[Source] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
+        given: list[Image] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
         labels: dict[int, Any] = {}
-        for result in self.stream(sources):
+        for result in self.stream(given):
             if result.error:
-                source = sources[result.index]
-                name = "array" if isinstance(source, np.ndarray) else shown(source)
+                name = source_of(given[result.index]).name
                 raise ImageError(f"image {result.index} ({name}): {result.error}")
             labels[result.index] = result.labels
         return labels[0] if single else [labels[index] for index in range(len(labels))]
 
-    def stream(self, images: Iterable[Source]) -> Iterator[Result]:
+    def stream(self, images: Iterable[Image]) -> Iterator[Result]:
         """Yields results as their batches end, while the next images are read, in other threads.
 
         How many are read before their turn is bounded (see BatchReader.batches), and so is memory.
         """
         return self._segmented(
-            images, LABELS_ONLY, lambda index, segmentation: Result(index, segmentation.labels)
+            map(source_of, images),
+            LABELS_ONLY,
+            lambda index, segmentation: Result(index, segmentation.labels),
         )
 
     def save(
@@ -150,10 +154,10 @@ class Segmenter:
         pictures = Pictures(kinds, palette, self.deploy.class_names)
         taken: dict[int, Job] = {}
 
-        def images() -> Iterator[str]:
+        def images() -> Iterator[Source]:
             for index, job in enumerate(jobs):
                 taken[index] = job
-                yield job.image
+                yield PathSource(job.image)
 
         def save(index: int, segmentation: Segmentation) -> Result:
             # The mask comes last, and nothing is written before all could be made.

@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 import cv2
 import numpy as np
 
-from paddleseg_infer.batching import Result, Source, Times, read
+from paddleseg_infer.batching import Result
 from paddleseg_infer.errors import ImageError
+from paddleseg_infer.outcomes import Times
 from paddleseg_infer.pictures.kinds import Segmentation
+from paddleseg_infer.sources.array import ArraySource
+from paddleseg_infer.sources.source import Source
 from paddleseg_infer.tiling import Grid, Tiling, grid_of
 
 NO_MEMORY = "there is not enough memory to put its windows together"
@@ -30,13 +33,13 @@ class Windows:
         # By the windows' place among all: the mosaic, or the number of an image without one.
         self._places: dict[int, tuple[Mosaic | int, int]] = {}
 
-    def __iter__(self) -> Iterator[np.ndarray | ImageError]:
-        """Each window, uint8 BGR [H, W, 3]; an ImageError for an image that can't be read."""
+    def __iter__(self) -> Iterator[ArraySource | ImageError]:
+        """Each window; an ImageError for an image that can't be read."""
         place = 0
         for index, source in enumerate(self._images):
             started = time.perf_counter()
             try:
-                image_bgr = read(source)
+                image_bgr = source.pixels()
                 grid = grid_of((image_bgr.shape[0], image_bgr.shape[1]), self._tiling)
                 mosaic = Mosaic(index, image_bgr, grid, self._read_scores)
             except (ImageError, MemoryError) as error:
@@ -50,7 +53,7 @@ class Windows:
                     break
                 self._places[place] = mosaic, number
                 place += 1
-                yield image_bgr[grid.slices(number)]
+                yield ArraySource(image_bgr[grid.slices(number)])
 
     def put_together(self, results: Iterable[Result]) -> "Iterator[Mosaic | Result]":
         """Each image once: its mosaic when that is whole, a Result when a window has failed."""

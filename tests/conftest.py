@@ -10,16 +10,23 @@ import time
 from pathlib import Path
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
-from paddleseg_infer.machine.limits import find_paddle
+from paddleseg_infer.engines.shapes import Expected
+from paddleseg_infer.machine.paddle_build import find_paddle
+from paddleseg_infer.sources.source import source_of
 
 ROOT = Path(__file__).parent.parent
 
 PADDLE = find_paddle().version
+
+# Times depend on the machine.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 def make_models(folder, form):
@@ -80,6 +87,11 @@ def photos(tmp_path):
         suffix = "png" if number % 2 else "jpg"
         cv2.imwrite(str(folder / f"{number}.{suffix}"), scene(height, width, number))
     return folder
+
+
+def expected(images, batch_size, crop=None):
+    """What TensorRT is to be ready for: paths or arrays."""
+    return Expected([source_of(image) for image in images], batch_size, crop)
 
 
 class Run:

@@ -5,10 +5,10 @@ import os
 
 import pytest
 
-from paddleseg_infer.config import EngineOptions
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.errors import ConfigError
-from paddleseg_infer.machine.limits import PaddleBuild
+from paddleseg_infer.machine.paddle_build import PaddleBuild
+from paddleseg_infer.settings import EngineOptions
 from paddleseg_infer.transforms.paddleseg import Normalize, Resize
 
 CPU = PaddleBuild((3, 2, 2), has_gpu=False, folder="")
@@ -176,7 +176,7 @@ def test_a_gpu_asked_of_a_cpu_build_is_an_error():
 
 @pytest.mark.parametrize(("processors", "threads"), [(1, 1), (2, 2), (10, 10), (64, 10)])
 def test_threads_are_the_usable_processors_up_to_ten(monkeypatch, processors, threads):
-    monkeypatch.setattr("paddleseg_infer.config.usable_processors", lambda: processors)
+    monkeypatch.setattr("paddleseg_infer.settings.usable_processors", lambda: processors)
     assert EngineOptions(device="cpu").resolved(CPU).cpu_threads == threads
 
 
@@ -229,7 +229,7 @@ def test_flags_with_effect_are_not_told(caplog):
 
 @pytest.mark.parametrize(("workers", "threads"), [(1, 6), (2, 3), (4, 1), (100, 1)])
 def test_workers_share_the_processors(monkeypatch, workers, threads):
-    monkeypatch.setattr("paddleseg_infer.config.usable_processors", lambda: 6)
+    monkeypatch.setattr("paddleseg_infer.settings.usable_processors", lambda: 6)
     build = PaddleBuild((3, 2, 2), False, "")
     options = EngineOptions(device="cpu", num_workers=workers).resolved(build)
     assert options.cpu_threads == threads

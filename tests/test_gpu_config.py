@@ -12,14 +12,15 @@ import sys
 
 import pytest
 import yaml
-from conftest import ROOT, scene, write_image
+from conftest import ROOT, expected, scene, write_image
 
-from paddleseg_infer.config import EngineOptions, engine_config
+from paddleseg_infer.config import engine_config
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.engines import shapes as trt
 from paddleseg_infer.errors import ConfigError
 from paddleseg_infer.machine import gpu
-from paddleseg_infer.machine.limits import find_paddle
+from paddleseg_infer.machine.paddle_build import find_paddle
+from paddleseg_infer.settings import EngineOptions
 
 BUILD = find_paddle()
 pytestmark = pytest.mark.skipif(not BUILD.has_gpu, reason="this Paddle is a CPU build")
@@ -28,7 +29,7 @@ PRECISIONS = {"fp32": "Float32", "fp16": "Half"}
 
 @pytest.fixture(scope="session")
 def core():
-    from paddleseg_infer.engines.paddle import load_core
+    from paddleseg_infer.engines.native import load_core
 
     return load_core(BUILD, use_gpu=True)
 
@@ -97,8 +98,8 @@ def test_tensorrt_is_what_the_flags_say(
 ):
     deploy = deploy_of(models, name)
     batch_size = deploy.batch_size_for(batch_size)
-    expected = trt.Expected([scene(48, 64), scene(100, 200)], batch_size)
-    shapes, file = trt.dynamic_shapes(expected, deploy), None
+    coming = expected([scene(48, 64), scene(100, 200)], batch_size)
+    shapes, file = trt.dynamic_shapes(coming, deploy), None
     if tuning:
         file = str(tmp_path / "shapes")
         if tuning == "there":
@@ -154,7 +155,7 @@ def test_tensorrt_without_a_gpu_in_use_is_left_out(core, models):
 
 def test_a_tuned_file_without_tuning_has_no_effect(core, models, caplog):
     deploy = deploy_of(models)
-    shapes = trt.dynamic_shapes(trt.Expected([scene(48, 64)], 1), deploy)
+    shapes = trt.dynamic_shapes(expected([scene(48, 64)], 1), deploy)
     config = config_of(core, deploy, shapes, use_trt=True, auto_tuned_shape_file="nowhere")
     assert config.tensorrt_dynamic_shape_enabled()
     assert not config.tuned_tensorrt_dynamic_shape()
@@ -168,7 +169,7 @@ def test_int8_is_refused_for_a_graph_without_quantisation(core, models):
 
 def test_int8_is_taken_for_a_quantised_graph(core, models):
     deploy = deploy_of(models, "quantised")
-    shapes = trt.dynamic_shapes(trt.Expected([scene(48, 64)], 1), deploy)
+    shapes = trt.dynamic_shapes(expected([scene(48, 64)], 1), deploy)
     config = config_of(core, deploy, shapes, use_trt=True, precision="int8")
     assert str(config.tensorrt_precision_mode()) == "Precision.Int8"
 

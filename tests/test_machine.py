@@ -9,6 +9,7 @@ from conftest import ROOT
 
 from paddleseg_infer.errors import ConfigError
 from paddleseg_infer.machine import limits as machine
+from paddleseg_infer.machine.paddle_build import find_paddle
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_the_installed_paddle_is_told_as_it_tells_itself():
     code = "import paddle; print(paddle.__version__, paddle.is_compiled_with_cuda())"
     said = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True)
     version, has_gpu = said.stdout.decode().split()[-2:]
-    build = machine.find_paddle()
+    build = find_paddle()
     assert ".".join(map(str, build.version)) == version
     assert str(build.has_gpu) == has_gpu
 
@@ -46,7 +47,7 @@ def test_the_installed_paddle_is_told_as_it_tells_itself():
 )
 def test_versions_are_read(paddle_of, text, version, has_gpu):
     paddle_of(text)
-    build = machine.find_paddle()
+    build = find_paddle()
     assert (build.version, build.has_gpu) == (version, has_gpu)
 
 
@@ -60,11 +61,11 @@ def test_versions_are_read(paddle_of, text, version, has_gpu):
 def test_a_paddle_that_will_not_do_is_refused(paddle_of, text, message):
     paddle_of(text)
     with pytest.raises(ConfigError, match=message):
-        machine.find_paddle()
+        find_paddle()
 
 
 def test_a_missing_paddle_is_a_sentence():
-    code = "from paddleseg_infer.machine import limits as machine; machine.find_paddle()"
+    code = "from paddleseg_infer.machine.paddle_build import find_paddle; find_paddle()"
     run = subprocess.run(
         [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True
     )

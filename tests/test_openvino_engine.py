@@ -13,15 +13,16 @@ import pytest
 from conftest import ROOT, masks, read_mask, scene, write_image
 
 from paddleseg_infer import config
-from paddleseg_infer.config import EngineOptions, engine_config
+from paddleseg_infer.config import engine_config
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.engines import openvino as openvino_engine
 from paddleseg_infer.engines.load import load_engine
+from paddleseg_infer.engines.native import load_core
 from paddleseg_infer.engines.openvino import MAX_RESTARTS
-from paddleseg_infer.engines.paddle import load_core
 from paddleseg_infer.errors import ConfigError, ImageError
-from paddleseg_infer.machine.limits import PaddleBuild, find_paddle
+from paddleseg_infer.machine.paddle_build import PaddleBuild, find_paddle
 from paddleseg_infer.segmenter import Segmenter
+from paddleseg_infer.settings import EngineOptions
 
 BUILD = find_paddle()
 has_openvino = pytest.mark.skipif(

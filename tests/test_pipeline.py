@@ -9,8 +9,8 @@ from conftest import scene, write_image
 from PIL import Image
 
 from paddleseg_infer.errors import ConfigError, ImageError
+from paddleseg_infer.outcomes import Job
 from paddleseg_infer.preprocess import read_image
-from paddleseg_infer.runs.jobs import Job
 from paddleseg_infer.segmenter import Segmenter
 
 SIZES = [(48, 64), (40, 56), (48, 64), (33, 47), (48, 64), (40, 56), (1, 1), (48, 64)]

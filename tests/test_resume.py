@@ -15,9 +15,9 @@ import pytest
 from conftest import ROOT, children, masks, report_lines, until, write_image
 from PIL import Image, TiffImagePlugin
 
-from paddleseg_infer.outcomes import Outcome
+from paddleseg_infer.outcomes import Job, Outcome
 from paddleseg_infer.pictures import files
-from paddleseg_infer.runs.jobs import Job, part_of
+from paddleseg_infer.runs.jobs import part_of
 from paddleseg_infer.runs.report import Report
 
 

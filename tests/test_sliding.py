@@ -12,6 +12,7 @@ from paddleseg_infer import windows as sliding
 from paddleseg_infer.batching import Result
 from paddleseg_infer.errors import ConfigError, ImageError
 from paddleseg_infer.segmenter import Segmenter
+from paddleseg_infer.sources.array import ArraySource
 from paddleseg_infer.tiling import Tiling, checked_tiling, grid_of
 from paddleseg_infer.windows import Windows
 
@@ -224,7 +225,9 @@ def test_windows_equal_paddlesegs_own_function(models):
 
 
 def test_after_a_failed_window_the_others_are_not_run(models):
-    windows = Windows([scene(64, 64), scene(32, 32)], Tiling((32, 32), (32, 32)), None)
+    windows = Windows(
+        [ArraySource(scene(64, 64)), ArraySource(scene(32, 32))], Tiling((32, 32), (32, 32)), None
+    )
     taken = []
 
     def results():

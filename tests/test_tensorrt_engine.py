@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 from conftest import ROOT, scene
 
-from paddleseg_infer.config import EngineOptions
+from paddleseg_infer.config import Shapes
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.engines import load as engines
 from paddleseg_infer.engines import tensorrt as tensorrt_engine
 from paddleseg_infer.engines.load import BoundedPredictor
 from paddleseg_infer.engines.paddle import Predictor
-from paddleseg_infer.engines.shapes import Expected, Shapes
+from paddleseg_infer.engines.shapes import Expected
 from paddleseg_infer.errors import ConfigError, EngineError
-from paddleseg_infer.machine import store as cache
-from paddleseg_infer.machine.limits import find_paddle
-from paddleseg_infer.machine.store import DIGESTS
+from paddleseg_infer.machine import store
+from paddleseg_infer.machine.paddle_build import find_paddle
+from paddleseg_infer.machine.store import DIGESTS, files_of
+from paddleseg_infer.settings import EngineOptions
+from paddleseg_infer.sources.array import ArraySource
 
 BUILD = find_paddle()
 SHAPES = Shapes([1, 3, 32, 32], [2, 3, 64, 64], [2, 3, 64, 64])
@@ -52,7 +54,7 @@ class Gpu:
     def create_predictor(self, config):
         if self.fails:
             raise OSError("(External) CUDA error(46), all CUDA-capable devices are busy")
-        if self.refuses_kept and os.listdir(self.folders[-1]):
+        if self.refuses_kept and files_of(self.folders[-1]):
             raise RuntimeError("Engine deserialize failed")
         if self.engine not in os.listdir(self.folders[-1]):
             self.built += 1
@@ -70,7 +72,11 @@ def start(models, tmp_path):
         deploy = load_deploy_config(models / model / "deploy.yaml")
         options = {"device": "gpu", "cache_dir": str(tmp_path / "cache"), **options}
         assert tensorrt_engine.create_predictor(
-            gpu, lambda: gpu, 0, deploy, EngineOptions(use_trt=True, **options), BUILD, shapes
+            *(gpu, lambda: gpu, 0),
+            deploy=deploy,
+            options=EngineOptions(use_trt=True, **options),
+            build=BUILD,
+            shapes=shapes,
         )
         return gpu.built
 
@@ -114,8 +120,7 @@ def test_a_damaged_one_is_built_again(start, tmp_path, caplog):
 def test_one_that_tensorrt_refuses_is_built_again(start, tmp_path, caplog):
     start()
     assert start(Gpu(refuses_kept=True)) == 1
-    assert "TensorRT doesn't take its engine in the cache entry" in caplog.text
-    assert "(Engine deserialize failed): it is built again" in caplog.text
+    assert "can't be loaded (Engine deserialize failed): it is made again" in caplog.text
     assert start() == 0
 
 
@@ -127,7 +132,7 @@ def test_what_paddle_writes_beside_a_kept_one_does_not_harm_it(start, caplog):
 
 
 def test_without_space_none_is_kept(start, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     assert [start(), start()] == [1, 1]
     assert "there is too little space left" in caplog.text
     assert list((tmp_path / "cache").iterdir()) == []
@@ -136,12 +141,12 @@ def test_without_space_none_is_kept(start, tmp_path, monkeypatch, caplog):
 def test_of_several_processes_one_builds(tmp_path):
     call = f"""
 import time
-from paddleseg_infer.machine import store as cache
+from paddleseg_infer.machine.store import Store
 def fill(folder):
     time.sleep(0.5)
     open(folder + "/engine", "w").write("engine")
     print("built")
-cache.keep({str(tmp_path / "cache")!r}, "0" * 64, fill)
+Store({str(tmp_path / "cache")!r}).keep("0" * 64, fill)
 """
     for _ in range(2):  # the second time with one that is damaged
         processes = [
@@ -166,7 +171,7 @@ def test_without_a_cache_paddle_gets_a_folder_that_goes(start, tmp_path, caplog)
 
 def test_what_paddle_raises_is_not_taken_for_the_caches(start, tmp_path, caplog):
     gpu = Gpu(fails=True)
-    with pytest.raises(OSError, match="busy"):
+    with pytest.raises(EngineError, match="busy"):
         start(gpu)
     assert len(gpu.folders) == 1
     assert list((tmp_path / "cache").iterdir()) == []
@@ -242,7 +247,7 @@ def made(monkeypatch):
 def load(models, images, **options):
     options = {"device": "gpu", "use_trt": True, **options}
     deploy = load_deploy_config(models / "argmax" / "deploy.yaml")
-    expected = Expected(images, batch_size=2)
+    expected = Expected([ArraySource(image) for image in images], batch_size=2)
     return engines.load_for_images(deploy, EngineOptions(**options), BUILD, expected)
 
 

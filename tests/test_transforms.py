@@ -15,6 +15,7 @@ from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.errors import ConfigError, ImageError
 from paddleseg_infer.postprocess import restore
 from paddleseg_infer.preprocess import prepare
+from paddleseg_infer.sources.array import ArraySource
 from paddleseg_infer.transforms.paddleseg import (
     TRAINING_ONLY,
     TRANSFORMS,
@@ -294,5 +295,5 @@ def test_a_tensor_that_memory_does_not_hold_fails_alone(size, transform, made):
     """Padding is only noted until the tensor is made."""
     reader = BatchReader(DeployConfig("", "", "", (transform,)), batch_size=1, ahead=1)
     with ThreadPoolExecutor(1) as pool:
-        [result] = reader.batches([scene(*size)], pool)
+        [result] = reader.batches([ArraySource(scene(*size))], pool)
     assert str(result.error) == f"there is not enough memory for its tensor of {made}"

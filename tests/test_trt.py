@@ -1,24 +1,23 @@
 """TensorRT's shapes come from the images and the transforms."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from conftest import scene, write_image
+from conftest import expected, scene, write_image
 from PIL import Image
 
+from paddleseg_infer.config import input_name
 from paddleseg_infer.deploy import DeployConfig, load_deploy_config
 from paddleseg_infer.engines import shapes as trt
-from paddleseg_infer.engines import tensorrt as tensorrt_engine
-from paddleseg_infer.engines.paddle import load_core
 from paddleseg_infer.errors import ConfigError, ImageError
-from paddleseg_infer.machine.limits import find_paddle
+from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.preprocess import EXIF_ORIENTATION, prepare
 from paddleseg_infer.transforms.paddleseg import make_transform
 
 BUILD = find_paddle()
-CORE = load_core(BUILD, use_gpu=False)
 
 
 def deploy(models, name):
@@ -26,8 +25,8 @@ def deploy(models, name):
 
 
 def shapes(models, name, sizes, batch_size=2):
-    expected = trt.Expected([scene(*size) for size in sizes], batch_size)
-    return trt.dynamic_shapes(expected, deploy(models, name))
+    coming = expected([scene(*size) for size in sizes], batch_size)
+    return trt.dynamic_shapes(coming, deploy(models, name))
 
 
 # ---- the sizes that will come ------------------------------------------------------------------
@@ -55,13 +54,13 @@ def test_a_side_that_does_not_vary_stays_as_it_is(models):
 
 def test_a_graph_of_fixed_size_needs_no_image(models):
     fixed = ([1, 3, 48, 64],) * 3
-    assert trt.dynamic_shapes(trt.Expected([], 1), deploy(models, "fixed")) == fixed
+    assert trt.dynamic_shapes(expected([], 1), deploy(models, "fixed")) == fixed
 
 
 def test_sizes_are_worked_out_without_pixels(models):
     """A terabyte of them here; what the transforms make of a size is what they make of an image."""
     huge = np.broadcast_to(np.uint8(0), (600_000, 900_000, 3))
-    found = trt.images_by_size(trt.Expected([huge], 1), deploy(models, "resize"))
+    found = trt.images_by_size(expected([huge], 1), deploy(models, "resize"))
     assert list(found) == [(48, 64)]
 
 
@@ -108,22 +107,27 @@ def test_sizes_are_read_from_headers_as_the_images_will_be(tmp_path, models, mon
     picture.save(tmp_path / "b.jpg", exif=turned)
     (tmp_path / "c.jpg").write_bytes(b"no image")
     paths = [tmp_path / name for name in ("a.png", "b.jpg", "c.jpg", "gone.jpg")]
-    expected = {(30, 40): [paths[0]], cv2.imread(str(paths[1])).shape[:2]: [paths[1]]}
+    sizes = {(30, 40): [paths[0]], cv2.imread(str(paths[1])).shape[:2]: [paths[1]]}
     monkeypatch.setattr("paddleseg_infer.preprocess.read_image", None)  # none is decoded
-    assert trt.images_by_size(trt.Expected(paths, 1), deploy(models, "argmax")) == expected
+    found = trt.images_by_size(expected(paths, 1), deploy(models, "argmax"))
+    assert {size: [Path(each.path) for each in of_it] for size, of_it in found.items()} == sizes
     with pytest.raises(ConfigError, match="needs the sizes that will come, and no image's could"):
-        trt.images_by_size(trt.Expected(paths[2:], 1), deploy(models, "argmax"))
+        trt.images_by_size(expected(paths[2:], 1), deploy(models, "argmax"))
 
 
-def test_of_many_images_a_thousand_are_looked_at_evenly(models, monkeypatch):
+def test_of_many_images_a_thousand_are_looked_at_evenly(models):
     looked_at = []
 
-    def size(image):
-        looked_at.append(image)
-        return (64, 64)
+    class Numbered:
+        def __init__(self, number):
+            self.number = number
 
-    monkeypatch.setattr(trt, "_size", size)
-    trt.images_by_size(trt.Expected(range(2500), 1), deploy(models, "argmax"))
+        def size(self):
+            looked_at.append(self.number)
+            return (64, 64)
+
+    many = trt.Expected([Numbered(number) for number in range(2500)], 1)
+    trt.images_by_size(many, deploy(models, "argmax"))
     assert looked_at == list(range(0, 2500, 3))
     assert len(looked_at) <= trt.MAX_HEADERS
 
@@ -131,20 +135,19 @@ def test_of_many_images_a_thousand_are_looked_at_evenly(models, monkeypatch):
 def test_without_a_size_that_fits_it_is_told_why(models):
     wide = replace(deploy(models, "argmax"), input_shape=(-1, 3, 48, -1))
     with pytest.raises(ConfigError, match="and none fits the model: the model takes -1x48 only"):
-        trt.images_by_size(trt.Expected([scene(50, 70)], 1), wide)
+        trt.images_by_size(expected([scene(50, 70)], 1), wide)
     with pytest.raises(ConfigError, match="and no images were given"):
-        trt.images_by_size(trt.Expected([], 1), wide)
+        trt.images_by_size(expected([], 1), wide)
 
 
 # ---- the graph ---------------------------------------------------------------------------------
 
 
 def test_the_input_goes_by_its_own_name(models):
-    assert tensorrt_engine.input_name(CORE, deploy(models, "argmax")) == "x"
-    assert tensorrt_engine.input_name(CORE, deploy(models, "picture")) == "picture"
+    assert input_name(deploy(models, "argmax")) == "x"
+    assert input_name(deploy(models, "picture")) == "picture"
 
 
-def test_int8_without_quantisation_is_refused(models):
-    with pytest.raises(ConfigError, match="--precision int8 needs a quantised model.*PaddleSlim"):
-        tensorrt_engine.check_quantised(CORE, deploy(models, "argmax"))
-    tensorrt_engine.check_quantised(CORE, deploy(models, "quantised"))
+def test_a_quantised_graph_is_known(models):
+    assert not deploy(models, "argmax").graph_facts.is_quantised
+    assert deploy(models, "quantised").graph_facts.is_quantised

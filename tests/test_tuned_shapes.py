@@ -6,14 +6,14 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, scene, write_image
+from conftest import ROOT, expected, scene, write_image
 
-from paddleseg_infer.config import EngineOptions
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.engines import shapes as trt
 from paddleseg_infer.engines.load import collect_shapes
 from paddleseg_infer.errors import ConfigError, EngineError, ImageError
-from paddleseg_infer.machine.limits import find_paddle
+from paddleseg_infer.machine.paddle_build import find_paddle
+from paddleseg_infer.settings import EngineOptions
 
 BUILD = find_paddle()
 
@@ -24,10 +24,10 @@ def deploy(models, name):
 
 def collected(models, name, images, path, batch_size=2, crop=None):
     options = EngineOptions(device="cpu").resolved(BUILD)
-    expected = trt.Expected(images, batch_size, crop)
+    coming = expected(images, batch_size, crop)
     trt.make_shape_file(
         str(path),
-        lambda new: collect_shapes(deploy(models, name), options, BUILD, expected, new),
+        lambda new: collect_shapes(deploy(models, name), options, BUILD, coming, new),
     )
     return path.read_text()
 
@@ -94,14 +94,14 @@ def runs_of(models, sizes, fits=lambda size: True, is_good=lambda size: True):
     runs = []
 
     def run(image, copies):
-        size = image.shape[:2]
+        size = image.size()
         if not is_good(size):
             raise ImageError("it can't be decoded")
         if copies == 4 and not fits(size):
             raise EngineError("out of memory")
         runs.append((size, copies))
 
-    count = trt.collect(run, trt.Expected(images, 4), deploy(models, "argmax"))
+    count = trt.collect(run, expected(images, 4), deploy(models, "argmax"))
     assert count == len(runs) <= trt.MAX_TUNING_RUNS
     return runs
 

@@ -10,10 +10,10 @@ import pytest
 from conftest import ROOT, children, masks, read_mask, until, write_image
 
 from paddleseg_infer.errors import ConfigError
+from paddleseg_infer.outcomes import Job
 from paddleseg_infer.runs import local as workers
 from paddleseg_infer.runs import supervisor as feeding
 from paddleseg_infer.runs import worker
-from paddleseg_infer.runs.jobs import Job
 
 IMAGES = 500
 

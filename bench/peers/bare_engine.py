@@ -19,9 +19,9 @@ THREADS = len(os.sched_getaffinity(0))
 
 
 def paddle_engine(deploy, **how):
-    from paddleseg_infer.config import EngineOptions
     from paddleseg_infer.engines.load import load_engine
-    from paddleseg_infer.machine.limits import find_paddle
+    from paddleseg_infer.machine.paddle_build import find_paddle
+    from paddleseg_infer.settings import EngineOptions
 
     build = find_paddle()
     options = EngineOptions(device="cpu", cpu_threads=THREADS, **how).resolved(build)

@@ -10,15 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddleseg_infer.batching import Source, read
-from paddleseg_infer.config import EngineOptions
+from paddleseg_infer.config import Shapes, input_name
 from paddleseg_infer.deploy import DeployConfig
-from paddleseg_infer.engines import shapes as trt
-from paddleseg_infer.engines.paddle import Predictor, load_core
-from paddleseg_infer.engines.tensorrt import input_name
+from paddleseg_infer.engines.paddle import Predictor
+from paddleseg_infer.engines.shapes import (
+    Expected,
+    collect,
+    dynamic_shapes,
+    first_window,
+    make_shape_file,
+    tuned_shapes,
+)
 from paddleseg_infer.errors import ConfigError, EngineError
-from paddleseg_infer.machine.limits import PaddleBuild
+from paddleseg_infer.machine.paddle_build import PaddleBuild
 from paddleseg_infer.preprocess import prepare
+from paddleseg_infer.settings import EngineOptions
+from paddleseg_infer.sources.source import Source
 
 if TYPE_CHECKING:
     from paddleseg_infer.engines.openvino import OpenVinoPredictor
@@ -30,7 +37,7 @@ def load_engine(
     deploy: DeployConfig,
     options: EngineOptions,
     build: PaddleBuild,
-    shapes: trt.Shapes | None = None,
+    shapes: Shapes | None = None,
 ) -> "Predictor | OpenVinoPredictor | BoundedPredictor":
     """An engine to call with batches. Raises ConfigError.
 
@@ -48,18 +55,18 @@ def load_engine(
 
 
 def load_for_images(
-    deploy: DeployConfig, options: EngineOptions, build: PaddleBuild, expected: trt.Expected
+    deploy: DeployConfig, options: EngineOptions, build: PaddleBuild, expected: Expected
 ) -> "Predictor | OpenVinoPredictor | BoundedPredictor":
     """As `load_engine`, with TensorRT's shapes from the images to come."""
     if not options.use_trt:
         return load_engine(deploy, options, build)
     if not options.enable_auto_tune:
-        return load_engine(deploy, options, build, trt.dynamic_shapes(expected, deploy))
+        return load_engine(deploy, options, build, dynamic_shapes(expected, deploy))
     with tempfile.TemporaryDirectory() as folder:  # read as the engine is made
         path = options.auto_tuned_shape_file or os.path.join(folder, "shapes.pbtxt")
-        trt.make_shape_file(path, lambda new: collect_shapes(deploy, options, build, expected, new))
-        name = input_name(load_core(build, use_gpu=True), deploy)
-        shapes = trt.tuned_shapes(path, name, expected.batch_size)
+        make_shape_file(path, lambda new: collect_shapes(deploy, options, build, expected, new))
+        name = input_name(deploy)
+        shapes = tuned_shapes(path, name, expected.batch_size)
         return load_engine(deploy, replace(options, auto_tuned_shape_file=path), build, shapes)
 
 
@@ -67,17 +74,17 @@ def collect_shapes(
     deploy: DeployConfig,
     options: EngineOptions,
     build: PaddleBuild,
-    expected: trt.Expected,
+    expected: Expected,
     path: str,
 ) -> int:
     """Has Paddle write the shapes that it meets to `path`; returns the number of runs."""
     engine = Predictor(deploy, options, build, collect_shapes_in=path)
 
     def run(image: Source, copies: int) -> None:
-        pixels = trt.first_window(read(image), expected.crop)
+        pixels = first_window(image.pixels(), expected.crop)
         engine(np.stack([prepare(pixels, deploy.transforms).tensor()] * copies))
 
-    return trt.collect(run, expected, deploy)
+    return collect(run, expected, deploy)
     # Paddle writes the file as the engine and its handles go, with this function.
 
 
@@ -87,9 +94,7 @@ class BoundedPredictor:
     The bounds are those of a sample of the images; building TensorRT's engine again takes minutes.
     """
 
-    def __init__(
-        self, predictor: Predictor, shapes: trt.Shapes, make_other: Callable[[], Predictor]
-    ):
+    def __init__(self, predictor: Predictor, shapes: Shapes, make_other: Callable[[], Predictor]):
         self._predictor, self._shapes, self._make_other = predictor, shapes, make_other
         self._failure = ""  # why the other can't be had
 

@@ -20,16 +20,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
-from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from paddleseg_infer.config import EngineOptions
 from paddleseg_infer.deploy import DeployConfig
-from paddleseg_infer.engines.paddle import NATIVE_MODULE, Predictor
-from paddleseg_infer.errors import ENGINE_ERRORS, EngineError, gist, reason
-from paddleseg_infer.machine import store as cache
-from paddleseg_infer.machine.limits import PaddleBuild
+from paddleseg_infer.engines.native import NATIVE_MODULE, create
+from paddleseg_infer.engines.optimised import OPTIMIZED_GRAPH, space_for
+from paddleseg_infer.engines.paddle import Predictor
+from paddleseg_infer.errors import EngineError, reason
+from paddleseg_infer.machine.paddle_build import PaddleBuild
+from paddleseg_infer.machine.store import Store, Unusable
+from paddleseg_infer.settings import EngineOptions
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -146,16 +147,15 @@ class _OpenVino(Predictor):
             raise _LeftOut(f"the temporary folder: {reason(error)}; TMPDIR names one") from error
 
     def _create_in(self, folder: str) -> Any:
-        needed = 3 * (os.path.getsize(self._deploy.graph) + os.path.getsize(self._deploy.params))
-        if shutil.disk_usage(folder).free < needed:
+        if shutil.disk_usage(folder).free < space_for(self._deploy):
             raise _LeftOut("the temporary folder has too little space; TMPDIR names another")
         self.config.set_optim_cache_dir(folder)
         self.config.enable_save_optim_model(True)
         try:
-            predictor = self._core.create_predictor(self.config)
-        except ENGINE_ERRORS as error:
-            raise _LeftOut(gist(error)) from error
-        written = os.path.join(folder, cache.OPTIMIZED_GRAPH)
+            predictor = create(self._core, self.config)
+        except EngineError as error:
+            raise _LeftOut(str(error)) from error
+        written = os.path.join(folder, OPTIMIZED_GRAPH)
         if os.path.isfile(written):
             with open(written, "rb") as graph:
                 if b"openvino_engine" in graph.read():
@@ -215,12 +215,12 @@ def _give_settings(options: EngineOptions, build: PaddleBuild) -> None:
         return
     try:
         if NATIVE_MODULE in sys.modules:
-            raise cache.Unusable("Paddle was loaded before")
+            raise Unusable("Paddle was loaded before")
         if options.cache_dir == "":
-            raise cache.Unusable("--cache_dir is empty")
-        _load_with_settings(build.openvino_library, cache.cache_dir_of(options))
+            raise Unusable("--cache_dir is empty")
+        _load_with_settings(build.openvino_library, options.cache_folder)
         _has_settings = True
-    except (OSError, cache.Unusable) as error:
+    except (OSError, Unusable) as error:
         why = reason(error) if isinstance(error, OSError) and error.strerror else str(error)
         log.warning(
             "OpenVINO runs with its own settings (%s): its memory grows with each new image size, "
@@ -230,6 +230,8 @@ def _give_settings(options: EngineOptions, build: PaddleBuild) -> None:
 
 
 def _load_with_settings(library: str, cache_dir: str) -> None:
+    from xml.sax.saxutils import quoteattr  # brings the modules of the network along
+
     libs = os.path.dirname(library)
     plugin = os.path.join(libs, "libopenvino_intel_cpu_plugin.so")
     settings = (
@@ -249,7 +251,7 @@ def _load_with_settings(library: str, cache_dir: str) -> None:
 
     status = os.stat(library)
     key = f"{library} {status.st_size} {status.st_mtime_ns} {settings}"
-    entry = cache.keep(cache_dir, hashlib.sha256(os.fsencode(key)).hexdigest(), fill)
+    entry = Store(cache_dir).keep(hashlib.sha256(os.fsencode(key)).hexdigest(), fill)
     for needed in _those_of(libs, "libtbb.so"):
         ctypes.CDLL(needed)
     ctypes.CDLL(os.path.join(entry, os.path.basename(library)))

@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from paddleseg_infer.batching import Source
+from paddleseg_infer.config import Shapes
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.errors import ConfigError, EngineError, ImageError, reason, shown
-from paddleseg_infer.pictures.files import locked
-from paddleseg_infer.preprocess import image_size, size_after
+from paddleseg_infer.machine.store import locked
+from paddleseg_infer.preprocess import size_after
+from paddleseg_infer.sources.source import Source
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -26,14 +27,6 @@ MAX_TUNING_RUNS = 10
 STEP = 64  # pixels, that bounds are rounded to: an engine then serves other folders too
 
 Size = tuple[int, int]  # height, width
-
-
-class Shapes(NamedTuple):
-    """Of the network's input, each [N, 3, H, W]: what TensorRT's engine takes, and prefers."""
-
-    smallest: list[int]
-    largest: list[int]
-    usual: list[int]
 
 
 class Expected(NamedTuple):
@@ -61,7 +54,7 @@ def images_by_size(expected: Expected, deploy: DeployConfig) -> dict[Size, list[
     after: dict[Size, Size | ImageError] = {}  # the transforms, by the size before
     images = expected.images
     for image in images[:: max(1, -(-len(images) // MAX_HEADERS))]:
-        size = _size(image)
+        size = image.size()
         if size is None:
             continue  # its turn comes again, and its reason is told then
         if expected.crop:
@@ -78,13 +71,6 @@ def images_by_size(expected: Expected, deploy: DeployConfig) -> dict[Size, list[
             why = "no images were given (`sample` of Segmenter)"
         raise ConfigError(f"TensorRT needs the sizes that will come, and {why}")
     return dict(by_size)
-
-
-def _size(image: Source) -> Size | None:
-    if isinstance(image, np.ndarray):
-        return image.shape[0], image.shape[1]
-    size = image_size(os.fspath(image))
-    return (size[1], size[0]) if size else None
 
 
 def _network_size(size: Size, deploy: DeployConfig) -> Size | ImageError:

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from paddleseg_infer.errors import ConfigError, brief, gist
-from paddleseg_infer.machine.limits import PaddleBuild
+from paddleseg_infer.machine.paddle_build import PaddleBuild
 
 log = logging.getLogger("paddleseg_infer")
 

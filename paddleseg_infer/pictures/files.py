@@ -2,14 +2,13 @@
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import secrets
 import struct
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from paddleseg_infer.errors import ConfigError, ImageError, RunError, reason, shown
 
@@ -161,14 +160,3 @@ def _sweep_folder(folder: str) -> None:
                 with contextlib.suppress(OSError):
                     if time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_SECONDS:
                         os.unlink(entry.path)
-
-
-@contextlib.contextmanager
-def locked(folder: str) -> Iterator[None]:
-    """Waits until no other process is in this block for the folder. Raises OSError."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(opened)

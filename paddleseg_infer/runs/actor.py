@@ -9,9 +9,8 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from paddleseg_infer.errors import MISSING_HINT, ConfigError, RunError, shown
-from paddleseg_infer.machine.limits import find_paddle
-from paddleseg_infer.outcomes import Outcome
-from paddleseg_infer.runs.jobs import Job
+from paddleseg_infer.machine.paddle_build import find_paddle
+from paddleseg_infer.outcomes import Job, Outcome
 from paddleseg_infer.runs.local import outcome_of
 
 log = logging.getLogger("paddleseg_infer")

@@ -13,11 +13,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from paddleseg_infer.batching import Times
 from paddleseg_infer.errors import ImageError
-from paddleseg_infer.machine.limits import PaddleBuild, find_paddle
-from paddleseg_infer.outcomes import Outcome
-from paddleseg_infer.runs.jobs import Job
+from paddleseg_infer.machine.paddle_build import PaddleBuild, find_paddle
+from paddleseg_infer.outcomes import Job, Outcome, Times
 from paddleseg_infer.runs.local import outcome_of
 from paddleseg_infer.segmenter import Segmenter
 

@@ -17,15 +17,14 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from paddleseg_infer.config import EngineOptions
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.errors import ConfigError, RunError, reason, shown
-from paddleseg_infer.machine.limits import find_paddle
-from paddleseg_infer.outcomes import Interrupted, Outcome
+from paddleseg_infer.machine.paddle_build import find_paddle
+from paddleseg_infer.outcomes import Interrupted, Job, Outcome
 from paddleseg_infer.pictures.files import PART_SUFFIX, prepare_save_dir
 from paddleseg_infer.runs.actor import Segment, Told, obstacle
-from paddleseg_infer.runs.jobs import Job
 from paddleseg_infer.runs.supervisor import DEATHS_ALONE, MAX_FIRST_DEATHS
+from paddleseg_infer.settings import EngineOptions
 
 log = logging.getLogger("paddleseg_infer")
 

@@ -4,20 +4,19 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from paddleseg_infer.config import EngineOptions, engine_config, engine_state
+from paddleseg_infer.config import engine_config, engine_state, input_name
 from paddleseg_infer.deploy import load_deploy_config
-from paddleseg_infer.engines import shapes as trt
-from paddleseg_infer.engines import tensorrt as tensorrt_engine
 from paddleseg_infer.engines.load import load_engine
-from paddleseg_infer.engines.paddle import load_core
+from paddleseg_infer.engines.native import load_core
+from paddleseg_infer.engines.shapes import Expected, dynamic_shapes, tuned_shapes
 from paddleseg_infer.errors import ConfigError
-from paddleseg_infer.graph import check_model_files
 from paddleseg_infer.machine.gpu import check_gpu
-from paddleseg_infer.machine.limits import find_paddle
+from paddleseg_infer.machine.paddle_build import find_paddle
+from paddleseg_infer.settings import EngineOptions
 
 
 def planned_run(
-    config_path: str | os.PathLike[str], expected: trt.Expected, **engine: Any
+    config_path: str | os.PathLike[str], expected: Expected, **engine: Any
 ) -> tuple[dict[str, Any], ConfigError | None]:
     """The batch size and the state of the engine's `Config` for these options.
 
@@ -33,15 +32,15 @@ def planned_run(
     if options.device == "cpu":
         config = load_engine(deploy, options, build).config
         return {**plan, "engine": {"paddle": str(build), **engine_state(config)}}, None
-    check_model_files(deploy.graph, deploy.params)
+    _ = deploy.graph_facts  # before Paddle sees the files
     core = load_core(build, use_gpu=True)
     shapes, failure = None, None
     if options.use_trt:
         if not options.enable_auto_tune:
-            shapes = trt.dynamic_shapes(expected, deploy)
+            shapes = dynamic_shapes(expected, deploy)
         elif os.path.exists(options.auto_tuned_shape_file or ""):
-            name = tensorrt_engine.input_name(core, deploy)
-            shapes = trt.tuned_shapes(options.auto_tuned_shape_file or "", name, batch_size)
+            name = input_name(deploy)
+            shapes = tuned_shapes(options.auto_tuned_shape_file or "", name, batch_size)
         else:
             # Paddle's `Config` wants a path, of a file that is only read when the engine is made.
             options = replace(options, auto_tuned_shape_file="to be collected")

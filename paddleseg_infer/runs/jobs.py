@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from paddleseg_infer.errors import ConfigError, reason, shown
+from paddleseg_infer.outcomes import Job
 from paddleseg_infer.pictures.files import target_of
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
@@ -18,14 +19,6 @@ SIGNATURES = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|BM....\0\0\0\0|II\*\0|MM\0\*|RIFF....WEBP", re.DOTALL
 )
 HEAD_BYTES = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One image and the name of its mask."""
-
-    image: str
-    target: str  # below save_dir
 
 
 @dataclass

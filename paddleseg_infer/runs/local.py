@@ -12,12 +12,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from paddleseg_infer.outcomes import Outcome
-from paddleseg_infer.runs.jobs import Job
-from paddleseg_infer.runs.supervisor import Feeding
+from paddleseg_infer.outcomes import Job, Outcome
 
 if TYPE_CHECKING:  # this process has no use for numpy
     from paddleseg_infer.batching import Result
+    from paddleseg_infer.runs.supervisor import Feeding
 
 
 def segment(
@@ -41,6 +40,8 @@ def segment(
     if len(jobs) <= options["batch_size"] and timeout is None:
         yield from _here(jobs, config_path, saving, is_done, options)
         return
+    from paddleseg_infer.runs.supervisor import Feeding
+
     with contextlib.ExitStack() as stack:
         if options["enable_auto_tune"] and not options["auto_tuned_shape_file"]:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -84,7 +85,7 @@ def outcome_of(result: "Result") -> Outcome:
 
 
 @contextlib.contextmanager
-def _signals(run: Feeding) -> Iterator[socket.socket]:
+def _signals(run: "Feeding") -> Iterator[socket.socket]:
     """A socket that is readable after SIGINT or SIGTERM; a second one ends the process at once."""
     wake, woken = socket.socketpair()
 

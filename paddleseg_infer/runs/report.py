@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from paddleseg_infer.errors import ConfigError, RunError, reason, shown
-from paddleseg_infer.outcomes import Outcome
+from paddleseg_infer.outcomes import Job, Outcome
 from paddleseg_infer.pictures.files import target_of
-from paddleseg_infer.runs.jobs import Job
 
 SLOWEST = 5
 LONGEST_LINE = 1 << 20  # bytes, and more: paths end at 4096

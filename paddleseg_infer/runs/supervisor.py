@@ -14,8 +14,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from paddleseg_infer.errors import ConfigError, RunError, reason
-from paddleseg_infer.outcomes import Interrupted, Outcome
-from paddleseg_infer.runs.jobs import Job
+from paddleseg_infer.outcomes import Interrupted, Job, Outcome
 from paddleseg_infer.runs.worker import Began, Ended, Next, Note, Refused, Stopped, work
 
 log = logging.getLogger("paddleseg_infer")

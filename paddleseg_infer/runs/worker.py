@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from paddleseg_infer.errors import MISSING_HINT, ConfigError, RunError
-from paddleseg_infer.runs.jobs import Job
+from paddleseg_infer.outcomes import Job, Times
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -39,7 +39,7 @@ class Ended(NamedTuple):
     number: int  # of the job
     error: str  # "" where its pictures are saved
     size: tuple[int, int] | None  # width and height of what was saved
-    times: tuple[float, ...] | None  # seconds, see batches.Times
+    times: Times | None
 
 
 class Refused(NamedTuple):
@@ -99,9 +99,7 @@ def work(
             segmenter.load()
         for job, result in segmenter.save(asked_for(), **saving):
             error = str(result.error or "")
-            # A plain tuple: to unpickle another the parent would have to import numpy.
-            times = tuple(result.times) if result.times else None
-            send(Ended(numbers.pop(job), error, result.size, times))
+            send(Ended(numbers.pop(job), error, result.size, result.times))
     except ConfigError as error:
         send(Refused(str(error)))
     except RunError:

@@ -1,0 +1,83 @@
+"""Paddle's native module, and predictors made by it."""
+
+import contextlib
+import ctypes
+import importlib.util
+import logging
+import os
+import sys
+import warnings
+from types import ModuleType
+from typing import Any
+
+from paddleseg_infer.errors import ENGINE_ERRORS, ConfigError, EngineError, gist
+from paddleseg_infer.machine.gpu import hint
+from paddleseg_infer.machine.paddle_build import PaddleBuild
+
+log = logging.getLogger("paddleseg_infer")
+
+NATIVE_MODULE = "paddle.base.libpaddle"
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+MAX_REUSED = 1 << 28
+FULL_IMPORT = "PADDLESEG_INFER_FULL_IMPORT"  # set to anything
+
+
+def create(core: Any, config: Any) -> Any:
+    """Paddle's predictor for `config`. Raises EngineError."""
+    try:
+        return core.create_predictor(config)
+    except ENGINE_ERRORS as error:
+        raise EngineError(gist(error), hint(str(error))) from error
+
+
+def load_core(build: PaddleBuild, use_gpu: bool) -> Any:
+    """Paddle's native module, by itself where that is enough.
+
+    `import paddle` takes 3 to 4 s, the native module alone a quarter of a second. On a GPU the
+    whole import is needed: it finds the CUDA libraries. FULL_IMPORT in the environment asks for it.
+    """
+    # Between layers and batches the engine's threads spin for Paddle's 200 ms, if one lets them,
+    # on processors that reading and saving need. With 3 ms a folder of large photos took 13 % less
+    # time, and no network clearly more; with 0 small ones did.
+    os.environ.setdefault("KMP_BLOCKTIME", "3")
+    _reuse_memory()
+    if not use_gpu and NATIVE_MODULE not in sys.modules and not os.environ.get(FULL_IMPORT):
+        try:
+            return _load_native(os.path.join(build.folder, "base", "libpaddle.so"))
+        except ImportError as error:
+            log.warning("Paddle's native module doesn't load by itself (%s): import paddle", error)
+    if use_gpu or NATIVE_MODULE not in sys.modules:
+        try:
+            with warnings.catch_warnings():  # of a missing GPU, told below, and of compilers
+                warnings.simplefilter("ignore")
+                import paddle  # noqa: F401
+        except ImportError as error:
+            raise ConfigError(f"Paddle {build} can't be imported: {error}") from error
+    return sys.modules[NATIVE_MODULE]
+
+
+def _reuse_memory() -> None:
+    """Has the C library keep freed memory of up to MAX_REUSED for the next batch.
+
+    By itself glibc returns arrays above 32 MB to the system, and each output of a logits model is
+    one: fresh pages for 19x512x1024 scores cost 3 to 5 % of a batch's time.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        c_library = ctypes.CDLL(None)
+        c_library.mallopt(M_MMAP_THRESHOLD, MAX_REUSED)
+        c_library.mallopt(M_TRIM_THRESHOLD, MAX_REUSED)
+
+
+def _load_native(path: str) -> ModuleType:
+    """Loads libpaddle.so under its own name: under another a later `import paddle` would abort."""
+    spec = importlib.util.spec_from_file_location(NATIVE_MODULE, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"no loader for {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[NATIVE_MODULE] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[NATIVE_MODULE]
+        raise
+    return module

@@ -1,0 +1,1 @@
+"""Where images come from: a name, a size without decoding, and pixels."""
