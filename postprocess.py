@@ -1,0 +1,19 @@
+"""For scripts in this folder: the names of `paddleseg_infer.postprocess`."""
+
+from paddleseg_infer.postprocess import (
+    OutputReader,
+    are_probabilities,
+    label_map,
+    output_kind,
+    restore,
+    score_map,
+)
+
+__all__ = [
+    "OutputReader",
+    "are_probabilities",
+    "label_map",
+    "output_kind",
+    "restore",
+    "score_map",
+]
