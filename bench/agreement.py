@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
-from paddleseg_infer.engines.load import load_engine
+from paddleseg_infer.engines.load import load
+from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.errors import SegmentationError
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.postprocess import label_map, output_kind
@@ -35,8 +37,8 @@ ENGINES = {
 
 def engine_of(config_path: Path, **how):
     build = find_paddle()
-    options = EngineOptions("cpu", **how).resolved(build)
-    return load_engine(load_deploy_config(config_path), options, build)
+    options = resolved(EngineOptions("cpu", **how), build)
+    return load(Setup(load_deploy_config(config_path), options, build))
 
 
 def labels(output: np.ndarray) -> np.ndarray:

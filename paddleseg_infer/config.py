@@ -1,13 +1,16 @@
 """Engine options to a `paddle.inference.Config`."""
 
 import logging
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from paddleseg_infer.deploy import DeployConfig
-from paddleseg_infer.errors import ConfigError, shown
+from paddleseg_infer.errors import ConfigError, brief, shown
 from paddleseg_infer.machine.gpu import check_built_with_tensorrt
+from paddleseg_infer.machine.limits import usable_processors
 from paddleseg_infer.machine.paddle_build import PaddleBuild
-from paddleseg_infer.settings import TENSORRT_PRECISIONS, EngineOptions
+from paddleseg_infer.option import without_effect
+from paddleseg_infer.settings import MAX_THREADS, MOST_THREADS, TENSORRT_PRECISIONS, EngineOptions
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -18,6 +21,48 @@ class Shapes(NamedTuple):
     smallest: list[int]
     largest: list[int]
     usual: list[int]
+
+
+def resolved(given: EngineOptions, build: PaddleBuild) -> EngineOptions:
+    """The options with device and thread count decided. Raises ConfigError for what can't be had.
+
+    Logs a line for each option that has no effect.
+    """
+    _check_values(given)
+    if given.device is None and not build.has_gpu:
+        log.warning("this Paddle is a CPU build: running on the CPU (--device cpu hides this line)")
+    device = given.device or ("gpu" if build.has_gpu else "cpu")
+    if device == "gpu" and not build.has_gpu:
+        raise ConfigError(
+            "--device gpu needs paddlepaddle-gpu, and the installed Paddle is a CPU build: "
+            "make an environment with requirements/gpu.txt (README, Install), or run with "
+            "--device cpu"
+        )
+    if given.enable_openvino and device != "cpu":
+        raise ConfigError("--enable_openvino runs on the CPU: add --device cpu, or leave it out")
+    processors = usable_processors() // max(1, given.num_workers)
+    options = replace(
+        given,
+        device=device,
+        cpu_threads=given.cpu_threads or max(1, min(MOST_THREADS, processors)),
+        use_trt=given.use_trt and device == "gpu",
+        auto_tuned_shape_file=given.auto_tuned_shape_file if given.enable_auto_tune else None,
+    )
+    for line in without_effect(given, options):
+        log.warning("%s", line)
+    return options
+
+
+def _check_values(given: EngineOptions) -> None:
+    """The command line checks them too; a script's come unchecked."""
+    if given.device not in (None, "cpu", "gpu"):
+        raise ConfigError(f"device must be cpu or gpu, not {given.device!r}")
+    if given.precision not in TENSORRT_PRECISIONS:
+        raise ConfigError(f"precision must be fp32, fp16 or int8, not {given.precision!r}")
+    if given.cpu_threads is not None and given.cpu_threads not in range(1, MAX_THREADS + 1):
+        raise ConfigError(f"cpu_threads must be 1 to {MAX_THREADS}, not {brief(given.cpu_threads)}")
+    if given.enable_mkldnn not in (None, True, False):
+        raise ConfigError(f"enable_mkldnn must be True or False, not {given.enable_mkldnn!r}")
 
 
 def engine_config(
@@ -129,8 +174,6 @@ def input_name(deploy: DeployConfig) -> str:
             f"{shown(deploy.graph)} is a json graph, which TensorRT doesn't take: export again "
             "with FLAGS_enable_pir_api=0 for a .pdmodel, or run without --use_trt"
         )
-    if not deploy.graph_facts.inputs:
-        raise ConfigError(f"{shown(deploy.graph)} has no input: export the model again")
     return deploy.graph_facts.inputs[0]
 
 

@@ -13,16 +13,27 @@ class Job:
 
 
 class Times(NamedTuple):
-    """Seconds that one image took; of what a batch shares, its part."""
+    """Seconds that one image took in each stage; of what a batch shares, its part."""
 
-    preprocess: float
-    inference: float
-    postprocess: float
+    preprocess: float = 0.0
+    inference: float = 0.0
+    postprocess: float = 0.0
+
+    def plus(
+        self, preprocess: float = 0.0, inference: float = 0.0, postprocess: float = 0.0
+    ) -> "Times":
+        return Times(
+            self.preprocess + preprocess,
+            self.inference + inference,
+            self.postprocess + postprocess,
+        )
 
 
-class Outcome(NamedTuple):
+@dataclass(frozen=True)
+class Outcome:
     """What became of one image."""
 
+    job: Job
     status: str  # done, failed or skipped
     reason: str = ""
     size: tuple[int, int] | None = None  # width and height of what was saved

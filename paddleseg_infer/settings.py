@@ -1,37 +1,250 @@
-"""The options of a run."""
+"""The options of a run, each defined once: name, type, default, help, and when it has an effect.
 
-import logging
+The command line's flags, the lines about flags without effect, the README's table (which a test
+compares) and the keys of what is kept between runs all come from these fields.
+"""
+
 import os
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass
 
-from paddleseg_infer.errors import ConfigError, brief
-from paddleseg_infer.machine.limits import usable_processors
-from paddleseg_infer.machine.paddle_build import PaddleBuild
-
-log = logging.getLogger("paddleseg_infer")
+from paddleseg_infer.option import BENCHMARK, ENGINE, LONG_RUNS, TENSORRT, TO_DO, option
 
 KINDS = ("mask", "label", "overlay", "score")  # of pictures that can be saved
+MOST_THREADS = 10  # of an engine, where none are asked for
 MAX_THREADS = 1024  # more end the process in the threading library
 TENSORRT_PRECISIONS = {"fp32": "Float32", "fp16": "Half", "int8": "Int8"}
 
 
 @dataclass(frozen=True)
-class EngineOptions:
-    """How the engine is to run: the command line's flags, by their names."""
+class RunOptions:
+    """What is run, and how a long run goes."""
 
-    device: str | None = None  # cpu, gpu; None: gpu, and the CPU where Paddle is built without
-    use_trt: bool = False
-    precision: str = "fp32"  # TensorRT's: fp32, fp16, int8
-    min_subgraph_size: int = 3
-    enable_auto_tune: bool = False
-    auto_tuned_shape_file: str | None = None
-    cpu_threads: int | None = None  # None: max(1, min(10, usable processors / num_workers))
-    num_workers: int = 1  # processes that share the usable processors
-    enable_mkldnn: bool | None = None  # None: as Paddle does by itself, which is on
-    enable_openvino: bool = False
-    print_detail: bool = False
+    config: str = option(MISSING, TO_DO, "the exported deploy.yaml", "text", metavar="FILE")
+    image_path: str = option(
+        MISSING,
+        TO_DO,
+        "an image, a folder of images, or a text file with an image a line",
+        "text",
+        metavar="PATH",
+    )
+    dry_run: bool = option(
+        False,
+        TO_DO,
+        "find the images, load the model, print the first ten images and the engine's settings, "
+        "decode no image",
+    )
+    resume: bool = option(
+        False,
+        LONG_RUNS,
+        "pass over images whose pictures are there, whole and of the image's size",
+        idle_with=("benchmark", "dry_run"),
+    )
+    report: str | None = option(
+        None,
+        LONG_RUNS,
+        "a JSON line an image as it ends, and a summary; with --resume appended",
+        "text",
+        metavar="FILE",
+        idle_with=("dry_run",),
+    )
+    timeout: float | None = option(
+        None,
+        LONG_RUNS,
+        "end a worker that takes longer for a batch, in seconds; its images are tried again",
+        "seconds",
+        metavar="S",
+        idle_with=("benchmark",),
+    )
+    shard: tuple[int, int] | None = option(
+        None,
+        LONG_RUNS,
+        "do the I-th of N parts of the images, from 0; each image belongs to one",
+        "shard",
+        metavar="I/N",
+        shown_default="all",
+    )
+    ray: str | None = option(
+        None,
+        LONG_RUNS,
+        "run the workers on a Ray cluster: auto, local or its host:port",
+        "text",
+        metavar="ADDRESS",
+        shown_default="none, on this machine",
+        idle_with=("benchmark", "dry_run"),
+    )
+    quiet: bool = option(
+        False, LONG_RUNS, "no progress, no notes, no summary: warnings and failures only"
+    )
+    benchmark: bool = option(
+        False, BENCHMARK, "run stage after stage and report how long each takes"
+    )
+    model_name: str = option(
+        "",
+        BENCHMARK,
+        "the model's name in the report",
+        "text",
+        metavar="NAME",
+        shown_default="its folder's",
+        needs="benchmark",
+    )
+
+
+@dataclass(frozen=True)
+class SavingOptions:
+    """What is saved of each image, and where."""
+
+    save_dir: str = option("output", TO_DO, "where masks go", "text", metavar="DIR")
+    save: tuple[str, ...] = option(
+        ("mask",),
+        TO_DO,
+        "what is saved of each image, one or more of mask (the colour mask), label (class ids in "
+        "grey, 16 bits where they pass 255), overlay (mask over image, with a legend), score (the "
+        "winning class's probability in grey); all but mask in a folder of their name",
+        "choices",
+        metavar="KIND",
+        choices=KINDS,
+        shown_default="mask",
+    )
+    custom_color: tuple[str, ...] = option(
+        ("paddleseg",),
+        TO_DO,
+        "colours of the classes: r g b r g b ..., or paddleseg, cityscapes or voc",
+        "words",
+        metavar="COLOR",
+        shown_default="paddleseg",
+    )
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How images go through the model."""
+
+    batch_size: int = option(1, TO_DO, "images a batch", "whole", metavar="N")
+    with_argmax: bool = option(
+        False,
+        TO_DO,
+        "argmax over the class axis of a model that gives scores; it is taken anyway, this flag "
+        "hides the line about it",
+    )
+    network_size: bool = option(
+        False,
+        TO_DO,
+        "masks of the network's size, as PaddleSeg's script saves them, not of the image's",
+    )
+    threshold: float = option(
+        0.5,
+        TO_DO,
+        "of a model of one channel: class 1 is above it",
+        "number",
+        metavar="X",
+        shown_default="0.5; 0 suits raw logits",
+    )
+    crop_size: tuple[int, int] | None = option(
+        None, TO_DO, "cut large images into windows of this size", "size", metavar=("W", "H")
+    )
+    stride: tuple[int, int] | None = option(
+        None,
+        TO_DO,
+        "from window to window; with less than the crop size they overlap, and scores are averaged",
+        "size",
+        metavar=("W", "H"),
+        shown_default="the crop size",
+    )
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the engine is to run."""
+
+    device: str | None = option(
+        None,
+        ENGINE,
+        "where to run",
+        "text",
+        choices=("cpu", "gpu"),
+        shown_default="gpu, or cpu where Paddle is a CPU build",
+    )
+    cpu_threads: int | None = option(
+        None,
+        ENGINE,
+        "threads on the CPU, of each worker",
+        "whole",
+        metavar="N",
+        most=MAX_THREADS,
+        shown_default=f"{MOST_THREADS}, or the usable processors divided among the workers if they "
+        "are fewer",
+        needs="cpu",
+    )
+    num_workers: int = option(
+        1,
+        ENGINE,
+        "processes that share the images, where there are more than one batch",
+        "whole",
+        metavar="N",
+        most=256,
+        idle_with=("benchmark",),
+    )
+    enable_mkldnn: bool | None = option(
+        None,
+        ENGINE,
+        "oneDNN on the CPU",
+        shown_default="Paddle's own, which is on in 2.6 and 3; False turns it off",
+        needs="cpu",
+        kept_by="graph",
+    )
+    enable_openvino: bool = option(
+        False,
+        ENGINE,
+        "run a pdmodel in the OpenVINO of Paddle 3's CPU build, which is faster for most models; a "
+        "few labels in a million may differ",
+    )
+    cache_dir: str | None = option(
+        None,
+        ENGINE,
+        "where TensorRT's engines and graphs that Paddle takes over 2 s to optimise are kept for "
+        "the next start",
+        "text",
+        metavar="DIR",
+        shown_default='~/.cache/paddleseg-infer; "" keeps none',
+        needs="kept files",
+    )
+    print_detail: bool = option(False, ENGINE, "Paddle's own log")
+    use_trt: bool = option(False, TENSORRT, "run in TensorRT", needs="gpu")
+    precision: str = option(
+        "fp32",
+        TENSORRT,
+        "TensorRT's precision",
+        "text",
+        choices=tuple(TENSORRT_PRECISIONS),
+        needs="tensorrt",
+        kept_by="tensorrt",
+    )
+    min_subgraph_size: int = option(
+        3,
+        TENSORRT,
+        "the fewest operators TensorRT takes over at once",
+        "whole",
+        metavar="N",
+        needs="tensorrt",
+        kept_by="tensorrt",
+    )
+    enable_auto_tune: bool = option(
+        False,
+        TENSORRT,
+        "run up to ten images first to collect the dynamic shapes",
+        shown_default="False, they are the sizes in the images' headers",
+        needs="tensorrt",
+    )
+    auto_tuned_shape_file: str | None = option(
+        None,
+        TENSORRT,
+        "with --enable_auto_tune: where the collected shapes are kept; used if it is there",
+        "text",
+        metavar="FILE",
+        shown_default="none, a temporary file",
+        needs="tuning",
+    )
     gpu: int = 0  # among the visible ones, counted round: workers are spread over them
-    cache_dir: str | None = None  # of optimised graphs; None: the user's; "": none
 
     @property
     def cache_folder(self) -> str:
@@ -43,63 +256,12 @@ class EngineOptions:
             base = os.path.abspath(os.path.join(os.path.expanduser("~"), ".cache"))
         return os.path.join(base, "paddleseg-infer")
 
-    def resolved(self, build: PaddleBuild) -> "EngineOptions":
-        """With device and thread count decided. Raises ConfigError for what can't be had."""
-        if self.device not in (None, "cpu", "gpu"):
-            raise ConfigError(f"device must be cpu or gpu, not {self.device!r}")
-        if self.precision not in TENSORRT_PRECISIONS:
-            raise ConfigError(f"precision must be fp32, fp16 or int8, not {self.precision!r}")
-        if self.cpu_threads is not None and self.cpu_threads not in range(1, MAX_THREADS + 1):
-            raise ConfigError(
-                f"cpu_threads must be 1 to {MAX_THREADS}, not {brief(self.cpu_threads)}"
-            )
-        if self.enable_mkldnn not in (None, True, False):
-            raise ConfigError(f"enable_mkldnn must be True or False, not {self.enable_mkldnn!r}")
-        device = self.device or ("gpu" if build.has_gpu else "cpu")
-        if self.device is None and not build.has_gpu:
-            log.warning(
-                "this Paddle is a CPU build: running on the CPU (--device cpu hides this line)"
-            )
-        if device == "gpu" and not build.has_gpu:
-            raise ConfigError(
-                "--device gpu needs paddlepaddle-gpu, and the installed Paddle is a CPU build: "
-                "make an environment with requirements/gpu.txt (README, Install), or run with "
-                "--device cpu"
-            )
-        if self.enable_openvino and device != "cpu":
-            raise ConfigError(
-                "--enable_openvino runs on the CPU: add --device cpu, or leave it out"
-            )
-        threads = self.cpu_threads or max(
-            1, min(10, usable_processors() // max(1, self.num_workers))
-        )
-        use_trt = self.use_trt and device == "gpu"
-        options = replace(
-            self,
-            device=device,
-            cpu_threads=threads,
-            use_trt=use_trt,
-            auto_tuned_shape_file=self.auto_tuned_shape_file if self.enable_auto_tune else None,
-        )
-        for line in options._without_effect(self):
-            log.warning("%s", line)
-        return options
 
-    def _without_effect(self, given: "EngineOptions") -> list[str]:
-        """A line for each flag in `given` that changes nothing in this run."""
-        on_gpu, default = self.device == "gpu", EngineOptions()
-        needs = {
-            "use_trt": ("--device gpu", on_gpu),
-            "precision": ("--use_trt on a GPU", on_gpu and self.use_trt),
-            "min_subgraph_size": ("--use_trt on a GPU", on_gpu and self.use_trt),
-            "enable_auto_tune": ("--use_trt on a GPU", on_gpu and self.use_trt),
-            "auto_tuned_shape_file": ("--enable_auto_tune", self.enable_auto_tune),
-            "cpu_threads": ("--device cpu", not on_gpu),
-            "enable_mkldnn": ("--device cpu", not on_gpu),
-            "cache_dir": ("--device cpu or --use_trt", not on_gpu or self.use_trt),
-        }
-        return [
-            f"--{name} has no effect without {need}"
-            for name, (need, met) in needs.items()
-            if not met and getattr(given, name) != getattr(default, name)
-        ]
+@dataclass(frozen=True)
+class Settings:
+    """All options of a command line."""
+
+    run: RunOptions
+    saving: SavingOptions = SavingOptions()
+    model: ModelOptions = ModelOptions()
+    engine: EngineOptions = EngineOptions()

@@ -6,16 +6,16 @@ be averaged, those of the window count whose centre is nearest.
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from paddleseg_infer.batching import Result
+from paddleseg_infer.batching import Item, Result
 from paddleseg_infer.errors import ImageError
 from paddleseg_infer.outcomes import Times
 from paddleseg_infer.pictures.kinds import Segmentation
 from paddleseg_infer.sources.array import ArraySource
-from paddleseg_infer.sources.source import Source
 from paddleseg_infer.tiling import Grid, Tiling, grid_of
 
 NO_MEMORY = "there is not enough memory to put its windows together"
@@ -24,117 +24,139 @@ ROWS_AT_ONCE = 32
 ReadScores = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 
-class Windows:
-    """The windows of images, to be iterated over, and what comes of them put together."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class WindowItem(Item):
+    """A window of an image; its source is a view of the image's pixels."""
 
-    def __init__(self, images: Iterable[Source], tiling: Tiling, read_scores: ReadScores):
-        """`read_scores(scores)` gives labels and score map of [C, H, W]."""
-        self._images, self._tiling, self._read_scores = images, tiling, read_scores
-        # By the windows' place among all: the mosaic, or the number of an image without one.
-        self._places: dict[int, tuple[Mosaic | int, int]] = {}
+    mosaic: "Mosaic"  # of the image
+    number: int  # of the window in the grid
 
-    def __iter__(self) -> Iterator[ArraySource | ImageError]:
-        """Each window; an ImageError for an image that can't be read."""
-        place = 0
-        for index, source in enumerate(self._images):
-            started = time.perf_counter()
-            try:
-                image_bgr = source.pixels()
-                grid = grid_of((image_bgr.shape[0], image_bgr.shape[1]), self._tiling)
-                mosaic = Mosaic(index, image_bgr, grid, self._read_scores)
-            except (ImageError, MemoryError) as error:
-                self._places[place] = index, 0
-                place += 1
-                yield error if isinstance(error, ImageError) else ImageError(NO_MEMORY)
-                continue
-            mosaic.took(Times(time.perf_counter() - started, 0.0, 0.0))
-            for number in range(len(grid)):
-                if mosaic.has_failed:
-                    break
-                self._places[place] = mosaic, number
-                place += 1
-                yield ArraySource(image_bgr[grid.slices(number)])
 
-    def put_together(self, results: Iterable[Result]) -> "Iterator[Mosaic | Result]":
-        """Each image once: its mosaic when that is whole, a Result when a window has failed."""
-        for result in results:
-            mosaic, number = self._places.pop(result.index)
-            if isinstance(mosaic, int):
-                yield Result(mosaic, error=result.error)
-                continue
+def windows_of(
+    items: Iterable[Item], tiling: Tiling, read_scores: ReadScores
+) -> Iterator[WindowItem | Result]:
+    """The windows of each image, row by row; a Result for an image that can't be read.
+
+    `read_scores(scores)` gives labels and score map of [C, H, W]. After a window that failed the
+    image's others are left out.
+    """
+    for item in items:
+        started = time.perf_counter()
+        try:
+            image_bgr = item.source.pixels()
+            grid = grid_of((image_bgr.shape[0], image_bgr.shape[1]), tiling)
+            mosaic = Mosaic(item, image_bgr, grid, read_scores)
+        except ImageError as error:
+            yield Result(item, error)
+            continue
+        except MemoryError:
+            yield Result(item, ImageError(NO_MEMORY))
+            continue
+        mosaic.took(Times(preprocess=time.perf_counter() - started))
+        for number in range(len(grid)):
             if mosaic.has_failed:
-                continue
-            error = result.error
-            if not error:
-                try:
-                    mosaic.add(number, result)
-                except (MemoryError, cv2.error):
-                    error = ImageError(NO_MEMORY)
-            if error:
-                mosaic.has_failed = True
-                yield Result(mosaic.index, error=error)
-            elif number + 1 == len(mosaic.grid):
-                yield mosaic
+                break
+            window = ArraySource(image_bgr[grid.slices(number)])
+            yield WindowItem(window, mosaic=mosaic, number=number)
+
+
+def put_together(results: Iterable[Result]) -> "Iterator[Mosaic | Result]":
+    """Each image once: its mosaic when that is whole, a Result when a window has failed."""
+    for result in results:
+        if not isinstance(result.item, WindowItem):
+            yield result
+            continue
+        mosaic = result.item.mosaic
+        if mosaic.has_failed:
+            continue
+        error = result.error or mosaic.add(result.item.number, result)
+        if error:
+            mosaic.fail()
+            yield Result(mosaic.item, error)
+        elif mosaic.is_whole:
+            yield mosaic
 
 
 class Mosaic:
     """One image, as its windows come together, in order."""
 
-    def __init__(self, index: int, image_bgr: np.ndarray, grid: Grid, read_scores: ReadScores):
-        self.index, self.grid = index, grid
+    def __init__(self, item: Item, image_bgr: np.ndarray, grid: Grid, read_scores: ReadScores):
         self.has_failed = False
-        self.times = Times(0.0, 0.0, 0.0)
+        self._item = item
         self._image_bgr = image_bgr
+        self._grid = grid
         self._read_scores = read_scores
+        self._added = 0  # windows
+        self._times = item.times
         self._labels = np.zeros(grid.image, np.uint8)
         self._score: np.ndarray | None = None
         self._band: _Band | None = None
 
+    @property
+    def is_whole(self) -> bool:
+        return self._added == len(self._grid)
+
+    @property
+    def item(self) -> Item:
+        """The image, with the time that it and its windows took so far."""
+        return replace(self._item, times=self._times)
+
     def segmentation(self) -> Segmentation:
         return Segmentation(self._labels, self._score, self._image_bgr)
 
-    def took(self, times: Times) -> None:
-        self.times = Times(*map(sum, zip(self.times, times, strict=True)))
+    def fail(self) -> None:
+        """No window of the image is needed any more."""
+        self.has_failed = True
 
-    def add(self, number: int, result: Result) -> None:
-        """The next window's labels [H, W] or scores [C, H, W]."""
+    def took(self, times: Times) -> None:
+        self._times = self._times.plus(*times)
+
+    def add(self, number: int, result: Result) -> ImageError | None:
+        """Adds the next window's labels [H, W] or scores [C, H, W]; returns why it can't."""
         started = time.perf_counter()
-        if result.labels is not None:
-            self._add_labels(number, result.labels)
-        elif result.scores is not None:
-            self._add_scores(number, result.scores)
-        if result.times:
-            self.took(result.times)
-        self.took(Times(0.0, 0.0, time.perf_counter() - started))
+        try:
+            if result.labels is not None:
+                self._add_labels(number, result.labels)
+            elif result.scores is not None:
+                self._add_scores(number, result.scores)
+        except (MemoryError, cv2.error):
+            return ImageError(NO_MEMORY)
+        self._added += 1
+        self.took(result.item.times.plus(postprocess=time.perf_counter() - started))
+        return None
 
     def _add_labels(self, number: int, labels: np.ndarray) -> None:
-        rows, columns = self.grid.slices(number)
-        own_rows, own_columns = self.grid.nearest(number)
+        rows, columns = self._grid.slices(number)
+        own_rows, own_columns = self._grid.nearest(number)
         inner = (
             slice(own_rows.start - rows.start, own_rows.stop - rows.start),
             slice(own_columns.start - columns.start, own_columns.stop - columns.start),
         )
-        if labels.dtype.itemsize > self._labels.itemsize:
-            self._labels = self._labels.astype(labels.dtype)
+        self._make_room_for(labels)
         self._labels[own_rows, own_columns] = labels[inner]
 
     def _add_scores(self, number: int, scores: np.ndarray) -> None:
         if self._band is None:
-            self._band = _Band(len(scores), self.grid)
-        self._band.add(*self.grid.slices(number), scores)
-        row, column = divmod(number, len(self.grid.lefts))
-        if column + 1 == len(self.grid.lefts):
-            is_last = row + 1 == len(self.grid.tops)
-            below = self.grid.image[0] if is_last else self.grid.tops[row + 1]
-            for rows, mean in self._band.means(below):
-                labels, score = self._read_scores(mean)
-                if labels.dtype.itemsize > self._labels.itemsize:
-                    self._labels = self._labels.astype(labels.dtype)
-                self._labels[rows] = labels
-                if score is not None:
-                    if self._score is None:
-                        self._score = np.zeros(self.grid.image, np.uint8)
-                    self._score[rows] = score
+            self._band = _Band(len(scores), self._grid)
+        self._band.add(*self._grid.slices(number), scores)
+        row, column = divmod(number, len(self._grid.lefts))
+        if column + 1 < len(self._grid.lefts):
+            return
+        is_last = row + 1 == len(self._grid.tops)
+        below = self._grid.image[0] if is_last else self._grid.tops[row + 1]
+        for rows, mean in self._band.means(below):
+            labels, score = self._read_scores(mean)
+            self._make_room_for(labels)
+            self._labels[rows] = labels
+            if score is not None:
+                if self._score is None:
+                    self._score = np.zeros(self._grid.image, np.uint8)
+                self._score[rows] = score
+
+    def _make_room_for(self, labels: np.ndarray) -> None:
+        """A window may have labels of 16 bits."""
+        if labels.dtype.itemsize > self._labels.itemsize:
+            self._labels = self._labels.astype(labels.dtype)
 
 
 class _Band:

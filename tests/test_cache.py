@@ -15,6 +15,7 @@ import pytest
 from conftest import PADDLE, ROOT, scene
 
 from paddleseg_infer.engines import optimised
+from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.machine import store
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.segmenter import Segmenter
@@ -73,13 +74,17 @@ def test_an_entry_belongs_to_one_model_one_paddle_one_setting_one_processor(mode
     one = load_deploy_config(model)
     other = load_deploy_config(model.parent.parent / "logits" / "deploy.yaml")
     keys = [
-        optimised.graph_key(one, options, build, "a processor"),
-        optimised.graph_key(replace(one, graph=other.graph), options, build, "a processor"),
-        optimised.graph_key(replace(one, params=other.params), options, build, "a processor"),
-        optimised.graph_key(one, options, replace(build, version=(3, 9, 9)), "a processor"),
-        optimised.graph_key(one, options, replace(build, commit="another"), "a processor"),
-        optimised.graph_key(one, replace(options, enable_mkldnn=False), build, "a processor"),
-        optimised.graph_key(one, options, build, "another"),
+        optimised.graph_key(Setup(one, options, build), "a processor"),
+        optimised.graph_key(Setup(replace(one, graph=other.graph), options, build), "a processor"),
+        optimised.graph_key(
+            Setup(replace(one, params=other.params), options, build), "a processor"
+        ),
+        optimised.graph_key(Setup(one, options, replace(build, version=(3, 9, 9))), "a processor"),
+        optimised.graph_key(Setup(one, options, replace(build, commit="another")), "a processor"),
+        optimised.graph_key(
+            Setup(one, replace(options, enable_mkldnn=False), build), "a processor"
+        ),
+        optimised.graph_key(Setup(one, options, build), "another"),
     ]
     assert len(set(keys)) == 7
 

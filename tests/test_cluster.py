@@ -15,7 +15,8 @@ from conftest import loads_paddle, masks, report_lines, until, write_image
 
 from paddleseg_infer.errors import ConfigError
 from paddleseg_infer.runs import actor
-from paddleseg_infer.runs.cluster import _threads
+from paddleseg_infer.runs.cluster import threads_for
+from paddleseg_infer.settings import RunOptions, Settings
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 
@@ -175,14 +176,15 @@ def test_a_node_that_does_not_see_everything_says_so(start, model_copy, cluster,
 def test_a_node_that_joins_later_and_sees_nothing_ends_the_run(tmp_path):
     before = actor.log.handlers, actor.log.propagate, actor.log.level
     try:
-        late = actor.Segment([str(tmp_path / "gone")], "", {}, {}, None, lambda job: False)
+        settings = Settings(RunOptions("deploy.yaml", "in"))
+        late = actor.Segment(actor.Needs([str(tmp_path / "gone")], ""), settings, [])
     finally:
         actor.log.handlers, actor.log.propagate = before[:2]
         actor.log.setLevel(before[2])
-    told = pickle.loads(late({"chunk": [pickle.dumps([])]})["told"][0])
-    assert isinstance(told.failure, ConfigError)
-    assert "gone: model, images and --save_dir must lie on" in str(told.failure)
-    assert told.outcomes == []
+    answer = pickle.loads(late({"chunk": [pickle.dumps([])]})["answer"][0])
+    assert isinstance(answer.failure, ConfigError)
+    assert "gone: model, images and --save_dir must lie on" in str(answer.failure)
+    assert answer.outcomes == []
 
 
 def nodes(cluster):
@@ -231,14 +233,14 @@ def test_without_ray_a_line_says_how_to_get_it(infer, model, photos, tmp_path):
 
 
 def test_threads_are_as_many_as_let_all_workers_find_a_place():
-    assert _threads([8, 8], 2) == 8
-    assert _threads([8, 8], 3) == 4
-    assert _threads([64, 64], 2) == 10
-    assert _threads([1, 1], 8) == 1
+    assert threads_for([8, 8], 2) == 8
+    assert threads_for([8, 8], 3) == 4
+    assert threads_for([64, 64], 2) == 10
+    assert threads_for([1, 1], 8) == 1
     random = np.random.default_rng(0)
     for _ in range(200):
         processors = random.integers(1, 20, 4).tolist()
         workers = int(random.integers(1, 12))
-        threads = _threads(processors, workers)
+        threads = threads_for(processors, workers)
         assert threads == 1 or sum(count // threads for count in processors) >= workers
         assert threads == 10 or sum(count // (threads + 1) for count in processors) < workers

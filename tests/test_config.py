@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.errors import ConfigError
 from paddleseg_infer.machine.paddle_build import PaddleBuild
@@ -157,7 +158,7 @@ def test_a_message_stays_short_whatever_the_yaml_holds(export):
 
 
 def test_without_device_a_cpu_build_runs_on_the_cpu_and_says_so(caplog):
-    options = EngineOptions().resolved(CPU)
+    options = resolved(EngineOptions(), CPU)
     assert options.device == "cpu"
     assert [record.message for record in caplog.records] == [
         "this Paddle is a CPU build: running on the CPU (--device cpu hides this line)"
@@ -165,23 +166,23 @@ def test_without_device_a_cpu_build_runs_on_the_cpu_and_says_so(caplog):
 
 
 def test_without_device_a_gpu_build_runs_on_the_gpu(caplog):
-    assert EngineOptions().resolved(GPU).device == "gpu"
+    assert resolved(EngineOptions(), GPU).device == "gpu"
     assert not caplog.records
 
 
 def test_a_gpu_asked_of_a_cpu_build_is_an_error():
     with pytest.raises(ConfigError, match="--device gpu needs paddlepaddle-gpu.*--device cpu"):
-        EngineOptions(device="gpu").resolved(CPU)
+        resolved(EngineOptions(device="gpu"), CPU)
 
 
 @pytest.mark.parametrize(("processors", "threads"), [(1, 1), (2, 2), (10, 10), (64, 10)])
 def test_threads_are_the_usable_processors_up_to_ten(monkeypatch, processors, threads):
-    monkeypatch.setattr("paddleseg_infer.settings.usable_processors", lambda: processors)
-    assert EngineOptions(device="cpu").resolved(CPU).cpu_threads == threads
+    monkeypatch.setattr("paddleseg_infer.config.usable_processors", lambda: processors)
+    assert resolved(EngineOptions(device="cpu"), CPU).cpu_threads == threads
 
 
 def test_threads_that_are_given_are_obeyed():
-    assert EngineOptions(device="cpu", cpu_threads=33).resolved(CPU).cpu_threads == 33
+    assert resolved(EngineOptions(device="cpu", cpu_threads=33), CPU).cpu_threads == 33
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def test_threads_that_are_given_are_obeyed():
 )
 def test_an_option_of_another_value_is_refused(option, value):
     with pytest.raises(ConfigError, match=f"{option} must be .*, not {value!r}"):
-        EngineOptions(**{"device": "cpu", option: value}).resolved(CPU)
+        resolved(EngineOptions(**{"device": "cpu", option: value}), CPU)
 
 
 @pytest.mark.parametrize(
@@ -216,22 +217,32 @@ def test_an_option_of_another_value_is_refused(option, value):
 )
 def test_a_flag_without_effect_is_told_in_one_line(caplog, build, given, line):
     caplog.set_level(logging.WARNING)
-    EngineOptions(device="gpu" if build.has_gpu else "cpu", **given).resolved(build)
+    resolved(EngineOptions(device="gpu" if build.has_gpu else "cpu", **given), build)
     assert len(caplog.records) == 1
     assert line in caplog.records[0].message
 
 
 def test_flags_with_effect_are_not_told(caplog):
-    EngineOptions("gpu", True, "fp16", 5, True, "shapes").resolved(GPU)
-    EngineOptions("cpu", cpu_threads=2, enable_mkldnn=True).resolved(CPU)
+    resolved(
+        EngineOptions(
+            device="gpu",
+            use_trt=True,
+            precision="fp16",
+            min_subgraph_size=5,
+            enable_auto_tune=True,
+            auto_tuned_shape_file="shapes",
+        ),
+        GPU,
+    )
+    resolved(EngineOptions("cpu", cpu_threads=2, enable_mkldnn=True), CPU)
     assert not caplog.records
 
 
 @pytest.mark.parametrize(("workers", "threads"), [(1, 6), (2, 3), (4, 1), (100, 1)])
 def test_workers_share_the_processors(monkeypatch, workers, threads):
-    monkeypatch.setattr("paddleseg_infer.settings.usable_processors", lambda: 6)
+    monkeypatch.setattr("paddleseg_infer.config.usable_processors", lambda: 6)
     build = PaddleBuild((3, 2, 2), False, "")
-    options = EngineOptions(device="cpu", num_workers=workers).resolved(build)
+    options = resolved(EngineOptions(device="cpu", num_workers=workers), build)
     assert options.cpu_threads == threads
-    given = EngineOptions(device="cpu", num_workers=workers, cpu_threads=5).resolved(build)
+    given = resolved(EngineOptions(device="cpu", num_workers=workers, cpu_threads=5), build)
     assert given.cpu_threads == 5

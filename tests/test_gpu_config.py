@@ -14,7 +14,7 @@ import pytest
 import yaml
 from conftest import ROOT, expected, scene, write_image
 
-from paddleseg_infer.config import engine_config
+from paddleseg_infer.config import engine_config, resolved
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.engines import shapes as trt
 from paddleseg_infer.errors import ConfigError
@@ -39,7 +39,7 @@ def deploy_of(models, name="argmax"):
 
 
 def config_of(core, deploy, shapes=None, **options):
-    return engine_config(core, deploy, EngineOptions(**options).resolved(BUILD), BUILD, shapes)
+    return engine_config(core, deploy, resolved(EngineOptions(**options), BUILD), BUILD, shapes)
 
 
 @pytest.mark.parametrize("device", ["gpu", None, "cpu"])

@@ -13,12 +13,13 @@ import pytest
 from conftest import ROOT, masks, read_mask, scene, write_image
 
 from paddleseg_infer import config
-from paddleseg_infer.config import engine_config
+from paddleseg_infer.config import engine_config, resolved
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.engines import openvino as openvino_engine
-from paddleseg_infer.engines.load import load_engine
+from paddleseg_infer.engines.load import load
 from paddleseg_infer.engines.native import load_core
 from paddleseg_infer.engines.openvino import MAX_RESTARTS
+from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.errors import ConfigError, ImageError
 from paddleseg_infer.machine.paddle_build import PaddleBuild, find_paddle
 from paddleseg_infer.segmenter import Segmenter
@@ -36,8 +37,8 @@ def labels_of(folder, images, **options):
 
 
 def engine(folder, **options):
-    options = EngineOptions("cpu", cpu_threads=1, **options).resolved(BUILD)
-    return load_engine(load_deploy_config(folder / "deploy.yaml"), options, BUILD)
+    options = resolved(EngineOptions("cpu", cpu_threads=1, **options), BUILD)
+    return load(Setup(load_deploy_config(folder / "deploy.yaml"), options, BUILD))
 
 
 def assert_equal(ones, others):
@@ -175,7 +176,7 @@ def test_what_has_no_openvino_is_refused(models, tmp_path):
     without = PaddleBuild(BUILD.version, has_gpu=False, folder=str(tmp_path))
     core = load_core(BUILD, use_gpu=False)
     with pytest.raises(ConfigError, match="has no OpenVINO engine: install paddlepaddle 3"):
-        engine_config(core, deploy, options.resolved(without), without)
+        engine_config(core, deploy, resolved(options, without), without)
 
 
 @has_openvino
@@ -185,7 +186,7 @@ def test_a_json_graph_and_a_gpu_are_refused(json_models):
     with_gpu = PaddleBuild((3, 2, 2), has_gpu=True, folder="")
     for device in ("gpu", None):
         with pytest.raises(ConfigError, match="--enable_openvino runs on the CPU: add --device"):
-            EngineOptions(device, enable_openvino=True).resolved(with_gpu)
+            resolved(EngineOptions(device, enable_openvino=True), with_gpu)
 
 
 # ---- the command line --------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from paddleseg_infer.errors import ConfigError, ImageError
 from paddleseg_infer.outcomes import Job
 from paddleseg_infer.preprocess import read_image
 from paddleseg_infer.segmenter import Segmenter
+from paddleseg_infer.settings import SavingOptions
 
 SIZES = [(48, 64), (40, 56), (48, 64), (33, 47), (48, 64), (40, 56), (1, 1), (48, 64)]
 IMAGES = [scene(*size, number) for number, size in enumerate(SIZES)]
@@ -188,7 +189,8 @@ def test_labels_of_more_than_256_classes_have_16_bits(models, model, tmp_path):
     assert labels.dtype == np.uint16
     assert labels.max() > 255
     image = write_image(tmp_path / "a.png")
-    [(_, result)] = segment.save([Job(str(image), "a.png")], str(tmp_path / "out"), ["label"])
+    saving = SavingOptions(str(tmp_path / "out"), ("label",))
+    [result] = segment.save([Job(str(image), "a.png")], saving)
     assert not result.error
     with Image.open(tmp_path / "out" / "label" / "a.png") as saved:
         assert saved.mode == "I;16"

@@ -10,10 +10,11 @@ import oracle
 import pytest
 from conftest import PADDLE, ROOT, scene
 
-from paddleseg_infer.config import engine_config
+from paddleseg_infer.config import engine_config, resolved
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.engines.native import load_core
-from paddleseg_infer.engines.paddle import Predictor
+from paddleseg_infer.engines.paddle import load_paddle
+from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.errors import ConfigError, EngineError, gist
 from paddleseg_infer.machine.paddle_build import PaddleBuild, find_paddle
 from paddleseg_infer.preprocess import prepare
@@ -24,7 +25,9 @@ BUILD = find_paddle()
 
 def predictor(folder, **options):
     deploy = load_deploy_config(folder / "deploy.yaml")
-    return Predictor(deploy, EngineOptions(device="cpu", **options).resolved(BUILD), BUILD)
+    return load_paddle(
+        Setup(deploy, resolved(EngineOptions(device="cpu", **options), BUILD), BUILD)
+    )
 
 
 def tensor(size=(48, 64), images=1):
@@ -68,7 +71,7 @@ def test_the_options_reach_the_engine(models):
     core = load_core(BUILD, use_gpu=False)
 
     def state(**options):
-        options = EngineOptions(device="cpu", **options).resolved(BUILD)
+        options = resolved(EngineOptions(device="cpu", **options), BUILD)
         return engine_config(core, deploy, options, BUILD)
 
     assert state(cpu_threads=3).cpu_math_library_num_threads() == 3

@@ -182,7 +182,7 @@ def test_a_cut_last_line_of_a_report_is_mended(tmp_path, kept):
     path = tmp_path / "report"
     path.write_text('{"a": 1}\n' * kept + '{"image": "' + "x" * 9000)
     report = Report(str(path), ("mask",), append=True)
-    report.add(Job("a.png", "a.png"), Outcome("done"))
+    report.add(Outcome(Job("a.png", "a.png"), "done"))
     report.close({})
     assert len(report_lines(path)) == kept + 2
 

@@ -1,6 +1,5 @@
 """Windows of large images come together as PaddleSeg's formula says, and as the plain run does."""
 
-import cv2
 import numpy as np
 import pytest
 from conftest import masks, scene, write_image
@@ -8,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from paddleseg_infer import windows as sliding
-from paddleseg_infer.batching import Result
+from paddleseg_infer.batching import Item, Result
 from paddleseg_infer.errors import ConfigError, ImageError
+from paddleseg_infer.preprocess import prepare
 from paddleseg_infer.segmenter import Segmenter
 from paddleseg_infer.sources.array import ArraySource
 from paddleseg_infer.tiling import Tiling, checked_tiling, grid_of
-from paddleseg_infer.windows import Windows
+from paddleseg_infer.windows import NO_MEMORY, put_together, windows_of
 
 SIDES = st.integers(1, 60)
 SIZES = st.tuples(SIDES, SIDES)
@@ -27,6 +26,10 @@ def tilings(draw):
 
 
 # ---- where the windows lie ---------------------------------------------------------------------
+
+
+def tensor_of(segmenter, image):
+    return prepare(image, segmenter.deploy.transforms).tensor()
 
 
 def paddlesegs_windows(image, crop, stride):
@@ -116,10 +119,9 @@ def test_scores_are_put_together_by_paddlesegs_formula(models, name, crop, strid
     plain = segmenter(models, name, batch_size=batch_size)
     tiling = checked_tiling(crop, stride)
     grid = grid_of(image.shape[:2], tiling)
-    frames = [plain._reader.frame(image[grid.slices(at)]).tensor() for at in range(len(grid))]
-    plain.load()
+    frames = [tensor_of(plain, image[grid.slices(at)]) for at in range(len(grid))]
     batches = [frames[at : at + batch_size] for at in range(0, len(frames), batch_size)]
-    scores = np.concatenate([plain._predictor(np.stack(batch)) for batch in batches])
+    scores = np.concatenate([plain.load()(np.stack(batch)) for batch in batches])
     mean = paddlesegs_mean(scores, image.shape[:2], grid.window, tiling.stride)
     expected = mean.argmax(0) if name == "logits" else mean[0] > 0.5
     assert np.array_equal(labels, expected)
@@ -177,31 +179,27 @@ def test_an_image_that_the_network_can_not_hold_goes_in_windows(models, tmp_path
     assert segmenter(models, "resize")(path).shape == (5000, 6000)  # small once it is resized
 
 
-def test_where_memory_ends_the_image_fails_alone(models, monkeypatch):
-    windowed = segmenter(models, "logits", crop_size=(32, 32))
-    add = sliding.Mosaic.add
+class Wide:
+    """A source of one row, which takes no memory."""
 
-    def no_memory(self, number, result):
-        if self.index == 0 and number == 1:
-            raise MemoryError
-        if self.index == 1 and number == 0:
-            raise cv2.error("Insufficient memory")
-        add(self, number, result)
+    name = "wide"
 
-    monkeypatch.setattr(sliding.Mosaic, "add", no_memory)
-    found = {result.index: result for result in windowed.stream([scene(64, 64)] * 3)}
-    assert [str(found[at].error) for at in (0, 1)] == [sliding.NO_MEMORY] * 2
-    assert found[2].labels.shape == (64, 64)
+    def __init__(self, width):
+        self._width = width
 
-    class NoMemory(sliding.Mosaic):
-        def __init__(self, index, *arguments):
-            if index == 0:
-                raise MemoryError
-            super().__init__(index, *arguments)
+    def pixels(self, transforms=None):
+        return np.broadcast_to(np.uint8(0), (1, self._width, 3))
 
-    monkeypatch.setattr(sliding, "Mosaic", NoMemory)
-    found = {result.index: result for result in windowed.stream([scene(64, 64)] * 3)}
-    assert str(found[0].error) == sliding.NO_MEMORY
+
+def test_where_memory_ends_the_image_fails_alone():
+    """For real: labels of a petabyte, and sums of scores of as much."""
+    [too_wide, window] = windows_of(
+        [Item(Wide(10**15), 0), Item(Wide(10**9), 1)], Tiling((1, 10**15), (1, 10**15)), None
+    )
+    assert (too_wide.index, str(too_wide.error)) == (0, NO_MEMORY)
+    many_classes = Result(window, scores=np.zeros((200_000, 1, 1), np.float32))
+    [failed] = put_together([many_classes])
+    assert (failed.index, str(failed.error)) == (1, NO_MEMORY)
 
 
 def test_windows_equal_paddlesegs_own_function(models):
@@ -211,11 +209,10 @@ def test_windows_equal_paddlesegs_own_function(models):
 
     image = scene(150, 200)
     plain = segmenter(models, "logits")
-    plain.load()
-    tensor = paddle.to_tensor(plain._reader.frame(image).tensor()[None])
+    tensor = paddle.to_tensor(tensor_of(plain, image)[None])
 
     def network(im):
-        return [paddle.to_tensor(plain._predictor(np.ascontiguousarray(im.numpy())))]
+        return [paddle.to_tensor(plain.load()(np.ascontiguousarray(im.numpy())))]
 
     for crop, stride in (((64, 48), (40, 32)), ((64, 48), (64, 48)), ((300, 64), (100, 30))):
         scores = slide_inference(network, tensor, crop_size=crop, stride=stride)
@@ -224,19 +221,18 @@ def test_windows_equal_paddlesegs_own_function(models):
         assert np.array_equal(labels, expected)
 
 
-def test_after_a_failed_window_the_others_are_not_run(models):
-    windows = Windows(
-        [ArraySource(scene(64, 64)), ArraySource(scene(32, 32))], Tiling((32, 32), (32, 32)), None
-    )
+def test_after_a_failed_window_the_others_are_not_run():
+    images = [Item(ArraySource(scene(side, side)), side) for side in (64, 32)]
+    windows = windows_of(images, Tiling((32, 32), (32, 32)), None)
     taken = []
 
     def results():
-        for place, window in enumerate(windows):
+        for window in windows:
             taken.append(window)
-            yield Result(place, error=ImageError("no"))
+            yield Result(window, ImageError("no"))
 
-    failed = list(windows.put_together(results()))
-    assert [result.index for result in failed] == [0, 1]
+    failed = list(put_together(results()))
+    assert [result.index for result in failed] == [64, 32]
     assert len(taken) == 2
 
 

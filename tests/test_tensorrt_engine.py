@@ -4,25 +4,24 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT, scene
+from conftest import ROOT, expected, scene
 
-from paddleseg_infer.config import Shapes
+from paddleseg_infer.config import Shapes, resolved
 from paddleseg_infer.deploy import load_deploy_config
-from paddleseg_infer.engines import load as engines
-from paddleseg_infer.engines import tensorrt as tensorrt_engine
-from paddleseg_infer.engines.load import BoundedPredictor
-from paddleseg_infer.engines.paddle import Predictor
-from paddleseg_infer.engines.shapes import Expected
-from paddleseg_infer.errors import ConfigError, EngineError
+from paddleseg_infer.engines.load import decide
+from paddleseg_infer.engines.paddle import load_paddle
+from paddleseg_infer.engines.setup import Setup
+from paddleseg_infer.engines.tensorrt import Outside, create_predictor
+from paddleseg_infer.errors import EngineError
 from paddleseg_infer.machine import store
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.machine.store import DIGESTS, files_of
 from paddleseg_infer.settings import EngineOptions
-from paddleseg_infer.sources.array import ArraySource
 
 BUILD = find_paddle()
 SHAPES = Shapes([1, 3, 32, 32], [2, 3, 64, 64], [2, 3, 64, 64])
@@ -63,6 +62,20 @@ class Gpu:
         return SimpleNamespace(config=config)
 
 
+@dataclass(frozen=True, kw_only=True)
+class OnGpu(Setup):
+    """A setup whose module and `Config` are a `Gpu`."""
+
+    gpu: Gpu
+
+    @property
+    def core(self):
+        return self.gpu
+
+    def make_config(self):
+        return self.gpu
+
+
 @pytest.fixture
 def start(models, tmp_path):
     """Makes a predictor with these settings, and returns how many engines were built for it."""
@@ -71,13 +84,8 @@ def start(models, tmp_path):
         gpu = gpu or Gpu()
         deploy = load_deploy_config(models / model / "deploy.yaml")
         options = {"device": "gpu", "cache_dir": str(tmp_path / "cache"), **options}
-        assert tensorrt_engine.create_predictor(
-            *(gpu, lambda: gpu, 0),
-            deploy=deploy,
-            options=EngineOptions(use_trt=True, **options),
-            build=BUILD,
-            shapes=shapes,
-        )
+        options = EngineOptions(use_trt=True, **options)
+        assert create_predictor(OnGpu(deploy, options, BUILD, shapes, gpu=gpu), 0)
         return gpu.built
 
     return started
@@ -181,14 +189,11 @@ def test_what_paddle_raises_is_not_taken_for_the_caches(start, tmp_path, caplog)
 # ---- shapes outside the bounds -----------------------------------------------------------------
 
 
-def test_shapes_outside_the_bounds_go_to_the_other_engine(models, caplog):
-    """Two of Paddle's own engines, of two models, so that it is seen which of them ran."""
-    options = EngineOptions(device="cpu", cache_dir="").resolved(BUILD)
-    inner, outer = (
-        Predictor(load_deploy_config(models / name / "deploy.yaml"), options, BUILD)
-        for name in ("argmax", "logits")
-    )
-    engine = BoundedPredictor(inner, SHAPES, lambda: outer)
+def test_shapes_outside_the_bounds_go_to_paddles_own_engine(models, caplog):
+    options = resolved(EngineOptions(device="cpu", cache_dir=""), BUILD)
+    setup = Setup(load_deploy_config(models / "argmax" / "deploy.yaml"), options, BUILD)
+    own = load_paddle(setup)
+    outside = Outside(SHAPES, setup)
     for count, height, width, is_inside in [
         (1, 32, 32, True),
         (2, 64, 64, True),
@@ -199,8 +204,9 @@ def test_shapes_outside_the_bounds_go_to_the_other_engine(models, caplog):
     ]:
         image = scene(height, width).transpose(2, 0, 1).astype(np.float32) / 255
         images = np.stack([image] * count)
-        expected = (inner if is_inside else outer)(images)
-        assert np.array_equal(engine(images), expected)
+        assert outside.takes(images.shape) == (not is_inside)
+        if not is_inside:
+            assert np.array_equal(outside(images), own(images))
     [line] = caplog.messages
     assert line == (
         "TensorRT's engine takes 1 image of 32x32 to 2 images of 64x64: Paddle's own runs what is "
@@ -208,62 +214,34 @@ def test_shapes_outside_the_bounds_go_to_the_other_engine(models, caplog):
     )
 
 
-def test_where_the_other_can_not_be_had_each_image_outside_fails(caplog):
-    tries = []
-
-    def make_other():
-        tries.append(1)
-        raise ConfigError("no memory")
-
-    engine = BoundedPredictor(None, SHAPES, make_other)
+def test_where_that_can_not_be_loaded_each_image_outside_fails(model_copy, caplog):
+    folder = model_copy("argmax")
+    options = resolved(EngineOptions(device="cpu", cache_dir=""), BUILD)
+    outside = Outside(SHAPES, Setup(load_deploy_config(folder / "deploy.yaml"), options, BUILD))
+    whole = (folder / "model.pdmodel").read_bytes()
+    (folder / "model.pdmodel").write_bytes(b"")
     for _ in range(3):
-        with pytest.raises(EngineError, match="no memory"):
-            engine(np.zeros((1, 3, 100, 100), np.float32))
-    assert (len(tries), len(caplog.messages)) == (1, 1)
+        with pytest.raises(EngineError, match="model.pdmodel is empty"):
+            outside(np.zeros((1, 3, 100, 100), np.float32))
+        (folder / "model.pdmodel").write_bytes(whole)  # it isn't tried again
+    assert len(caplog.messages) == 1
 
 
-# ---- which engine is made ----------------------------------------------------------------------
-
-
-@pytest.fixture
-def made(monkeypatch):
-    """The arguments of each Predictor that is made; none is loaded."""
-    made = []
-
-    class Recorded:
-        def __init__(self, deploy, options, build, *, shapes=None, collect_shapes_in=None):
-            has_tuned_file = os.path.exists(options.auto_tuned_shape_file or "")
-            made.append(
-                SimpleNamespace(options=options, shapes=shapes, has_tuned_file=has_tuned_file)
-            )
-
-        def __call__(self, tensor_nchw):
-            return tensor_nchw
-
-    monkeypatch.setattr(engines, "Predictor", Recorded)
-    return made
-
-
-def load(models, images, **options):
-    options = {"device": "gpu", "use_trt": True, **options}
-    deploy = load_deploy_config(models / "argmax" / "deploy.yaml")
-    expected = Expected([ArraySource(image) for image in images], batch_size=2)
-    return engines.load_for_images(deploy, EngineOptions(**options), BUILD, expected)
-
+# ---- what is decided ---------------------------------------------------------------------------
 
 IMAGES = [scene(40, 64), scene(100, 64)]
 
 
-def test_tensorrt_is_given_the_images_shapes_and_what_is_outside_goes_beside_it(models, made):
-    engine = load(models, IMAGES)
-    assert isinstance(engine, BoundedPredictor)
-    [only] = made
-    assert only.options.use_trt
-    assert only.shapes == ([1, 3, 40, 64], [2, 3, 128, 64], [2, 3, 64, 64])
-    engine(np.zeros((2, 3, 40, 64), np.float32))
-    assert len(made) == 1
-    engine(np.zeros((2, 3, 39, 64), np.float32))
-    assert [each.options.use_trt for each in made] == [True, False]
+def decided(models, images=IMAGES, **options):
+    options = EngineOptions(**{"device": "gpu", "use_trt": True, **options})
+    deploy = load_deploy_config(models / "argmax" / "deploy.yaml")
+    return decide(deploy, options, BUILD, expected(images, batch_size=2))
+
+
+def test_tensorrt_is_given_the_images_shapes(models):
+    setup = decided(models)
+    assert setup.shapes == ([1, 3, 40, 64], [2, 3, 128, 64], [2, 3, 64, 64])
+    assert not setup.collects_shapes
 
 
 TUNED = "".join(
@@ -273,28 +251,21 @@ TUNED = "".join(
 )
 
 
-def test_a_tuned_file_that_is_there_gives_the_shapes(models, made, tmp_path):
+def test_a_tuned_file_that_exists_gives_the_shapes(models, tmp_path):
     path = tmp_path / "shapes"
     path.write_text(f'shape_range_info {{\n  name: "x"\n{TUNED}}}\n')
-    load(models, IMAGES, enable_auto_tune=True, auto_tuned_shape_file=str(path))
-    [only] = made
-    assert only.options.auto_tuned_shape_file == str(path)
-    assert only.shapes == ([1, 3, 8, 8], [4, 3, 9, 9], [2, 3, 8, 9])
+    setup = decided(models, enable_auto_tune=True, auto_tuned_shape_file=str(path))
+    assert setup.shapes == ([1, 3, 8, 8], [4, 3, 9, 9], [2, 3, 8, 9])
+    assert not setup.collects_shapes
 
 
-def test_one_that_is_collected_first_is_there_when_the_engine_is_made(models, made, monkeypatch):
-    def collect(deploy, options, build, expected, path):
-        with open(path, "w") as file:
-            file.write(f'shape_range_info {{\n  name: "x"\n{TUNED}}}\n')
-        return 1
-
-    monkeypatch.setattr(engines, "collect_shapes", collect)
-    load(models, IMAGES, enable_auto_tune=True)
-    [only] = made
-    assert only.has_tuned_file
-    assert not os.path.exists(only.options.auto_tuned_shape_file)  # it was a private one
+@pytest.mark.parametrize("file", [None, "/nowhere/shapes"])
+def test_one_that_does_not_exist_is_collected_first(models, file):
+    setup = decided(models, enable_auto_tune=True, auto_tuned_shape_file=file)
+    assert setup.collects_shapes
 
 
-def test_without_tensorrt_there_is_one_engine(models, made):
-    assert not isinstance(load(models, [], use_trt=False), BoundedPredictor)
-    assert made[0].shapes is None
+def test_without_tensorrt_no_shapes_are_needed(models):
+    setup = decided(models, [], use_trt=False)
+    assert setup.shapes is None
+    assert not setup.collects_shapes

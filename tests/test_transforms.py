@@ -10,7 +10,7 @@ from conftest import scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddleseg_infer.batching import BatchReader
+from paddleseg_infer.batching import BatchReader, Item
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.errors import ConfigError, ImageError
 from paddleseg_infer.postprocess import restore
@@ -293,7 +293,7 @@ def test_an_image_that_does_not_fit_gets_a_sentence(size, chain, message):
 )
 def test_a_tensor_that_memory_does_not_hold_fails_alone(size, transform, made):
     """Padding is only noted until the tensor is made."""
-    reader = BatchReader(DeployConfig("", "", "", (transform,)), batch_size=1, ahead=1)
+    reader = BatchReader(DeployConfig("", "", "", (transform,)), 1, ahead=1, keeps_images=False)
     with ThreadPoolExecutor(1) as pool:
-        [result] = reader.batches([ArraySource(scene(*size))], pool)
+        [result] = reader.batches([Item(ArraySource(scene(*size)))], pool)
     assert str(result.error) == f"there is not enough memory for its tensor of {made}"

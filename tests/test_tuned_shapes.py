@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from conftest import ROOT, expected, scene, write_image
 
+from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.engines import shapes as trt
 from paddleseg_infer.engines.load import collect_shapes
+from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.errors import ConfigError, EngineError, ImageError
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.settings import EngineOptions
@@ -23,11 +25,11 @@ def deploy(models, name):
 
 
 def collected(models, name, images, path, batch_size=2, crop=None):
-    options = EngineOptions(device="cpu").resolved(BUILD)
+    options = resolved(EngineOptions(device="cpu"), BUILD)
     coming = expected(images, batch_size, crop)
     trt.make_shape_file(
         str(path),
-        lambda new: collect_shapes(deploy(models, name), options, BUILD, coming, new),
+        lambda new: collect_shapes(Setup(deploy(models, name), options, BUILD), coming, new),
     )
     return path.read_text()
 

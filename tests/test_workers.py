@@ -9,11 +9,10 @@ import time
 import pytest
 from conftest import ROOT, children, masks, read_mask, until, write_image
 
-from paddleseg_infer.errors import ConfigError
 from paddleseg_infer.outcomes import Job
-from paddleseg_infer.runs import local as workers
-from paddleseg_infer.runs import supervisor as feeding
-from paddleseg_infer.runs import worker
+from paddleseg_infer.runs.local import sharing_shapes
+from paddleseg_infer.runs.worker import orders_for
+from paddleseg_infer.settings import EngineOptions, RunOptions, Settings
 
 IMAGES = 500
 
@@ -188,52 +187,27 @@ def test_a_worker_that_dies_while_it_loads_ends_the_run(infer, model_copy, photo
     assert not (tmp_path / "output").exists()
 
 
-@pytest.mark.parametrize(("given", "num_workers"), [(None, 2), (None, 3), ("mine", 2)])
-def test_workers_get_a_gpu_each_one_shape_file_and_the_images(
-    monkeypatch, model, given, num_workers
-):
-    """Looked at as they are started; without a GPU there is nothing to run."""
-    started = []
-
-    class Process:
-        exitcode, pid = 1, 1
-
-        def __init__(self, target, args, daemon):
-            started.append(args)
-
-        def start(self):
-            pass
-
-        join = kill = start
-
-    monkeypatch.setattr(feeding, "Process", Process)
-    jobs = [Job(f"{number}.png", f"{number}.png") for number in range(9)]
-    options = {"use_trt": True, "enable_auto_tune": True, "auto_tuned_shape_file": given}
-    with pytest.raises(ConfigError):
-        how = {"num_workers": num_workers, "batch_size": 1, **options}
-        list(workers.segment(jobs, str(model), {"save_dir": "out"}, **how))
-    started = started[:num_workers]  # the others took the places of those
-    assert [args[-1]["gpu"] for args in started] == list(range(num_workers))
-    [file] = {args[-1]["auto_tuned_shape_file"] for args in started}
-    assert file == given if given else file.endswith("shapes.pbtxt")
-    assert all(args[2] == jobs for args in started)
+def settings(**engine):
+    run = RunOptions(config="deploy.yaml", image_path="in")
+    return Settings(run, engine=EngineOptions(**engine))
 
 
-def test_a_worker_gives_tensorrt_all_images_to_take_shapes_from(monkeypatch, model):
-    made = []
+JOBS = [Job(f"{number}.png", f"{number}.png") for number in range(3)]
 
-    class Segmenter:
-        def __init__(self, config_path, *, sample, **options):
-            made.append(sample)
-            raise ConfigError("enough")
 
-    monkeypatch.setattr("paddleseg_infer.segmenter.Segmenter", Segmenter)
-    monkeypatch.setattr(worker, "_end_with", lambda parent: None)
-    jobs = [Job(f"{number}.png", f"{number}.png") for number in range(3)]
-    handlers, propagate = worker.log.handlers, worker.log.propagate
-    for use_trt in (True, False):
-        ours, theirs = feeding.Pipe()
-        worker.work(theirs, os.getpid(), jobs, str(model), {}, {"use_trt": use_trt})
-        assert ours.recv() == worker.Refused("enough")
-    worker.log.handlers, worker.log.propagate = handlers, propagate
-    assert made == [["0.png", "1.png", "2.png"], []]
+def test_each_worker_has_a_gpu_of_its_own():
+    orders = [orders_for(n, settings(), JOBS, False, True) for n in range(3)]
+    assert [each.settings.engine.gpu for each in orders] == [0, 1, 2]
+    assert [each.number for each in orders] == [0, 1, 2]
+
+
+def test_a_worker_gives_tensorrt_all_images_to_take_shapes_from():
+    assert orders_for(0, settings(), JOBS, False, True).sample == []
+    sample = orders_for(0, settings(use_trt=True), JOBS, False, True).sample
+    assert sample == ["0.png", "1.png", "2.png"]
+
+
+def test_workers_share_one_file_of_tuned_shapes(tmp_path):
+    engine = sharing_shapes(settings(enable_auto_tune=True).engine, str(tmp_path))
+    assert engine.auto_tuned_shape_file == str(tmp_path / "shapes.pbtxt")
+    assert engine.enable_auto_tune

@@ -18,15 +18,14 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.engines.native import NATIVE_MODULE, create
 from paddleseg_infer.engines.optimised import OPTIMIZED_GRAPH, space_for
-from paddleseg_infer.engines.paddle import Predictor
+from paddleseg_infer.engines.paddle import Predictor, load_paddle
+from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.errors import EngineError, reason
 from paddleseg_infer.machine.paddle_build import PaddleBuild
 from paddleseg_infer.machine.store import Store, Unusable
@@ -42,27 +41,28 @@ RUN_FAILED = re.compile(rb"engine\.cc:\d+\] (.*?)(?:\n\n|\Z)|Exception from |bad
 NO_MEMORY = re.compile("alloc|memory|temporarily unavailable")
 
 
-class OpenVinoPredictor:
-    """A model in OpenVINO, to be called like a `predictor.Predictor`.
+class OpenVinoEngine:
+    """A model in OpenVINO: see `contract.Engine`.
 
     What OpenVINO can't run goes through Paddle's own engine: a size that it has failed at and
-    smaller ones, and everything where it can't take the graph or has failed often. Each is told.
+    smaller ones, and everything where it can't take the graph or has failed often. A line says so.
     """
 
-    def __init__(self, deploy: DeployConfig, options: EngineOptions, build: PaddleBuild):
-        self._deploy, self._options, self._build = deploy, options, build
+    def __init__(self, setup: Setup):
+        """Raises ConfigError."""
+        self._setup = setup
         self._refused: list[tuple[int, int]] = []  # (height, width)
         self._failures = 0
-        self._openvino: _OpenVino | None = None
         self._files = self._state_of_files()
         for name in [name for name in os.environ if name.startswith("GLOG_")]:
             del os.environ[name]  # Paddle's log is how a failure is seen
-        _give_settings(options, build)
-        self._start()
+        _give_settings(setup.options, setup.build)
+        self._own: Predictor | None = None
+        self._openvino = self._started()
 
     @property
     def config(self) -> Any:
-        return (self._openvino or self._own).config
+        return (self._openvino or self._loaded_own()).config
 
     @property
     def is_openvino(self) -> bool:
@@ -76,22 +76,26 @@ class OpenVinoPredictor:
             try:
                 return self._openvino(tensor_nchw)
             except EngineError as error:
-                self._failed(height, width, str(error))
-        return self._own(tensor_nchw)
+                self._recover(height, width, str(error))
+        return self._loaded_own()(tensor_nchw)
 
-    @cached_property
-    def _own(self) -> Predictor:
-        self._check_files()
-        return Predictor(self._deploy, replace(self._options, enable_openvino=False), self._build)
+    def _loaded_own(self) -> Predictor:
+        """Paddle's own engine."""
+        if self._own is None:
+            self._check_files()
+            options = replace(self._setup.options, enable_openvino=False)
+            self._own = load_paddle(replace(self._setup, options=options))
+        return self._own
 
-    def _start(self) -> None:
+    def _started(self) -> "_OpenVino | None":
         try:
-            self._openvino = _OpenVino(self._deploy, self._options, self._build)
+            return _OpenVino(self._setup)
         except _LeftOut as error:
-            _ = self._own  # first: what is wrong with the files is for it to say
+            self._loaded_own()  # first: what is wrong with the files is for it to say
             log.warning("OpenVINO can't run this model (%s): Paddle's own engine does", error)
+            return None
 
-    def _failed(self, height: int, width: int, why: str) -> None:
+    def _recover(self, height: int, width: int, why: str) -> None:
         """After a failure OpenVINO's state is not to be trusted: it is started again."""
         if NO_MEMORY.search(why):
             log.warning(
@@ -101,7 +105,9 @@ class OpenVinoPredictor:
             self._refused.append((height, width))
             log.warning(
                 "OpenVINO can't run %dx%d (%s): Paddle's own engine does, and what is smaller",
-                *(width, height, why),
+                width,
+                height,
+                why,
             )
         self._openvino = None
         self._failures += 1
@@ -111,7 +117,7 @@ class OpenVinoPredictor:
             )
         else:
             self._check_files()
-            self._start()
+            self._openvino = self._started()
 
     def _check_files(self) -> None:
         """Raises EngineError where an engine made now would be of another model."""
@@ -119,8 +125,9 @@ class OpenVinoPredictor:
             raise EngineError("the model's files have changed since this run has begun")
 
     def _state_of_files(self) -> list[tuple[int, int]]:
+        deploy = self._setup.deploy
         try:
-            found = [os.stat(path) for path in (self._deploy.graph, self._deploy.params)]
+            found = [os.stat(path) for path in (deploy.graph, deploy.params)]
         except OSError:
             return []  # the engine will say which is missing
         return [(status.st_size, status.st_mtime_ns) for status in found]
@@ -130,41 +137,18 @@ class _LeftOut(Exception):
     """Paddle has made no predictor, or one without OpenVINO."""
 
 
-class _OpenVino(Predictor):
+class _OpenVino:
     """Raises EngineError also where OpenVINO only logs an error."""
 
-    _is_full_size: bool | None = None  # whether an output is as high and wide as its input
-
-    def _create(self) -> Any:
-        """Raises _LeftOut. What Paddle has made of the graph is seen by having it written.
-
-        OpenVINO writes the weights there too, as it has them.
-        """
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                return self._create_in(folder)
-        except OSError as error:
-            raise _LeftOut(f"the temporary folder: {reason(error)}; TMPDIR names one") from error
-
-    def _create_in(self, folder: str) -> Any:
-        if shutil.disk_usage(folder).free < space_for(self._deploy):
-            raise _LeftOut("the temporary folder has too little space; TMPDIR names another")
-        self.config.set_optim_cache_dir(folder)
-        self.config.enable_save_optim_model(True)
-        try:
-            predictor = create(self._core, self.config)
-        except EngineError as error:
-            raise _LeftOut(str(error)) from error
-        written = os.path.join(folder, OPTIMIZED_GRAPH)
-        if os.path.isfile(written):
-            with open(written, "rb") as graph:
-                if b"openvino_engine" in graph.read():
-                    return predictor
-        raise _LeftOut("Paddle has left it out")
+    def __init__(self, setup: Setup):
+        """Raises _LeftOut."""
+        self.config = setup.make_config()
+        self._run = Predictor(_create(setup, self.config), self.config)
+        self._is_full_size: bool | None = None  # whether outputs are as high and wide as inputs
 
     def __call__(self, tensor_nchw: np.ndarray) -> np.ndarray:
         with _standard_error() as captured:
-            output = super().__call__(tensor_nchw)
+            output = self._run(tensor_nchw)
         if failure := RUN_FAILED.search(captured.text):
             message = (failure[1] or captured.text).decode(errors="replace")
             raise EngineError(message.strip().split("\n")[-1].rstrip("."))
@@ -176,6 +160,31 @@ class _OpenVino(Predictor):
         elif self._is_full_size and not is_full_size:
             raise EngineError(f"its output is {list(output.shape)}")
         return output
+
+
+def _create(setup: Setup, config: Any) -> Any:
+    """Paddle's predictor with OpenVINO in it. Raises _LeftOut.
+
+    What Paddle has made of the graph is seen by having it written. OpenVINO writes the weights
+    there too, as it has them.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            if shutil.disk_usage(folder).free < space_for(setup.deploy):
+                raise _LeftOut("the temporary folder has too little space; TMPDIR names another")
+            config.set_optim_cache_dir(folder)
+            config.enable_save_optim_model(True)
+            predictor = create(setup.core, config)
+            written = os.path.join(folder, OPTIMIZED_GRAPH)
+            if os.path.isfile(written):
+                with open(written, "rb") as graph:
+                    if b"openvino_engine" in graph.read():
+                        return predictor
+            raise _LeftOut("Paddle has left it out")
+    except EngineError as error:
+        raise _LeftOut(str(error)) from error
+    except OSError as error:
+        raise _LeftOut(f"the temporary folder: {reason(error)}; TMPDIR names one") from error
 
 
 class _Captured:

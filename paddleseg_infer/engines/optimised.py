@@ -9,15 +9,15 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.engines.native import create
+from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.graph import look_into
-from paddleseg_infer.machine.paddle_build import PaddleBuild
 from paddleseg_infer.machine.store import Store, Unusable, files_of, key_of
-from paddleseg_infer.settings import EngineOptions
+from paddleseg_infer.option import kept_by
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -28,67 +28,70 @@ FORMAT = 1  # raised when this program sets the engine up in another way
 OPTIMIZED_GRAPH, OPTIMIZED_PARAMS = "_optimized.pdmodel", "_optimized.pdiparams"  # Paddle's names
 
 
-def create_predictor(
-    core: Any,
-    make_config: Callable[[], Any],
-    deploy: DeployConfig,
-    options: EngineOptions,
-    build: PaddleBuild,
-) -> Any:
-    """Paddle's predictor on the CPU, from the optimised graph of an earlier run if one is kept.
+def create_predictor(setup: Setup, config: Any) -> Any:
+    """Paddle's predictor for `config`; from the optimised graph of an earlier run if one is kept.
 
     What is wrong with the store is logged in a line and costs only time. Raises EngineError.
     """
-    if not _is_kept(deploy, options, build):
-        return create(core, make_config())
-    store = Store(options.cache_folder)
+    if not _is_kept(setup):
+        return create(setup.core, config)
+    store = Store(setup.options.cache_folder)
+    making = _Making(setup, store)
+    try:
+        key = graph_key(setup, processor())
+        return store.obtain(key, making.make, making.load, making.finish)
+    except (OSError, Unusable) as error:
+        store.log_unusable(error)
+    return create(setup.core, config)
 
-    def make(folder: str) -> Any:
-        store.need_space(space_for(deploy))
-        config = make_config()
+
+@dataclass(frozen=True)
+class _Making:
+    """How an entry of the store is made and used."""
+
+    setup: Setup
+    store: Store
+
+    def make(self, folder: str) -> Any:
+        self.store.need_space(space_for(self.setup.deploy))
+        config = self.setup.make_config()
         config.set_optim_cache_dir(folder)
         config.enable_save_optim_model(True)
         started = time.monotonic()
-        predictor = create(core, config)
+        predictor = create(self.setup.core, config)
         if time.monotonic() - started < SLOW_SECONDS:  # an empty entry says so
             for name in os.listdir(folder):
                 os.unlink(os.path.join(folder, name))
         return predictor
 
-    def finish(folder: str) -> None:
+    def finish(self, folder: str) -> None:
         if os.listdir(folder):  # Paddle doesn't notice that a full disk cuts its files off
             look_into(*(os.path.join(folder, name) for name in (OPTIMIZED_GRAPH, OPTIMIZED_PARAMS)))
 
-    def load(entry: str) -> Any:
-        config = make_config()
+    def load(self, entry: str) -> Any:
+        config = self.setup.make_config()
         if files_of(entry):
             config.set_optim_cache_dir(entry)
             config.use_optimized_model(True)
-        return create(core, config)
-
-    try:
-        return store.obtain(graph_key(deploy, options, build, processor()), make, load, finish)
-    except (OSError, Unusable) as error:
-        store.tell_unusable(error)
-    return create(core, make_config())
+        return create(self.setup.core, config)
 
 
-def _is_kept(deploy: DeployConfig, options: EngineOptions, build: PaddleBuild) -> bool:
+def _is_kept(setup: Setup) -> bool:
     """Whether the optimised graph of this model is worth keeping, and can be."""
+    options = setup.options
     if not options.cache_folder or options.device != "cpu":
         return False
-    if deploy.is_pir or build.version < (3, 0, 0):
+    if setup.deploy.is_pir or setup.build.version < (3, 0, 0):
         if options.cache_dir is not None:
             log.warning("--cache_dir has no effect: optimised graphs need a pdmodel and Paddle 3")
         return False
-    return os.path.getsize(deploy.graph) >= MIN_GRAPH_BYTES
+    return os.path.getsize(setup.deploy.graph) >= MIN_GRAPH_BYTES
 
 
-def graph_key(
-    deploy: DeployConfig, options: EngineOptions, build: PaddleBuild, processor: str
-) -> str:
+def graph_key(setup: Setup, processor: str) -> str:
     """The key of all that an optimised graph depends on."""
-    settings = (FORMAT, str(build), build.commit, options.enable_mkldnn, processor)
+    deploy, build = setup.deploy, setup.build
+    settings = (FORMAT, str(build), build.commit, *kept_by("graph", setup.options), processor)
     return key_of([deploy.graph, deploy.params], *settings)
 
 

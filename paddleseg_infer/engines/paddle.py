@@ -1,92 +1,33 @@
-"""One model in Paddle's engine: tensor in, array out."""
+"""One model in Paddle's own engine, on the CPU or on a GPU."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from paddleseg_infer.config import Shapes, engine_config
-from paddleseg_infer.deploy import DeployConfig
-from paddleseg_infer.engines import optimised, tensorrt
-from paddleseg_infer.engines.native import create, load_core
-from paddleseg_infer.errors import ENGINE_ERRORS, ConfigError, EngineError, gist, shown
+from paddleseg_infer.engines import optimised
+from paddleseg_infer.engines.contract import check_output
+from paddleseg_infer.engines.native import create
+from paddleseg_infer.engines.setup import Setup
+from paddleseg_infer.errors import ENGINE_ERRORS, EngineError, gist
 from paddleseg_infer.machine.gpu import check_gpu, hint
-from paddleseg_infer.machine.paddle_build import PaddleBuild
-from paddleseg_infer.settings import EngineOptions
 
 
 class Predictor:
-    """A loaded model, and the `paddle.inference.Config` that it was made with.
+    """A predictor that Paddle has made: see `contract.Engine`."""
 
-    Raises ConfigError where the files are no model, or not one that this Paddle can run.
-    """
-
-    def __init__(
-        self,
-        deploy: DeployConfig,
-        options: EngineOptions,
-        build: PaddleBuild,
-        *,
-        shapes: Shapes | None = None,
-        collect_shapes_in: str | None = None,
-    ):
-        """`options` must be resolved; `shapes` are TensorRT's.
-
-        With `collect_shapes_in` the predictor, without TensorRT, notes the shapes it meets and
-        writes them to that file when it is deleted.
-        """
-        _ = deploy.graph_facts  # before Paddle sees the files
-        self._core = load_core(build, options.device == "gpu")
-        self._deploy, self._options, self._build, self._shapes = deploy, options, build, shapes
-        self.config = self._make_config()
-        if options.device == "gpu":
-            check_gpu(self._core, build, options.use_trt)
+    def __init__(self, predictor: Any, config: Any):
+        """Raises EngineError for a graph without input or output."""
+        self.config = config
+        self._predictor = predictor
         try:
-            if collect_shapes_in:
-                self._options = replace(options, use_trt=False)
-                self.config = self._make_config()
-                self.config.collect_shape_range_info(collect_shapes_in)
-                self._predictor = create(self._core, self.config)
-            else:
-                self._predictor = self._create()
-            inputs, outputs = self._predictor.get_input_names(), self._predictor.get_output_names()
-            self._input = self._predictor.get_input_handle(inputs[0])
+            inputs, outputs = predictor.get_input_names(), predictor.get_output_names()
+            self._input = predictor.get_input_handle(inputs[0])
             # PaddleSeg's script too takes the first of several outputs.
-            self._output = self._predictor.get_output_handle(outputs[0])
-        except EngineError as error:
-            advice = error.advice or (
-                "the files may be damaged, or not belong together: export again"
-            )
-            raise ConfigError(
-                f"Paddle {build} can't load {shown(deploy.graph)} with {shown(deploy.params)}: "
-                f"{error}; {advice}"
-            ) from error
-
-    def _make_config(self) -> Any:
-        return engine_config(self._core, self._deploy, self._options, self._build, self._shapes)
-
-    def _create(self) -> Any:
-        """Paddle's predictor. Raises EngineError."""
-        if self._options.use_trt and self._shapes:
-            return tensorrt.create_predictor(
-                self._core,
-                self._make_config,
-                self.config.gpu_device_id(),
-                deploy=self._deploy,
-                options=self._options,
-                build=self._build,
-                shapes=self._shapes,
-            )
-        return optimised.create_predictor(
-            *(self._core, self._make_config, self._deploy, self._options, self._build)
-        )
+            self._output = predictor.get_output_handle(outputs[0])
+        except ENGINE_ERRORS as error:
+            raise EngineError(gist(error), hint(str(error))) from error
 
     def __call__(self, tensor_nchw: np.ndarray) -> np.ndarray:
-        """Runs float32 [N, 3, H, W] through the network.
-
-        Returns a copy of its first output: integer labels [N, H, W] or [N, 1, H, W], or scores
-        float32 [N, C, H, W]. Raises EngineError.
-        """
         try:
             self._input.reshape(tensor_nchw.shape)
             self._input._copy_from_cpu_bind(tensor_nchw)
@@ -94,6 +35,27 @@ class Predictor:
             output = self._output.copy_to_cpu()
         except ENGINE_ERRORS as error:
             raise EngineError(gist(error), hint(str(error))) from error
-        if output.shape[:1] != tensor_nchw.shape[:1] or not output.size:
-            raise EngineError(f"its output is {list(output.shape)} for {len(tensor_nchw)} images")
+        check_output(output, len(tensor_nchw))
         return output
+
+
+def load_paddle(setup: Setup) -> Predictor:
+    """The model in Paddle's own engine. Raises ConfigError."""
+    config = setup.make_config()
+    if setup.options.device == "gpu":
+        check_gpu(setup.core, setup.build, use_trt=False)
+    with setup.loading():
+        return Predictor(optimised.create_predictor(setup, config), config)
+
+
+def load_collecting(setup: Setup, path: str) -> Predictor:
+    """The model without TensorRT; writes the shapes it meets to `path` when it is deleted.
+
+    Raises ConfigError.
+    """
+    config = setup.make_config()
+    if setup.options.device == "gpu":
+        check_gpu(setup.core, setup.build, use_trt=False)
+    config.collect_shape_range_info(path)
+    with setup.loading():
+        return Predictor(create(setup.core, config), config)

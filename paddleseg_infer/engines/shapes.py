@@ -8,10 +8,8 @@ import secrets
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 from paddleseg_infer.config import Shapes
 from paddleseg_infer.deploy import DeployConfig
@@ -19,14 +17,13 @@ from paddleseg_infer.errors import ConfigError, EngineError, ImageError, reason,
 from paddleseg_infer.machine.store import locked
 from paddleseg_infer.preprocess import size_after
 from paddleseg_infer.sources.source import Source
+from paddleseg_infer.tiling import Size
 
 log = logging.getLogger("paddleseg_infer")
 
 MAX_HEADERS = 1000
 MAX_TUNING_RUNS = 10
 STEP = 64  # pixels, that bounds are rounded to: an engine then serves other folders too
-
-Size = tuple[int, int]  # height, width
 
 
 class Expected(NamedTuple):
@@ -35,10 +32,6 @@ class Expected(NamedTuple):
     images: Sequence[Source]
     batch_size: int
     crop: Size | None = None  # of the images' windows
-
-
-def first_window(image_bgr: np.ndarray, crop: Size | None) -> np.ndarray:
-    return image_bgr[: crop[0], : crop[1]] if crop else image_bgr
 
 
 def images_by_size(expected: Expected, deploy: DeployConfig) -> dict[Size, list[Source]]:
@@ -119,47 +112,60 @@ def collect(run: Callable[[Source, int], None], expected: Expected, deploy: Depl
     goes to the most frequent size: Paddle takes the side that it met most often for the usual one.
     """
     by_size, batch_size = images_by_size(expected, deploy), expected.batch_size
-    fewest = _fewest_images(expected, deploy)
+    trial = _Trial(run, by_size, batch_size)
     ascending = sorted(by_size, key=lambda size: size[0] * size[1])
-    tried: dict[Size, bool] = {}  # in full batches: whether they ran
-
-    def is_run(size: Size, copies: int) -> bool:
-        return _runs(run, by_size[size], copies)
-
-    def try_full(size: Size) -> bool:
-        if size not in tried:
-            tried[size] = is_run(size, batch_size)
-        return tried[size]
-
-    runs = int(any(is_run(size, fewest) for size in ascending[:MAX_TUNING_RUNS]))
+    fewest = _fewest_images(expected, deploy)
+    runs = int(any(trial.runs(size, fewest) for size in ascending[:MAX_TUNING_RUNS]))
     # Steps by a quarter of the area: a thousand sizes may differ by little.
     smaller = list(reversed(ascending))
-    while smaller and len(tried) < MAX_TUNING_RUNS and not try_full(size := smaller[0]):
+    while smaller and not trial.is_over and not trial.runs_full(size := smaller[0]):
         smaller = [each for each in smaller if each[0] * each[1] <= 0.75 * size[0] * size[1]]
     for side in (0, 1):
         in_order = sorted(by_size, key=lambda size: size[side])
         for size in (in_order[0], in_order[-1]):
-            if len(tried) < MAX_TUNING_RUNS:
-                try_full(size)
-    runs += sum(tried.values())
+            if not trial.is_over:
+                trial.runs_full(size)
+    runs += sum(trial.full.values())
     most_frequent_first = sorted(by_size, key=lambda size: -len(by_size[size]))
-    usual = next((size for size in most_frequent_first if tried.get(size, True)), None)
-    while usual and runs < MAX_TUNING_RUNS and is_run(usual, batch_size):
+    usual = next((size for size in most_frequent_first if trial.full.get(size, True)), None)
+    while usual and runs < MAX_TUNING_RUNS and trial.runs(usual, batch_size):
         runs += 1
     return runs
 
 
-def _runs(run: Callable[[Source, int], None], images: Iterable[Source], copies: int) -> bool:
-    """Whether one of the images could be run; another is tried where one can't be read."""
-    for image in images:
-        try:
-            run(image, copies)
-            return True
-        except ImageError:
-            continue
-        except (EngineError, MemoryError):
-            return False
-    return False
+class _Trial:
+    """Which sizes could be run."""
+
+    def __init__(
+        self,
+        run: Callable[[Source, int], None],
+        by_size: dict[Size, list[Source]],
+        batch_size: int,
+    ):
+        self._run, self._by_size, self._batch_size = run, by_size, batch_size
+        self.full: dict[Size, bool] = {}  # the sizes tried in full batches: whether they ran
+
+    @property
+    def is_over(self) -> bool:
+        return len(self.full) >= MAX_TUNING_RUNS
+
+    def runs_full(self, size: Size) -> bool:
+        """Whether a full batch of the size can be run; each size is tried once."""
+        if size not in self.full:
+            self.full[size] = self.runs(size, self._batch_size)
+        return self.full[size]
+
+    def runs(self, size: Size, copies: int) -> bool:
+        """Whether a batch of one image can be run; another is tried where one can't be read."""
+        for image in self._by_size[size]:
+            try:
+                self._run(image, copies)
+                return True
+            except ImageError:
+                continue
+            except (EngineError, MemoryError):
+                return False
+        return False
 
 
 def make_shape_file(path: str, collect_into: Callable[[str], int]) -> None:

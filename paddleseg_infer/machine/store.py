@@ -99,7 +99,8 @@ class Store:
         if shutil.disk_usage(self.folder).free < size:
             raise Unusable("there is too little space left")
 
-    def tell_unusable(self, error: OSError | Unusable) -> None:
+    def log_unusable(self, error: OSError | Unusable) -> None:
+        """A line that says why the store isn't used."""
         why = reason(error) if isinstance(error, OSError) else str(error)
         log.warning(
             "the cache %s is not used: %s (--cache_dir names another)", shown(self.folder), why

@@ -11,52 +11,46 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from paddleseg_infer.errors import ImageError
 from paddleseg_infer.machine.paddle_build import PaddleBuild, find_paddle
 from paddleseg_infer.outcomes import Job, Outcome, Times
-from paddleseg_infer.runs.local import outcome_of
+from paddleseg_infer.runs.worker import outcome_of
 from paddleseg_infer.segmenter import Segmenter
+from paddleseg_infer.settings import Settings
 
 log = logging.getLogger("paddleseg_infer")
 
 WARM_UPS = 5
-STAGES = {  # AutoLog's name of each of the fields of Times
-    "preprocess": "preprocess_time",
-    "inference": "inference_time",
-    "postprocess": "postprocess_time",
-}
+STAGES = {stage: f"{stage}_time" for stage in Times._fields}  # AutoLog's name of each
 
 
 def benchmark(
-    jobs: Sequence[Job],
-    config_path: str,
-    saving: dict[str, Any],
-    model_name: str,
-    say: Callable[[str], None],
-    **options: Any,
-) -> Iterator[tuple[Job, Outcome]]:
-    """As `workers.segment`, batch after batch in this process; then it prints the report."""
-    segmenter = Segmenter(config_path, sample=[job.image for job in jobs], in_turn=True, **options)
-    batch_size = segmenter.batch_size
+    jobs: Sequence[Job], settings: Settings, say: Callable[[str], None]
+) -> Iterator[Outcome]:
+    """As `local.segment`, batch after batch in this process; then it prints the report."""
+    segmenter = Segmenter(
+        settings.run.config,
+        model=settings.model,
+        engine=replace(settings.engine, num_workers=1),
+        sample=[job.image for job in jobs],
+        threads=1,
+    )
     segmenter.load()
-    try:
-        for _ in range(1 if options.get("crop_size") else WARM_UPS):  # one has many windows
-            segmenter([job.image for job in jobs[:batch_size]])
-    except ImageError:
-        log.warning("an image of the first batch can't be run, so nothing was warmed up before")
-    model_name = model_name or os.path.basename(os.path.dirname(os.path.abspath(config_path)))
+    _warm_up(segmenter, jobs, settings)
+    folder = os.path.dirname(os.path.abspath(settings.run.config))
+    model_name = settings.run.model_name or os.path.basename(folder)
     precision = segmenter.options.precision if segmenter.options.use_trt else "fp32"
     auto_log = _auto_log(segmenter, model_name, precision, say)
     times: list[Times] = []
     started = time.perf_counter()
     try:
-        for first in range(0, len(jobs), batch_size):
-            for job, result in segmenter.save(jobs[first : first + batch_size], **saving):
-                if result.times:
-                    times.append(result.times)
-                yield job, outcome_of(result)
+        for outcome in _batch_after_batch(segmenter, jobs, settings):
+            if outcome.times:
+                times.append(outcome.times)
+            yield outcome
         seconds = time.perf_counter() - started
         if not times:
             log.warning("there is nothing to report: no image was done")
@@ -69,6 +63,24 @@ def benchmark(
     finally:
         for process in multiprocessing.active_children():  # AutoLog's, which nothing else ends
             process.kill()
+
+
+def _warm_up(segmenter: Segmenter, jobs: Sequence[Job], settings: Settings) -> None:
+    """Runs the first batch some times; an image in windows once, since it has many."""
+    try:
+        for _ in range(1 if settings.model.crop_size else WARM_UPS):
+            segmenter([job.image for job in jobs[: segmenter.batch_size]])
+    except ImageError:
+        log.warning("an image of the first batch can't be run, so nothing was warmed up before")
+
+
+def _batch_after_batch(
+    segmenter: Segmenter, jobs: Sequence[Job], settings: Settings
+) -> Iterator[Outcome]:
+    for first in range(0, len(jobs), segmenter.batch_size):
+        batch = jobs[first : first + segmenter.batch_size]
+        for result in segmenter.save(batch, settings.saving, make_save_dir=first == 0):
+            yield outcome_of(result)
 
 
 # ---- by AutoLog --------------------------------------------------------------------------------
@@ -95,7 +107,7 @@ def _auto_log(
             batch_size=segmenter.batch_size,
             data_shape=_shape(segmenter),
             save_path=None,
-            inference_config=segmenter.engine_config,
+            inference_config=segmenter.load().config,
             pids=os.getpid(),
             process_name=None,
             gpu_ids=0 if on_gpu else None,
@@ -121,7 +133,7 @@ def _reported(auto_log: Any, times: Sequence[Times]) -> bool:
     try:
         for stage, name in STAGES.items():
             auto_log.times.times[name] = [getattr(each, stage) for each in times]
-        auto_log.times.total_time = [_total(each) for each in times]
+        auto_log.times.total_time = [sum(each) for each in times]
         auto_log.report()
     except SystemExit:  # some versions end the process here
         pass
@@ -137,7 +149,7 @@ def _reported(auto_log: Any, times: Sequence[Times]) -> bool:
 def _own_report(
     segmenter: Segmenter, model_name: str, precision: str, times: Sequence[Times]
 ) -> Iterator[str]:
-    build, config = find_paddle(), segmenter.engine_config
+    build, config = find_paddle(), segmenter.load().config
     on_gpu = config.use_gpu()
     yield "---------------------- Env info ----------------------"
     yield f" OS_version: {platform.platform()}"
@@ -164,15 +176,11 @@ def _own_report(
     yield f" data_num: {len(times)}"
     yield "----------------------- Perf info -----------------------"
     yield f" cpu_rss(MB): {_resident_mb()}, gpu_rss(MB): None, gpu_util: None%"
-    yield f" total time spent(s): {sum(map(_total, times)):.4f}"
+    yield f" total time spent(s): {sum(map(sum, times)):.4f}"
     mean_ms = {
         stage: sum(getattr(each, stage) for each in times) / len(times) * 1000 for stage in STAGES
     }
     yield " " + ", ".join(f"{name}(ms): {mean_ms[stage]:.4f}" for stage, name in STAGES.items())
-
-
-def _total(times: Times) -> float:
-    return times.preprocess + times.inference + times.postprocess
 
 
 def _version(build: PaddleBuild) -> str:

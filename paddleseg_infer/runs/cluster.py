@@ -8,46 +8,37 @@ import contextlib
 import logging
 import os
 import pickle
-import signal
 import socket
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn
 
+from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.errors import ConfigError, RunError, reason, shown
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.outcomes import Interrupted, Job, Outcome
 from paddleseg_infer.pictures.files import PART_SUFFIX, prepare_save_dir
-from paddleseg_infer.runs.actor import Segment, Told, obstacle
-from paddleseg_infer.runs.supervisor import DEATHS_ALONE, MAX_FIRST_DEATHS
-from paddleseg_infer.settings import EngineOptions
+from paddleseg_infer.runs.actor import Answer, Needs, Segment, obstacle
+from paddleseg_infer.runs.retries import DEATHS_ALONE, MAX_DEATHS, Retries
+from paddleseg_infer.runs.signals import answered_by
+from paddleseg_infer.runs.worker import Note
+from paddleseg_infer.settings import MOST_THREADS, EngineOptions, Settings
 
 log = logging.getLogger("paddleseg_infer")
 
 IMAGES_IN_CHUNK = 64  # what an actor is given at a time; results come by the chunk
-MOST_THREADS = 10  # of an actor, where none are asked for: as without a cluster
 CONNECT_SECONDS = 10.0
 MOST_SAMPLES = 1000  # images whose sizes TensorRT's shapes are taken from
 # Sent to the nodes.
 PROGRAM = {"py_modules": [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]}
 
 
-def segment(
-    jobs: Sequence[Job],
-    config_path: str,
-    saving: dict[str, Any],
-    *,
-    address: str,
-    num_workers: int,
-    timeout: float | None = None,
-    is_done: Callable[[Job], bool] = lambda job: False,
-    **options: Any,
-) -> Iterator[tuple[Job, Outcome]]:
-    """As `workers.segment`, by `num_workers` actors on the cluster at `address`.
+def segment(jobs: Sequence[Job], settings: Settings, address: str) -> Iterator[Outcome]:
+    """As `local.segment`, by `num_workers` actors on the cluster at `address`.
 
     That is an address as Ray takes it, `auto` for the cluster that this machine is a node of, or
     `local` for a cluster of this machine alone. Model, images and `save_dir` lie on a file system
@@ -55,49 +46,52 @@ def segment(
     """
     if not jobs:  # of this shard
         return
-    # A cluster that this process starts reports nothing about its user, unless it is told to.
+    ray = _imported_ray()
+    load_deploy_config(settings.run.config)  # what is wrong here needs no node to say so
+    build = find_paddle()
+    device = resolved(EngineOptions(device=settings.engine.device), build).device
+    by_absolute_path = {replace(job, image=os.path.abspath(job.image)): job for job in jobs}
+    settings = _with_absolute_paths(settings)
+    with _connected(ray, address), _mark(settings.saving.save_dir) as mark:
+        first = next(iter(by_absolute_path))
+        needs = Needs((settings.run.config, first.image, mark), str(build))
+        processors = _processors_of_nodes(ray, needs)
+        threads = _threads(processors, settings.engine)
+        cluster = ray.get_runtime_context().gcs_address
+        workers = settings.engine.num_workers
+        nodes = len(processors)
+        log.info(
+            "Ray at %s: nodes %d, workers %d, threads of each %d", cluster, nodes, workers, threads
+        )
+        engine = replace(settings.engine, device=device, cpu_threads=threads)
+        passes = Passes(ray, needs, replace(settings, engine=engine), list(by_absolute_path))
+        for outcome in passes.outcomes():
+            yield replace(outcome, job=by_absolute_path[outcome.job])
+
+
+def _imported_ray() -> Any:
+    # A cluster that this process starts reports nothing about its user, unless it is asked to.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
         import ray.data
     except ModuleNotFoundError as error:
         raise ConfigError(f"--ray: {error}: pip install -r requirements/ray.txt") from None
-    load_deploy_config(config_path)  # what is wrong here needs no node to say so
-    build = find_paddle()
-    device = EngineOptions(device=options["device"]).resolved(build).device
-    saving = {**saving, "save_dir": os.path.abspath(saving["save_dir"])}
+    return ray
+
+
+def _with_absolute_paths(settings: Settings) -> Settings:
+    """Actors run in folders of their own."""
+    engine = settings.engine
     for name in ("cache_dir", "auto_tuned_shape_file"):
-        if options[name]:
-            options[name] = os.path.abspath(options[name])
-    numbered = {n: Job(os.path.abspath(job.image), job.target) for n, job in enumerate(jobs)}
-    if options["use_trt"]:
-        step = len(jobs) // MOST_SAMPLES + 1
-        options["sample"] = [numbered[number].image for number in range(0, len(jobs), step)]
-    with _connected(ray, address), _mark(saving["save_dir"]) as mark:
-        seen = (os.path.abspath(config_path), numbered[0].image, mark)
-        processors = _processors_of_nodes(ray, seen, str(build))
-        threads = options["cpu_threads"] or _threads(processors, num_workers)
-        if threads > max(processors):
-            raise ConfigError(
-                f"--ray: no node has the {threads} processors of --cpu_threads, the largest has "
-                f"{max(processors)}"
-            )
-        cluster = ray.get_runtime_context().gcs_address
-        log.info(
-            "Ray at %s: nodes %d, workers %d, threads of each %d",
-            *(cluster, len(processors), num_workers, threads),
-        )
-        options |= {"device": device, "cpu_threads": threads}
-        pool = {
-            "fn_constructor_args": (seen, str(build), saving, options, timeout, is_done),
-            "num_cpus": threads,
-            "num_gpus": int(device == "gpu"),
-            "max_task_retries": 0,  # it would wait for its actor, for which no node may be left
-        }
-        passes = Passes(ray, pool, num_workers, timeout)
-        in_chunk = max(options["batch_size"], min(IMAGES_IN_CHUNK, len(jobs) // (4 * num_workers)))
-        for number, outcome in passes.outcomes(numbered, in_chunk):
-            yield jobs[number], outcome
+        if path := getattr(engine, name):
+            engine = replace(engine, **{name: os.path.abspath(path)})
+    return replace(
+        settings,
+        run=replace(settings.run, config=os.path.abspath(settings.run.config)),
+        saving=replace(settings.saving, save_dir=os.path.abspath(settings.saving.save_dir)),
+        engine=engine,
+    )
 
 
 @dataclass
@@ -105,80 +99,105 @@ class Passes:
     """Jobs given to the pool pass by pass, until each has an outcome."""
 
     ray: Any
-    pool: dict[str, Any]  # for map_batches
-    num_workers: int
-    timeout: float | None
+    needs: Needs
+    settings: Settings
+    jobs: list[Job]
+    retries: Retries = field(default_factory=Retries)
+    notes: set[Note] = field(default_factory=set)
 
-    def outcomes(self, left: dict[int, Job], in_chunk: int) -> Iterator[tuple[int, Outcome]]:
-        """In chunks, then what is missing one image at a time. Empties `left`.
+    def outcomes(self) -> Iterator[Outcome]:
+        """In chunks, then what is missing one image at a time.
 
         Raises ConfigError before the first outcome, RunError later.
         """
-        deaths_alone, has_result, told = 0, False, set()
+        left = dict.fromkeys(self.jobs)
+        workers, batch_size = self.settings.engine.num_workers, self.settings.model.batch_size
+        in_chunk = max(batch_size, min(IMAGES_IN_CHUNK, len(left) // (4 * workers)))
         while left:
-            before, broken = len(left), ""
-            answers = self._answers(left, in_chunk, is_strict=not has_result)
-            try:
-                for answer in answers:
-                    for note in answer.notes:
-                        if note not in told:  # each actor has the same to say
-                            told.add(note)
-                            log.log(note[0], "%s", note[1])
-                    for number, outcome in answer.outcomes:
-                        if left.pop(number, None):
-                            has_result = True
-                            yield number, outcome
-                    if answer.failure:
-                        raise RunError(str(answer.failure)) if has_result else answer.failure
-            except self.ray.exceptions.RayError as error:
-                broken = str(error).strip().splitlines()[-1]
-            finally:
-                answers.close()  # before Ray is left
-            if broken and not has_result:
+            before = len(left)
+            broken = yield from self._one_pass(left, in_chunk)
+            if broken and not self.retries.has_result:
                 raise ConfigError(f"--ray: workers died before any image was done: {broken}")
             if broken and len(left) == before:
                 raise RunError(f"--ray: {broken}")
             if broken or not left:
                 continue
-            deaths_alone += in_chunk == 1
-            if deaths_alone == DEATHS_ALONE:
-                yield from ((number, self._given_up()) for number in left)
-                return
-            log.warning("workers died: %d of their images to do again, one at a time", len(left))
+            verdict = self.retries.lost(tuple(left), is_alone=in_chunk == 1)
+            for job in verdict.failed:
+                del left[job]
+                yield Outcome(job, "failed", self._why_failed())
+            if verdict.again:
+                images = len(verdict.again)
+                log.warning("workers died: %d of their images to do again, one at a time", images)
             in_chunk = 1
 
-    def _given_up(self) -> Outcome:
-        late = f" or took longer than --timeout {self.timeout:g} seconds" if self.timeout else ""
-        why = f"its worker died{late}, {DEATHS_ALONE} times: the logs of Ray tell more"
-        return Outcome("failed", why)
+    def _one_pass(self, left: dict[Job, None], in_chunk: int) -> Generator[Outcome, None, str]:
+        """Outcomes of jobs, which are taken out of `left`; returns what ended Ray's work early."""
+        answers = self._answers(left, in_chunk)
+        try:
+            for answer in answers:
+                for note in answer.notes:
+                    if note not in self.notes:  # each actor logs the same lines
+                        self.notes.add(note)
+                        log.log(note.level, "%s", note.text)
+                for outcome in answer.outcomes:
+                    if outcome.job in left:
+                        del left[outcome.job]
+                        self.retries.result()
+                        yield outcome
+                if answer.failure and self.retries.has_result:
+                    raise RunError(str(answer.failure))
+                if answer.failure:
+                    raise answer.failure
+        except self.ray.exceptions.RayError as error:
+            return str(error).strip().splitlines()[-1]
+        finally:
+            answers.close()  # before Ray is left
+        return ""
 
-    def _answers(
-        self, jobs: dict[int, Job], in_chunk: int, is_strict: bool
-    ) -> Generator[Told, None, None]:
-        """One pass. Chunks whose actor dies are left out; with `is_strict` a few only."""
-        data = self.ray.data
+    def _why_failed(self) -> str:
+        timeout = self.settings.run.timeout
+        late = f" or took longer than --timeout {timeout:g} seconds" if timeout else ""
+        return f"its worker died{late}, {DEATHS_ALONE} times: the logs of Ray tell more"
+
+    def _answers(self, jobs: dict[Job, None], in_chunk: int) -> Generator[Answer, None, None]:
+        """One pass. Chunks whose actor dies are left out; before the first result a few only."""
+        data, engine = self.ray.data, self.settings.engine
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
-        context.max_errored_blocks = MAX_FIRST_DEATHS - 1 if is_strict else -1
-        items = list(jobs.items())
+        context.max_errored_blocks = -1 if self.retries.has_result else MAX_DEATHS - 1
+        items = list(jobs)
         chunks = [items[start : start + in_chunk] for start in range(0, len(items), in_chunk)]
         rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
         actors = data.ActorPoolStrategy(
-            size=min(self.num_workers, len(rows)),
+            size=min(engine.num_workers, len(rows)),
             # The next chunk waits at its actor, unless it could be lost with an image that kills.
             max_tasks_in_flight_per_actor=1 if in_chunk == 1 else 2,
         )
         # Of max_task_retries: until Ray 2.64 nothing takes its place.
         warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
         dataset = data.from_items(rows, override_num_blocks=len(rows))
-        segmented = dataset.map_batches(Segment, batch_size=1, compute=actors, **self.pool)
+        segmented = dataset.map_batches(
+            Segment,
+            batch_size=1,
+            compute=actors,
+            fn_constructor_args=(self.needs, self.settings, self._sample()),
+            num_cpus=engine.cpu_threads,
+            num_gpus=int(engine.device == "gpu"),
+            max_task_retries=0,  # it would wait for its actor, for which no node may be left
+        )
         # By block: the iterators of rows and batches leave threads that outlive Ray.
         for bundle in segmented.iter_internal_ref_bundles():
             for block in self.ray.get(list(bundle.block_refs)):
-                yield from map(pickle.loads, block.column("told").to_pylist())
+                yield from map(pickle.loads, block.column("answer").to_pylist())
+
+    def _sample(self) -> list[str]:
+        if not self.settings.engine.use_trt:
+            return []
+        return [job.image for job in self.jobs[:: len(self.jobs) // MOST_SAMPLES + 1]]
 
 
-def _processors_of_nodes(ray: Any, seen: Sequence[str], paddle: str) -> list[int]:
+def _processors_of_nodes(ray: Any, needs: Needs) -> list[int]:
     """How many each node has. Raises ConfigError where one can't work."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -186,7 +205,7 @@ def _processors_of_nodes(ray: Any, seen: Sequence[str], paddle: str) -> list[int
     asked = [
         ray.remote(num_cpus=0)(obstacle)
         .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
-        .remote(seen, paddle)
+        .remote(needs)
         for node in nodes
     ]
     for node, answer in zip(nodes, asked, strict=True):
@@ -201,8 +220,20 @@ def _processors_of_nodes(ray: Any, seen: Sequence[str], paddle: str) -> list[int
     return [int(node["Resources"]["CPU"]) for node in nodes]
 
 
-def _threads(processors: Sequence[int], num_workers: int) -> int:
-    """The most that an actor can have if all find a place; 1 where they can't."""
+def _threads(processors: Sequence[int], engine: EngineOptions) -> int:
+    """How many each actor gets. Raises ConfigError where no node has as many as are asked for."""
+    if engine.cpu_threads is None:
+        return threads_for(processors, engine.num_workers)
+    if engine.cpu_threads > max(processors):
+        raise ConfigError(
+            f"--ray: no node has the {engine.cpu_threads} processors of --cpu_threads, the largest "
+            f"has {max(processors)}"
+        )
+    return engine.cpu_threads
+
+
+def threads_for(processors: Sequence[int], num_workers: int) -> int:
+    """The most that an actor can have if all find a place on these nodes; 1 where they can't."""
     for threads in range(min(MOST_THREADS, max(processors)), 1, -1):
         if sum(count // threads for count in processors) >= num_workers:
             return threads
@@ -211,7 +242,7 @@ def _threads(processors: Sequence[int], num_workers: int) -> int:
 
 @contextlib.contextmanager
 def _mark(save_dir: str) -> Iterator[str]:
-    """A file in the output folder: who sees it has the same disk there."""
+    """A file in the output folder: a node that sees it has the same disk there."""
     prepare_save_dir(save_dir)
     with tempfile.NamedTemporaryFile(dir=save_dir, prefix=".", suffix=PART_SUFFIX) as file:
         yield file.name
@@ -235,18 +266,14 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         if address == "auto":
             hint = " (start one on this machine, or give host:port)"
         raise ConfigError(f"--ray {address}: {str(error).splitlines()[0]}{hint}") from None
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what dies is told from here
-
-    def interrupt(number: int, frame: Any) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_DFL)
-        raise Interrupted(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, interrupt)
-    with contextlib.redirect_stdout(sys.stderr):  # Ray prints there what it hears of nodes
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what dies is logged from here
+    # Ray prints what it hears of nodes to standard output.
+    with contextlib.redirect_stdout(sys.stderr), answered_by(_interrupt):
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def _interrupt(number: int) -> NoReturn:
+    raise Interrupted(number)

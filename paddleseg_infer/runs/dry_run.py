@@ -1,58 +1,90 @@
-"""What a run would be, for `--dry_run`: nothing is run."""
+"""--dry_run: what a run would do. No image is decoded, and TensorRT's engine isn't built."""
 
-import os
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from paddleseg_infer.config import engine_config, engine_state, input_name
+import yaml
+
+from paddleseg_infer.config import engine_state, resolved
 from paddleseg_infer.deploy import load_deploy_config
-from paddleseg_infer.engines.load import load_engine
-from paddleseg_infer.engines.native import load_core
-from paddleseg_infer.engines.shapes import Expected, dynamic_shapes, tuned_shapes
-from paddleseg_infer.errors import ConfigError
+from paddleseg_infer.engines.load import decide, load
+from paddleseg_infer.engines.setup import Setup
+from paddleseg_infer.engines.shapes import Expected
+from paddleseg_infer.errors import ConfigError, shown
 from paddleseg_infer.machine.gpu import check_gpu
 from paddleseg_infer.machine.paddle_build import find_paddle
-from paddleseg_infer.settings import EngineOptions
+from paddleseg_infer.outcomes import Job
+from paddleseg_infer.pictures.files import target_of
+from paddleseg_infer.runs.jobs import Listing
+from paddleseg_infer.runs.local import processes_for
+from paddleseg_infer.settings import Settings
+from paddleseg_infer.sources.path import PathSource
+from paddleseg_infer.tiling import checked_tiling
+
+log = logging.getLogger("paddleseg_infer")
 
 
-def planned_run(
-    config_path: str | os.PathLike[str], expected: Expected, **engine: Any
-) -> tuple[dict[str, Any], ConfigError | None]:
-    """The batch size and the state of the engine's `Config` for these options.
+def dry_run(
+    jobs: Sequence[Job], listing: Listing, settings: Settings, say: Callable[[str], None]
+) -> None:
+    """Prints the first ten images and the engine's settings. Raises ConfigError.
 
-    The model is loaded, but TensorRT's engine isn't built; its shapes are of `expected`. With
-    them why there is no running where the settings can be told all the same: on a GPU.
+    On a GPU that can't run, the settings are valid all the same: they are printed first.
     """
-    deploy = load_deploy_config(config_path)
+    plan: dict[str, Any] = {
+        "images": len(jobs),
+        "first_ten": [_described(job, settings.saving.save) for job in jobs[:10]],
+        "unreadable_folders": [shown(each.job.image) for each in listing.unreadable],
+        "save_dir": shown(settings.saving.save_dir),
+    }
+    setup, expected = _decided(jobs, settings)
+    plan["batch_size"] = expected.batch_size
+    if setup.options.use_trt and setup.options.enable_auto_tune:
+        plan["tensorrt_tuned_shapes"] = (
+            "collected first" if setup.collects_shapes else "of the file"
+        )
+    if setup.shapes:
+        shapes = setup.shapes._asdict().items()
+        plan["tensorrt_shapes"] = {name: list(shape) for name, shape in shapes}
+    config, failure = _tried(setup, expected)
+    plan["engine"] = {"paddle": str(setup.build), **engine_state(config)}
+    say(yaml.safe_dump(plan, sort_keys=False, allow_unicode=True))
+    if failure:
+        raise failure
+
+
+def _described(job: Job, kinds: Sequence[str]) -> dict[str, str]:
+    pictures = {kind: shown(target_of(kind, job.target)) for kind in kinds}
+    return {"image": shown(job.image), **pictures}
+
+
+def _decided(jobs: Sequence[Job], settings: Settings) -> tuple[Setup, Expected]:
+    deploy = load_deploy_config(settings.run.config)
     build = find_paddle()
-    options = EngineOptions(**engine).resolved(build)
-    batch_size = deploy.batch_size_for(expected.batch_size)
-    expected = expected._replace(batch_size=batch_size)
-    plan: dict[str, Any] = {"batch_size": batch_size}
-    if options.device == "cpu":
-        config = load_engine(deploy, options, build).config
-        return {**plan, "engine": {"paddle": str(build), **engine_state(config)}}, None
-    _ = deploy.graph_facts  # before Paddle sees the files
-    core = load_core(build, use_gpu=True)
-    shapes, failure = None, None
-    if options.use_trt:
-        if not options.enable_auto_tune:
-            shapes = dynamic_shapes(expected, deploy)
-        elif os.path.exists(options.auto_tuned_shape_file or ""):
-            name = input_name(deploy)
-            shapes = tuned_shapes(options.auto_tuned_shape_file or "", name, batch_size)
-        else:
-            # Paddle's `Config` wants a path, of a file that is only read when the engine is made.
-            options = replace(options, auto_tuned_shape_file="to be collected")
-    if options.use_trt and options.enable_auto_tune:
-        plan["tensorrt_tuned_shapes"] = "collected first" if shapes is None else "of the file"
-    if shapes:
-        plan["tensorrt_shapes"] = {name: list(shape) for name, shape in shapes._asdict().items()}
-    config = engine_config(core, deploy, options, build, shapes)
+    processes = processes_for(len(jobs), settings)
+    options = resolved(replace(settings.engine, num_workers=processes), build)
+    tiling = checked_tiling(settings.model.crop_size, settings.model.stride)
+    batch_size = deploy.batch_size_for(settings.model.batch_size)
+    images = [PathSource(job.image) for job in jobs]
+    expected = Expected(images, batch_size, tiling.crop if tiling else None)
+    return decide(deploy, options, build, expected), expected
+
+
+def _tried(setup: Setup, expected: Expected) -> tuple[Any, ConfigError | None]:
+    """The engine's `paddle.inference.Config`, and why it can't run on this machine's GPU."""
+    if setup.options.device == "cpu":
+        return load(setup, expected).config, None
+    if setup.collects_shapes:
+        # Paddle's `Config` wants a path, of a file that is only read when the engine is made.
+        options = replace(setup.options, auto_tuned_shape_file="to be collected")
+        setup = replace(setup, options=options)
+    config = setup.make_config()
     try:
-        check_gpu(core, build, options.use_trt)
-        if not options.use_trt:
-            load_engine(deploy, options, build)
+        check_gpu(setup.core, setup.build, setup.options.use_trt)
+        if not setup.options.use_trt:
+            load(setup, expected)
     except ConfigError as error:
-        failure = error
-    return {**plan, "engine": {"paddle": str(build), **engine_state(config)}}, failure
+        return config, error
+    return config, None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from paddleseg_infer.errors import ConfigError, reason, shown
-from paddleseg_infer.outcomes import Job
+from paddleseg_infer.outcomes import Job, Outcome
 from paddleseg_infer.pictures.files import target_of
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
@@ -26,7 +26,7 @@ class Listing:
     """What `--image_path` stands for."""
 
     jobs: list[Job]
-    unreadable: list[tuple[str, str]] = field(default_factory=list)  # folders, each with the reason
+    unreadable: list[Outcome] = field(default_factory=list)  # folders that can't be read
     repeated: int = 0  # lines of a list that name an image again
 
 
@@ -79,11 +79,12 @@ def _walk(folder: str, save_dir: str) -> Listing:
             f"--save_dir {shown(save_dir)} is the folder of the images itself: "
             "name another, or masks would be taken for images"
         )
-    unreadable: list[tuple[str, str]] = []
+    unreadable: list[Outcome] = []
     found: list[tuple[str, str]] = []
 
     def note(error: OSError) -> None:
-        unreadable.append((error.filename, f"the folder can't be read: {reason(error)}"))
+        why = f"the folder can't be read: {reason(error)}"
+        unreadable.append(Outcome(Job(error.filename, ""), "failed", why))
 
     for parent, folders, names in _folders(folder, note):
         below = os.path.relpath(parent, folder)
@@ -97,7 +98,7 @@ def _walk(folder: str, save_dir: str) -> Listing:
             if not name.startswith(".") and _has_image_suffix(name):
                 found.append((os.path.join(parent, name), os.path.normpath(f"{below}/{name}")))
     if not found:
-        why = f"; {shown(unreadable[0][0])}: {unreadable[0][1]}" if unreadable else ""
+        why = "".join(f"; {shown(each.job.image)}: {each.reason}" for each in unreadable[:1])
         raise ConfigError(
             f"--image_path {shown(folder)} holds no image ({', '.join(sorted(SUFFIXES))}){why}"
         )

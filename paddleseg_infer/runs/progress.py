@@ -5,17 +5,19 @@ import sys
 import time
 from typing import Any
 
+from paddleseg_infer.outcomes import Outcome
+
 log = logging.getLogger("paddleseg_infer")
 
 SECONDS_BETWEEN_LINES = 60.0
 
 
 class Progress:
-    """To be told of each image that ends; shows nothing with `quiet`."""
+    """Counts each outcome; shows nothing with `quiet`."""
 
     def __init__(self, total: int, quiet: bool):
         self._total, self._ended, self._failed, self._skipped = total, 0, 0, 0
-        self._started = self._told = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         self._quiet = quiet
         self._bar: Any = None
         if not quiet and sys.stderr.isatty():
@@ -27,7 +29,8 @@ class Progress:
             self._redirect = logging_redirect_tqdm()
             self._redirect.__enter__()
 
-    def ended(self, status: str) -> None:
+    def add(self, outcome: Outcome) -> None:
+        status = outcome.status
         self._ended += 1
         self._failed += status == "failed"
         self._skipped += status == "skipped"  # which takes no time
@@ -35,12 +38,15 @@ class Progress:
             if status == "failed":
                 self._bar.set_postfix(failed=self._failed, refresh=False)
             self._bar.update()
-        elif not self._quiet and time.monotonic() - self._told > SECONDS_BETWEEN_LINES:
-            self._told = time.monotonic()
-            rate = max(1, self._ended - self._skipped) / (self._told - self._started)
+        elif not self._quiet and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            rate = max(1, self._ended - self._skipped) / (self._last_line - self._started)
             log.info(
                 "%d of %d images, %.1f a second, %.0f minutes left, %d failed",
-                *(self._ended, self._total, rate, (self._total - self._ended) / rate / 60),
+                self._ended,
+                self._total,
+                rate,
+                (self._total - self._ended) / rate / 60,
                 self._failed,
             )
 

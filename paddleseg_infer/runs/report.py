@@ -9,14 +9,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from paddleseg_infer.errors import ConfigError, RunError, reason, shown
-from paddleseg_infer.outcomes import Job, Outcome
+from paddleseg_infer.outcomes import Outcome
 from paddleseg_infer.pictures.files import target_of
 
 SLOWEST = 5
 LONGEST_LINE = 1 << 20  # bytes, and more: paths end at 4096
 MOST_REASONS = 10
 ENDS = ("done", "failed", "skipped")
-STAGES = ("preprocess", "inference", "postprocess")
 
 
 class Report:
@@ -36,8 +35,8 @@ class Report:
         except OSError as error:
             raise ConfigError(f"--report {shown(path)} can't be written: {reason(error)}") from None
 
-    def add(self, job: Job, outcome: Outcome) -> None:
-        times = outcome.times
+    def add(self, outcome: Outcome) -> None:
+        job, times = outcome.job, outcome.times
         self._write(
             {
                 "image": job.image,
@@ -47,7 +46,7 @@ class Report:
                 if outcome.status != "failed"
                 else {},
                 "size": outcome.size,
-                "ms": times and {s: round(1e3 * t, 3) for s, t in zip(STAGES, times, strict=True)},
+                "ms": times and {s: round(1e3 * t, 3) for s, t in times._asdict().items()},
                 "worker": outcome.worker,
             }
         )
@@ -87,17 +86,19 @@ class Summary:
     def __init__(self, total: int) -> None:
         self.total = total
         self.counts: Counter[str] = Counter()
+        self.failed: list[Outcome] = []
         self.reasons: Counter[str] = Counter()
         self._first: dict[str, str] = {}  # of the reasons that differ in their numbers alone
         self.slowest: list[tuple[float, str]] = []
 
-    def add(self, image: str, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome) -> None:
         self.counts[outcome.status] += 1
         if outcome.status == "failed":
+            self.failed.append(outcome)
             alike = re.sub(r"\d+", "0", outcome.reason)
             self.reasons[self._first.setdefault(alike, outcome.reason)] += 1
         if outcome.times:
-            self.slowest.append((sum(outcome.times), image))
+            self.slowest.append((sum(outcome.times), outcome.job.image))
             self.slowest = sorted(self.slowest, reverse=True)[:SLOWEST]
 
     @property

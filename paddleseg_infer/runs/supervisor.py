@@ -1,141 +1,165 @@
-"""Feeds worker processes, and what happens when one dies, hangs or is refused."""
+"""Feeds worker processes, and decides what happens when one dies, hangs or is refused."""
 
 import contextlib
+import enum
 import logging
 import os
 import signal
 import socket
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection, wait
-from typing import Any
 
 from paddleseg_infer.errors import ConfigError, RunError, reason
 from paddleseg_infer.outcomes import Interrupted, Job, Outcome
-from paddleseg_infer.runs.worker import Began, Ended, Next, Note, Refused, Stopped, work
+from paddleseg_infer.runs.resume import is_done
+from paddleseg_infer.runs.retries import DEATHS_ALONE, Retries
+from paddleseg_infer.runs.signals import answered_by
+from paddleseg_infer.runs.worker import Ask, Began, Note, Refused, Stopped, orders_for, work
+from paddleseg_infer.settings import Settings
 
 log = logging.getLogger("paddleseg_infer")
 
-MAX_FIRST_DEATHS = 5  # in a row, before the first result
-DEATHS_ALONE = 2  # of workers that had one image and a loaded engine, until it is given up
 GRACE_SECONDS = 4.0  # for the batches in flight, after a signal
 PATIENCE = 0.2  # seconds between looks at the deadlines
 
 
+class Phase(enum.Enum):
+    """How far a worker is."""
+
+    LOADING = "it has not asked for an image yet"
+    READING = "it has asked for images"
+    RUNNING = "its engine has begun to work"
+    ENDING = "it was refused, or is ended by this process"
+
+
 @dataclass
 class Worker:
+    """A worker process, as this process sees it."""
+
     process: Process
-    slot: int
-    is_careful: bool  # it is given one image at a time
-    holding: set[int] = field(default_factory=set)  # numbers of the jobs that it was given
-    is_asking: bool = False  # and the answer is withheld
-    has_asked: bool = False
-    has_begun: bool = False  # with a batch, since it was last given an image
-    heard: float | None = None  # when, once its engine has begun to work
-    ending: str = ""  # why it was refused, or ended by this process
+    number: int
+    is_alone: bool  # it is given one image at a time, of those that dead workers held
+    phase: Phase = Phase.LOADING
+    holding: list[Job] = field(default_factory=list)  # what it was given
+    heard: float = 0.0  # the monotonic time of its last message, from RUNNING on
+    why: str = ""  # it is ending
+
+    def end(self, why: str) -> None:
+        self.phase, self.why = Phase.ENDING, why
 
 
-class Feeding:
-    """Workers fed with jobs, until all are done. See `workers.segment` for the arguments."""
+class Supervisor:
+    """Worker processes fed with jobs, until each job has an outcome.
 
-    def __init__(
-        self,
-        jobs: Sequence[Job],
-        config_path: str,
-        saving: dict[str, Any],
-        options: dict[str, Any],
-        timeout: float | None,
-        is_done: Callable[[Job], bool],
-    ):
-        self._jobs, self._config_path, self._saving = jobs, config_path, saving
-        self._options, self._timeout, self._is_done = options, timeout, is_done
-        self._numbers = iter(range(len(jobs)))
-        self._again: deque[int] = deque()  # given to a worker that was refused before
-        self._suspects: deque[int] = deque()  # held by workers that died: tried one at a time
-        self._deaths_alone: Counter[int] = Counter()
+    This process loads no engine: what kills one kills a worker, and its images are known.
+    """
+
+    def __init__(self, jobs: Sequence[Job], settings: Settings):
+        self._settings = settings
+        self._jobs = jobs
+        self._new = iter(jobs)
+        self._given_back: deque[Job] = deque()  # by workers that were refused
+        self._suspects: deque[Job] = deque()  # held by workers that died: tried alone
+        self._retries = Retries()
         self._workers: dict[Connection, Worker] = {}
-        self._slots = deque(range(options["num_workers"]))  # free ones
-        self._ready: deque[tuple[Job, Outcome]] = deque()
-        self._has_result = False
-        self._refusal = ""
-        self._deaths = 0  # in a row, without a result
+        self._numbers = deque(range(settings.engine.num_workers))  # of workers to be started
+        self._ready: deque[Outcome] = deque()
+        self._refusal = ""  # of the last worker that was refused
         self._stop = ""  # why nothing more is given out
         self._is_all_given = False
-        self._may_make = True  # save_dir: once it was there, one that has gone isn't made again
-        self._told: set[Note] = set()
-        self.signal = 0
+        self._make_save_dir = True  # once it existed, one that has gone isn't made again
+        self._notes: set[Note] = set()
+        self._signal = 0
+        self._wake, self._woken = socket.socketpair()  # readable after a signal
 
-    def outcomes(self, wake: socket.socket) -> Iterator[tuple[Job, Outcome]]:
-        # After a restart most of what is done comes first: told before a worker is needed.
-        for number in self._numbers:
-            if self.signal or not self._is_done(self._jobs[number]):
-                self._again.append(number)
-                break
-            yield self._jobs[number], Outcome("skipped")
-        until = None
-        while self._start() or self._workers:
-            for source in wait([*self._workers, wake], PATIENCE if self._workers else 0):
-                if source is wake:
-                    wake.recv(64)
-                    until = until or time.monotonic() + GRACE_SECONDS
-                    self._stop = self._stop or "interrupted"
-                    self._release()
-                elif source in self._workers:
-                    self._hear(source)  # type: ignore[arg-type]
-            self._end_the_overdue()
-            self._end_the_unneeded()
-            while self._ready:
-                yield self._ready.popleft()
-            if until is not None and time.monotonic() >= until:
-                break
-        if self.signal:
-            raise Interrupted(self.signal)
+    def outcomes(self) -> Iterator[Outcome]:
+        """Raises ConfigError where nothing can start, RunError where the run can't go on.
+
+        Raises Interrupted after a signal, when the batches in flight are done or GRACE_SECONDS
+        have passed.
+        """
+        with answered_by(self._interrupt):
+            yield from self._skipped_first()
+            until = None
+            while self._start() or self._workers:
+                for source in wait([*self._workers, self._wake], PATIENCE if self._workers else 0):
+                    if source is self._wake:
+                        self._wake.recv(64)
+                        until = until or time.monotonic() + GRACE_SECONDS
+                    elif source in self._workers:
+                        self._hear(source)  # type: ignore[arg-type]
+                self._end_the_overdue()
+                self._end_the_unneeded()
+                while self._ready:
+                    yield self._ready.popleft()
+                if until is not None and time.monotonic() >= until:
+                    break
+        if self._signal:
+            raise Interrupted(self._signal)
         if self._stop:
             raise RunError(self._stop)
 
     def kill(self) -> None:
+        """Ends all workers at once."""
         for worker in self._workers.values():
             worker.process.kill()
         for worker in self._workers.values():
             worker.process.join()
+        self._wake.close()
+        self._woken.close()
+
+    def _interrupt(self, number: int) -> None:
+        self._signal = number
+        self._stop = self._stop or "interrupted"
+        self._woken.send(b"!")
 
     # What is given out.
 
-    def _next(self) -> int | None:
+    def _skipped_first(self) -> Iterator[Outcome]:
+        """After a restart most of what is done comes first: reported before a worker is needed."""
+        for job in self._new:
+            if self._signal or not is_done(job, self._settings):
+                self._given_back.append(job)
+                break
+            yield Outcome(job, "skipped")
+
+    def _next(self) -> Job | None:
         """The next job that isn't done yet."""
         if self._stop:
             return None
-        if self._again:
-            return self._again.popleft()
-        for number in self._numbers:
-            if self.signal or not self._is_done(self._jobs[number]):
-                return number
-            self._ready.append((self._jobs[number], Outcome("skipped")))
+        if self._given_back:
+            return self._given_back.popleft()
+        for job in self._new:
+            if self._signal or not is_done(job, self._settings):
+                return job
+            self._ready.append(Outcome(job, "skipped"))
         self._is_all_given = True
         return None
 
     def _start(self) -> bool:
-        """Starts workers where slots are free and there is work; whether any was started."""
+        """Starts workers where there are fewer than wanted and work is left.
+
+        Returns whether there is something to go on with.
+        """
         started = False
-        while self._slots and not self._stop:
+        while self._numbers and not self._stop:
             if not self._suspects:
-                number = self._next()
-                if number is None:
+                job = self._next()
+                if job is None:
                     break
-                self._again.appendleft(number)
-            self._start_worker(self._slots.popleft(), is_careful=bool(self._suspects))
+                self._given_back.appendleft(job)
+            self._start_worker(self._numbers.popleft(), is_alone=bool(self._suspects))
             started = True
         return started or bool(self._ready)
 
-    def _start_worker(self, slot: int, is_careful: bool) -> None:
+    def _start_worker(self, number: int, is_alone: bool) -> None:
+        orders = orders_for(number, self._settings, self._jobs, is_alone, self._make_save_dir)
         ours, theirs = Pipe()
-        options = {**self._options, "gpu": slot, "one_by_one": is_careful}
-        saving = {**self._saving, "make_save_dir": self._may_make}
-        arguments = (theirs, os.getpid(), self._jobs, self._config_path, saving, options)
-        process = Process(target=work, args=arguments, daemon=True)
+        process = Process(target=work, args=(theirs, os.getpid(), orders), daemon=True)
         try:
             process.start()
         except OSError as error:
@@ -143,26 +167,19 @@ class Feeding:
                 f"a worker can't be started ({reason(error)}): ask for fewer with --num_workers"
             ) from None
         theirs.close()  # so that its end is seen here
-        self._workers[ours] = Worker(process, slot, is_careful)
+        self._workers[ours] = Worker(process, number, is_alone)
 
     def _answer(self, connection: Connection, worker: Worker) -> None:
-        if worker.is_careful and worker.holding and not self._stop:
-            worker.is_asking = True
-            return
-        worker.is_asking = False
-        number = self._next() if not worker.is_careful else None
-        if worker.is_careful and self._suspects and not self._stop:
-            number = self._suspects.popleft()
-        if number is not None:
-            worker.holding.add(number)
-            worker.has_begun = False
+        """Gives a worker that asks its next image, or None when there are no more for it."""
+        job = None
+        if not worker.is_alone:
+            job = self._next()
+        elif self._suspects and not self._stop:
+            job = self._suspects.popleft()
+        if job is not None:
+            worker.holding.append(job)
         with contextlib.suppress(OSError):  # it has died: that is seen when it is heard next
-            connection.send(number)
-
-    def _release(self) -> None:
-        for connection, worker in self._workers.items():
-            if worker.is_asking:
-                self._answer(connection, worker)
+            connection.send(job)
 
     # What is heard.
 
@@ -175,84 +192,85 @@ class Feeding:
             worker.process.join()
             self._ended(worker)
             return
-        if isinstance(message, Began):
-            worker.has_begun, self._may_make = True, False
-        if worker.heard is not None or worker.has_begun:
+        if isinstance(message, Began) and worker.phase is not Phase.ENDING:
+            worker.phase, self._make_save_dir = Phase.RUNNING, False
+        if worker.phase is Phase.RUNNING:
             worker.heard = time.monotonic()
-        if isinstance(message, Next):
-            worker.has_asked = True
+        if isinstance(message, Ask):
+            if worker.phase is Phase.LOADING:
+                worker.phase = Phase.READING
             self._answer(connection, worker)
-        elif isinstance(message, Ended):
-            self._has_result, self._deaths = True, 0
-            if self._refusal:
-                log.warning("a worker can't run: %s", self._refusal)
-                self._refusal = ""
-            worker.holding.remove(message.number)
-            number, error, size, times = message
-            status = "failed" if error else "done"
-            told = Outcome(status, error, size, times, worker.slot)
-            self._ready.append((self._jobs[number], told))
-            if worker.is_asking:
-                self._answer(connection, worker)
+        elif isinstance(message, Outcome):
+            self._finished(worker, message)
         elif isinstance(message, Refused):
-            worker.ending = message.error
+            worker.end(message.error)
         elif isinstance(message, Stopped):
             self._stop = message.error
-            self._release()
-        elif isinstance(message, Note) and message not in self._told:
-            self._told.add(message)  # each worker has the same to say
+        elif isinstance(message, Note) and message not in self._notes:
+            self._notes.add(message)  # each worker logs the same lines
             log.log(message.level, "%s", message.text)
 
+    def _finished(self, worker: Worker, outcome: Outcome) -> None:
+        self._retries.result()
+        if self._refusal:
+            log.warning("a worker can't run: %s", self._refusal)
+            self._refusal = ""
+        worker.holding.remove(outcome.job)
+        self._ready.append(outcome)
+
     def _ended(self, worker: Worker) -> None:
-        held = sorted(worker.holding)
-        if worker.ending and worker.process.exitcode == 0:  # refused: its slot stays empty
-            self._again.extend(held)
-            if not self._workers and not self._has_result:
-                raise ConfigError(worker.ending)
-            self._refusal = worker.ending  # told once others work: they may have the same to say
-            if not self._workers:
-                self._stop = worker.ending
+        held, exit_code = worker.holding, worker.process.exitcode
+        if worker.phase is Phase.ENDING and exit_code == 0:
+            self._refused(worker)
             return
-        self._slots.append(worker.slot)
-        if self._stop or (not held and not worker.process.exitcode):
+        self._numbers.append(worker.number)
+        if self._stop or (not held and exit_code == 0):
             return
-        death = worker.ending or _how_it_died(worker.process)
-        self._deaths += 1
-        if self._deaths == MAX_FIRST_DEATHS and not self._has_result:
-            raise ConfigError(f"{death}, five times in a row before any image was done")
-        if not held:
-            if self._deaths > MAX_FIRST_DEATHS:
-                self._stop = f"{death}, {self._deaths} times in a row before it had an image"
-            return
-        if worker.is_careful:
-            [number] = held
-            self._deaths_alone[number] += 1
-            if self._deaths_alone[number] == DEATHS_ALONE:
-                why = f"{death}, {DEATHS_ALONE} times"
-                self._ready.append((self._jobs[number], Outcome("failed", why)))
-                return
-        those = "its image is" if len(held) == 1 else f"its {len(held)} images are"
-        log.warning("%s: %s tried again%s", death, those, ", one at a time"[: 99 * (len(held) > 1)])
-        self._suspects.extend(held)
+        why = worker.why or _how_it_died(worker.process)
+        verdict = self._retries.death(held, worker.is_alone)
+        if verdict.no_start:
+            raise ConfigError(f"{why}, five times in a row before any image was done")
+        if verdict.no_sense:
+            times = self._retries.deaths_in_a_row
+            self._stop = f"{why}, {times} times in a row before it had an image"
+        for job in verdict.failed:
+            self._ready.append(Outcome(job, "failed", f"{why}, {DEATHS_ALONE} times"))
+        if len(verdict.again) == 1:
+            log.warning("%s: its image is tried again", why)
+        elif verdict.again:
+            images = len(verdict.again)
+            log.warning("%s: its %d images are tried again, one at a time", why, images)
+        self._suspects.extend(verdict.again)
+
+    def _refused(self, worker: Worker) -> None:
+        """No other worker takes its place; the run goes on while others work."""
+        self._given_back.extend(worker.holding)
+        if not self._workers and not self._retries.has_result:
+            raise ConfigError(worker.why)
+        self._refusal = worker.why  # logged once others work: they may be refused for the same
+        if not self._workers:
+            self._stop = worker.why
 
     # Time.
 
     def _end_the_overdue(self) -> None:
-        if self._timeout is None:
+        timeout = self._settings.run.timeout
+        if timeout is None:
             return
         for connection, worker in self._workers.items():
-            silent = time.monotonic() - (worker.heard or time.monotonic())
-            is_late = silent >= self._timeout and not connection.poll()  # else it isn't silent
-            if worker.holding and not worker.ending and is_late:
-                worker.ending = f"the worker took longer than --timeout {self._timeout:g} seconds"
+            if worker.phase is not Phase.RUNNING or not worker.holding:
+                continue
+            is_late = time.monotonic() - worker.heard >= timeout
+            if is_late and not connection.poll():  # else it isn't silent
+                worker.end(f"the worker took longer than --timeout {timeout:g} seconds")
                 worker.process.kill()
 
     def _end_the_unneeded(self) -> None:
         """Ends workers that never came to ask, when nothing is left for them."""
         held = any(worker.holding for worker in self._workers.values())
-        if self._is_all_given and not (held or self._again or self._suspects):
+        if self._is_all_given and not (held or self._given_back or self._suspects):
             for connection, worker in list(self._workers.items()):
-                if not worker.has_asked:
+                if worker.phase is Phase.LOADING:
                     worker.process.kill()
                     worker.process.join()
                     del self._workers[connection]

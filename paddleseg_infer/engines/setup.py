@@ -1,0 +1,54 @@
+"""One model, and how it is to run: what every engine is made from."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from paddleseg_infer.config import Shapes, engine_config
+from paddleseg_infer.deploy import DeployConfig
+from paddleseg_infer.engines.contract import check_graph
+from paddleseg_infer.engines.native import load_core
+from paddleseg_infer.errors import ConfigError, EngineError, shown
+from paddleseg_infer.machine.paddle_build import PaddleBuild
+from paddleseg_infer.settings import EngineOptions
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A model, resolved options, the installed Paddle, and TensorRT's shapes."""
+
+    deploy: DeployConfig
+    options: EngineOptions
+    build: PaddleBuild
+    shapes: Shapes | None = None  # None too where TensorRT's are to be collected first
+
+    @cached_property
+    def core(self) -> Any:
+        """Paddle's native module. The model's files are checked before it is loaded."""
+        check_graph(self.deploy)
+        return load_core(self.build, self.options.device == "gpu")
+
+    def make_config(self) -> Any:
+        """A new `paddle.inference.Config`. Raises ConfigError."""
+        return engine_config(self.core, self.deploy, self.options, self.build, self.shapes)
+
+    @property
+    def collects_shapes(self) -> bool:
+        """Whether TensorRT's shapes are collected from images before its engine is made."""
+        return self.options.use_trt and self.shapes is None
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Makes a ConfigError, for a person, of an EngineError in the block."""
+        try:
+            yield
+        except EngineError as error:
+            advice = error.advice or (
+                "the files may be damaged, or not belong together: export again"
+            )
+            graph, params = shown(self.deploy.graph), shown(self.deploy.params)
+            raise ConfigError(
+                f"Paddle {self.build} can't load {graph} with {params}: {error}; {advice}"
+            ) from error

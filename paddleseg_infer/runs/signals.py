@@ -1,0 +1,29 @@
+"""SIGINT and SIGTERM: the first one is answered by the run, a second one ends the process."""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+
+@contextlib.contextmanager
+def answered_by(answer: Callable[[int], None]) -> Iterator[None]:
+    """Calls `answer(number)` at the first signal; a second one ends the process at once.
+
+    A signal that is ignored stays so: a process in the background is not reached by Ctrl-C.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+        answer(number)
+
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
