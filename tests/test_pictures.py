@@ -8,7 +8,7 @@ import pytest
 from conftest import scene
 from PIL import Image
 
-from paddleseg_infer import flags
+from paddleseg_infer import settings
 from paddleseg_infer.errors import ConfigError, ImageError
 from paddleseg_infer.pictures import kinds as pictures
 from paddleseg_infer.pictures.kinds import Pictures, Segmentation, encode_mask, shares
@@ -34,7 +34,7 @@ def made(segmentation, **how):
 
 
 def test_the_flag_offers_the_kinds_that_there_are():
-    assert tuple(pictures.KINDS) == flags.KINDS
+    assert tuple(pictures.KINDS) == settings.KINDS
 
 
 def test_a_mask_holds_the_class_ids_and_the_palette():

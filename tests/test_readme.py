@@ -7,12 +7,14 @@ import subprocess
 import sys
 import sysconfig
 from collections import Counter
+from dataclasses import MISSING
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, masks
 
-from paddleseg_infer.flags import make_parser
+from paddleseg_infer.flags import PARTS
+from paddleseg_infer.option import GROUPS, options_of
 
 ENGLISH = (ROOT / "README.md").read_text(encoding="utf-8")
 CHINESE = (ROOT / "README_cn.md").read_text(encoding="utf-8")
@@ -66,18 +68,23 @@ def test_the_flags_are_the_programs_with_its_defaults():
     for cells in table_rows(ENGLISH.split("## Flags")[1].split("\n## ")[0]):
         if match := re.match(r" `(--\w+)[^`]*` $", cells[0]):
             documented[match[1]] = cells[1].strip().strip("`")
-    options = [option for option in make_parser()._actions if option.dest != "help"]
-    assert list(documented) == [option.option_strings[0] for option in options]
-    # What isn't given is worked out later, or is nothing: the parser keeps None for these.
+    options = [
+        (f"--{name}", default)
+        for group in GROUPS
+        for part in PARTS
+        for name, option, default in options_of(part)
+        if option.group == group
+    ]
+    assert list(documented) == [flag for flag, _ in options]
+    # What isn't given is worked out later, or is nothing: the options keep None for these.
     later = {
         "--device": "gpu",
         "--cpu_threads": "10",
         "--enable_mkldnn": "Paddle's own",
         "--cache_dir": "~/.cache/paddleseg-infer",
     }
-    for option in options:
-        flag = option.option_strings[0]
-        default = "required" if option.required else option.default
+    for flag, default in options:
+        default = "required" if default is MISSING else default
         default = " ".join(default) if isinstance(default, tuple) else default
         shown = later.get(flag, "none") if default in (None, "") else str(default)
         assert documented[flag] == shown, flag
