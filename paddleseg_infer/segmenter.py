@@ -37,7 +37,6 @@ from paddleseg_infer.pictures.kinds import Pictures, Segmentation
 from paddleseg_infer.pictures.palettes import palette_of
 from paddleseg_infer.postprocess import OutputReader, label_map, restore
 from paddleseg_infer.settings import EngineOptions, ModelOptions, SavingOptions
-from paddleseg_infer.sources.path import PathSource
 from paddleseg_infer.sources.source import Image, source_of
 from paddleseg_infer.tiling import check_sizes, checked_tiling
 from paddleseg_infer.windows import Mosaic, put_together, windows_of
@@ -145,7 +144,7 @@ class Segmenter:
         palette = palette_of(saving.custom_color)
         pictures = Pictures(saving.save, palette, self.deploy.class_names)
         goal = SavedPictures(pictures, saving.save_dir, make_save_dir, on_run_error)
-        items = (Item(PathSource(job.image), at, job) for at, job in enumerate(jobs))
+        items = (Item(source_of(job.image), at, job) for at, job in enumerate(jobs))
         return self._results(items, goal, on_batch)
 
     def _results(

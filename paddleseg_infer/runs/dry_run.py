@@ -20,7 +20,7 @@ from paddleseg_infer.pictures.files import target_of
 from paddleseg_infer.runs.jobs import Listing
 from paddleseg_infer.runs.local import processes_for
 from paddleseg_infer.settings import Settings
-from paddleseg_infer.sources.path import PathSource
+from paddleseg_infer.sources.source import source_of
 from paddleseg_infer.tiling import checked_tiling
 
 log = logging.getLogger("paddleseg_infer")
@@ -67,7 +67,7 @@ def _decided(jobs: Sequence[Job], settings: Settings) -> tuple[Setup, Expected]:
     options = resolved(replace(settings.engine, num_workers=processes), build)
     tiling = checked_tiling(settings.model.crop_size, settings.model.stride)
     batch_size = deploy.batch_size_for(settings.model.batch_size)
-    images = [PathSource(job.image) for job in jobs]
+    images = [source_of(job.image) for job in jobs]
     expected = Expected(images, batch_size, tiling.crop if tiling else None)
     return decide(deploy, options, build, expected), expected
 
