@@ -34,7 +34,7 @@ test: $(VENV)/ready-to-test
 	$(BIN)/python -m pytest -q $(if $(TESTS),$(TESTS),--cov --cov-report=term)
 
 test-gpu-config: .venv-gpu/ready
-	.venv-gpu/bin/python -m pytest -q tests/test_gpu_config.py
+	.venv-gpu/bin/python -m pytest -q tests/engines/test_gpu_config.py
 
 .venv-gpu/ready: requirements/gpu.txt requirements/dev.txt
 	@echo "Installing requirements/gpu.txt into .venv-gpu, once: 0.8 GB"
