@@ -1,11 +1,14 @@
 """Fixtures: small real models that Paddle exports on the spot, images, the program as a process."""
 
 import ctypes
+import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,37 +21,45 @@ from PIL import Image
 
 from paddleseg_infer.engines.shapes import Expected
 from paddleseg_infer.machine.paddle_build import find_paddle
+from paddleseg_infer.machine.store import locked
 from paddleseg_infer.sources.source import source_of
 
 ROOT = Path(__file__).parent.parent
 
-PADDLE = find_paddle().version
+BUILD = find_paddle()
+PADDLE = BUILD.version
 
 # Times depend on the machine.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
 
-def make_models(folder, form):
+def kept_models(config, form):
+    """A folder of models, made by make_models.py once: the next runs, and others now, find it."""
     script = ROOT / "tests" / "make_models.py"
-    subprocess.run(
-        [sys.executable, "-W", "ignore", script, folder, form], check=True, capture_output=True
-    )
+    made_by = f"{script.read_text()} {BUILD} {BUILD.commit} {form}"
+    kept = config.cache.mkdir("models")
+    folder = kept / hashlib.sha256(made_by.encode()).hexdigest()
+    with locked(str(kept)), tempfile.TemporaryDirectory(dir=kept) as new:
+        if not folder.exists():
+            command = [sys.executable, "-W", "ignore", script, f"{new}/models", form]
+            subprocess.run(command, check=True, capture_output=True)
+            os.rename(f"{new}/models", folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory):
-    """A folder of exported models (see make_models.py), as pdmodel graphs."""
-    return make_models(tmp_path_factory.mktemp("models"), "pdmodel")
+def models(pytestconfig):
+    """A folder of exported models (see make_models.py), as pdmodel graphs. Not to be changed."""
+    return kept_models(pytestconfig, "pdmodel")
 
 
 @pytest.fixture(scope="session")
-def json_models(tmp_path_factory):
+def json_models(pytestconfig):
     """The same of Paddle 3's json graphs."""
     if PADDLE < (3, 0, 0):
         pytest.skip("Paddle 2 makes no json graphs")
-    return make_models(tmp_path_factory.mktemp("json_models"), "json")
+    return kept_models(pytestconfig, "json")
 
 
 @pytest.fixture
@@ -113,6 +124,11 @@ def give_up_roots_rights():
         libc = ctypes.CDLL(None)
         libc.prctl(drop, dac_override, 0, 0, 0)
         libc.prctl(drop, dac_read_search, 0, 0, 0)
+
+
+def hear_ctrl_c():
+    """In a child: it answers SIGINT also where the tests run in the background, which ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture
@@ -199,6 +215,7 @@ def start(tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=hear_ctrl_c,
         )
         processes.append(process)
         return process

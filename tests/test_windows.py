@@ -6,6 +6,7 @@ from conftest import masks, scene, write_image
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from windows_oracle import paddlesegs_mean, paddlesegs_windows
 
 from paddleseg_infer.batching import Item, Result
 from paddleseg_infer.errors import ConfigError, ImageError
@@ -30,16 +31,6 @@ def tilings(draw):
 
 def tensor_of(segmenter, image):
     return prepare(image, segmenter.deploy.transforms).tensor()
-
-
-def paddlesegs_windows(image, crop, stride):
-    """Starts along both sides, by the formula of PaddleSeg's slide_inference."""
-    starts = []
-    for side, length, step in zip(image, crop, stride, strict=True):
-        count = int(np.ceil((side - length) / step)) + 1 if side > length else 1
-        ends = [min(number * step + length, side) for number in range(count)]
-        starts.append([max(end - length, 0) for end in ends])
-    return starts
 
 
 @given(image=SIZES, tiling=tilings())
@@ -92,19 +83,6 @@ def test_width_comes_first():
 
 def segmenter(models, name, **options):
     return Segmenter(models / name / "deploy.yaml", device="cpu", cpu_threads=1, **options)
-
-
-def paddlesegs_mean(window_scores, image, crop, stride):
-    """The mean of [C, h, w] of each window, as slide_inference makes it, in float64."""
-    tops, lefts = paddlesegs_windows(image, crop, stride)
-    total = np.zeros((len(window_scores[0]), *image))
-    count = np.zeros(image)
-    places = [(top, left) for top in tops for left in lefts]
-    for (top, left), scores in zip(places, window_scores, strict=True):
-        rows, columns = slice(top, top + crop[0]), slice(left, left + crop[1])
-        total[:, rows, columns] += scores
-        count[rows, columns] += 1
-    return total / count
 
 
 @pytest.mark.parametrize("name", ["logits", "foreground"])

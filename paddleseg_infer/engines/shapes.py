@@ -53,7 +53,7 @@ def images_by_size(expected: Expected, deploy: DeployConfig) -> dict[Size, list[
         if expected.crop:
             size = min(size[0], expected.crop[0]), min(size[1], expected.crop[1])
         if size not in after:
-            after[size] = _network_size(size, deploy)
+            after[size] = network_size(size, deploy)
         given = after[size]
         if not isinstance(given, ImageError):
             by_size[given].append(image)
@@ -66,7 +66,7 @@ def images_by_size(expected: Expected, deploy: DeployConfig) -> dict[Size, list[
     return dict(by_size)
 
 
-def _network_size(size: Size, deploy: DeployConfig) -> Size | ImageError:
+def network_size(size: Size, deploy: DeployConfig) -> Size | ImageError:
     """What the transforms make of the size, or why they or the graph refuse it."""
     try:
         after = size_after(*size, deploy.transforms)

@@ -156,7 +156,7 @@ def legend(labels: np.ndarray, pictures: Pictures) -> np.ndarray:
     size = min(max(round(max(labels.shape) * FONT_SHARE), low), high)
     font = _font(size)
     entries = [
-        (class_id, f"{_name(class_id, pictures.names)}  {_percent(tenths)}")
+        (class_id, f"{class_name(class_id, pictures.names)}  {_percent(tenths)}")
         for class_id, tenths in shares(labels)
     ]
     gap = size // 2
@@ -200,7 +200,7 @@ def _percent(thousandths: int) -> str:
     return f"{thousandths / 10:.1f} %" if thousandths else "<0.1 %"
 
 
-def _name(class_id: int, names: Sequence[str]) -> str:
+def class_name(class_id: int, names: Sequence[str]) -> str:
     """The class's name; its number where it has none, or one that the font has no letters for."""
     name = names[class_id] if class_id < len(names) else ""
     name = textwrap.shorten(name, MAX_NAME, placeholder="...")

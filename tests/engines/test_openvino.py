@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 from conftest import ROOT, masks, read_mask, scene, write_image
 
-from paddleseg_infer import config
 from paddleseg_infer.config import engine_config, resolved
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.engines import openvino as openvino_engine
@@ -22,6 +22,7 @@ from paddleseg_infer.engines.openvino import MAX_RESTARTS
 from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.errors import ConfigError, ImageError
 from paddleseg_infer.machine.paddle_build import PaddleBuild, find_paddle
+from paddleseg_infer.preprocess import prepare
 from paddleseg_infer.segmenter import Segmenter
 from paddleseg_infer.settings import EngineOptions
 
@@ -155,19 +156,22 @@ def test_a_graph_that_it_can_not_convert_is_told_and_runs_on_onednn(models, capl
 
 
 @has_openvino
-def test_a_graph_that_paddle_leaves_out_without_a_word_is_told(models, caplog, monkeypatch):
+def test_a_graph_that_paddle_leaves_out_without_a_word_is_told(models, caplog):
     """As Paddle does without graph optimisation, which nothing here turns off."""
-    make = config._set_openvino
 
-    def without_passes(config_, *rest):
-        make(config_, *rest)
-        config_.switch_ir_optim(False)
+    class WithoutPasses(Setup):
+        def make_config(self):
+            made = super().make_config()
+            made.switch_ir_optim(False)
+            return made
 
-    monkeypatch.setattr(config, "_set_openvino", without_passes)
-    images = [scene(48, 64)]
-    got = labels_of(models / "argmax", images, enable_openvino=True)
+    deploy = load_deploy_config(models / "argmax" / "deploy.yaml")
+    options = resolved(EngineOptions("cpu", cpu_threads=1, enable_openvino=True), BUILD)
+    engine = load(WithoutPasses(deploy, options, BUILD))
     assert "OpenVINO can't run this model (Paddle has left it out)" in caplog.text
-    assert_equal(got, labels_of(models / "argmax", images))
+    tensor = prepare(scene(48, 64), deploy.transforms).tensor()[None]
+    own = load(Setup(deploy, replace(options, enable_openvino=False), BUILD))
+    assert np.array_equal(engine(tensor), own(tensor))
 
 
 def test_what_has_no_openvino_is_refused(models, tmp_path):

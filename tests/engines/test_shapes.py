@@ -81,7 +81,7 @@ def test_the_size_that_is_worked_out_is_the_one_that_comes(size):
             make_transform(entry["type"], {k: v for k, v in entry.items() if k != "type"})
             for entry in way
         )
-        found = trt._network_size(size, DeployConfig("", "", "", transforms))
+        found = trt.network_size(size, DeployConfig("", "", "", transforms))
         try:
             expected = prepare(scene(*size), transforms).size
         except ImageError as error:

@@ -87,7 +87,10 @@ def test_label_is_of_16_bits_where_the_model_has_more_classes():
     labels = blocks(classes=300, dtype=np.uint16)
     found = made(Segmentation(labels, None, scene(*SIZE)), kinds=("label", "overlay"))
     assert np.array_equal(found["label"], labels)
-    assert Image.open(io.BytesIO(pictures._label(Segmentation(labels), Pictures()))).mode == "I;16"
+    assert (
+        Image.open(io.BytesIO(pictures.KINDS["label"](Segmentation(labels), Pictures()))).mode
+        == "I;16"
+    )
     with pytest.raises(ImageError, match="8 bits a pixel holds 0 to 255; --save label has 16"):
         made(Segmentation(labels), kinds=("mask",))
 
@@ -142,7 +145,7 @@ def test_the_legend_is_below_the_image_whatever_its_size(height, width):
 def test_a_name_that_the_font_has_no_letters_for_is_told_once(caplog):
     caplog.set_level("INFO")
     names = ["\u8f66", "traffic light", " "]
-    assert [pictures._name(class_id, names) for class_id in (0, 0, 1, 2, 3)] == [
+    assert [pictures.class_name(class_id, names) for class_id in (0, 0, 1, 2, 3)] == [
         *("0", "0", "traffic light", "2", "3")
     ]
     [line] = caplog.messages
@@ -150,7 +153,7 @@ def test_a_name_that_the_font_has_no_letters_for_is_told_once(caplog):
 
 
 def test_a_long_name_is_cut():
-    assert pictures._name(0, ["word " * 600]) == "word word word word word word word..."
+    assert pictures.class_name(0, ["word " * 600]) == "word word word word word word word..."
 
 
 @pytest.mark.parametrize("how", [{"kinds": "mask"}, {"kinds": ("masks",)}, {"palette": b"abc"}])

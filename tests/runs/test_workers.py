@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, children, masks, read_mask, until, write_image
+from conftest import ROOT, children, hear_ctrl_c, masks, read_mask, until, write_image
 
 from paddleseg_infer.outcomes import Job
 from paddleseg_infer.runs.local import sharing_shapes
@@ -34,6 +34,7 @@ def started(model, tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=hear_ctrl_c,
         )
         processes.append(process)
         until(lambda: len(masks(tmp_path / "output")) > 10)
