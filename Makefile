@@ -7,7 +7,8 @@
 # make draw: scenes, training and export of the demo again (about 13 minutes).
 #
 # Each makes an environment in .venv first, once. PYTHON= names another Python, VENV= another
-# folder, PADDLE=2.6.2 another Paddle than requirements.txt pins, TESTS= fewer tests.
+# folder, PADDLE=2.6.2 another Paddle than requirements.txt pins, TESTS= fewer tests, JOBS= so many
+# at once.
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
@@ -15,6 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 PADDLE ?=
 VENV ?= .venv$(if $(PADDLE),-$(PADDLE))
 TESTS ?=
+JOBS ?= auto
 BENCH ?= start stages folder steady engines memory
 PAIRS ?= 9
 BIN := $(VENV)/bin
@@ -31,7 +33,8 @@ demo: $(VENV)/ready-to-run
 	@$(BIN)/python demo/tell.py demo/model/deploy.yaml $(MASKS)
 
 test: $(VENV)/ready-to-test
-	$(BIN)/python -m pytest -q $(if $(TESTS),$(TESTS),--cov --cov-report=term)
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup \
+		$(if $(TESTS),$(TESTS),--cov --cov-report=term)
 
 test-gpu-config: .venv-gpu/ready
 	.venv-gpu/bin/python -m pytest -q tests/engines/test_gpu_config.py

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import cv2
-import hypothesis
 import numpy as np
 import pytest
 import yaml
@@ -28,10 +27,6 @@ ROOT = Path(__file__).parent.parent
 
 BUILD = find_paddle()
 PADDLE = BUILD.version
-
-# Times depend on the machine.
-hypothesis.settings.register_profile("no deadline", deadline=None)
-hypothesis.settings.load_profile("no deadline")
 
 
 def kept_models(config, form):

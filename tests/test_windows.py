@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from conftest import masks, scene, write_image
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from windows_oracle import paddlesegs_mean, paddlesegs_windows
@@ -33,12 +33,14 @@ def tensor_of(segmenter, image):
     return prepare(image, segmenter.deploy.transforms).tensor()
 
 
+@settings(deadline=None)  # times depend on the machine
 @given(image=SIZES, tiling=tilings())
 def test_windows_are_paddlesegs(image, tiling):
     grid = grid_of(image, tiling)
     assert [grid.tops, grid.lefts] == paddlesegs_windows(image, tiling.crop, tiling.stride)
 
 
+@settings(deadline=None)  # times depend on the machine
 @given(image=SIZES, tiling=tilings())
 def test_each_pixel_belongs_to_the_window_of_the_nearest_centre(image, tiling):
     grid = grid_of(image, tiling)

@@ -19,6 +19,7 @@ from paddleseg_infer.runs.cluster import threads_for
 from paddleseg_infer.settings import RunOptions, Settings
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")
+pytestmark = pytest.mark.xdist_group("ray")  # two clusters at once are slow
 
 
 @pytest.fixture
@@ -35,6 +36,18 @@ def cluster(monkeypatch):
     cluster.shutdown()
 
 
+def is_mine(pid):
+    """Whether a process comes from this one: other tests may have a cluster too."""
+    while int(pid) > 1:
+        if int(pid) == os.getpid():
+            return True
+        try:
+            pid = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            return False
+    return False
+
+
 def actors():
     """Process numbers of the actors that have begun to load Paddle."""
     found = []
@@ -43,7 +56,7 @@ def actors():
             is_one = b"ray::MapWorker(MapBatches(Segment)" in (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if is_one and loads_paddle(process.name):
+        if is_one and is_mine(process.name) and loads_paddle(process.name):
             found.append(int(process.name))
     return found
 
