@@ -93,22 +93,27 @@ def make_parser() -> Parser:
         "images failed, each is named; 2 nothing could be started; 130 or 143 interrupted.",
         allow_abbrev=False,
     )
-    groups = {title: parser.add_argument_group(title) for title in GROUPS}
-    for part in PARTS:
-        for name, option, default in options_of(part):
-            if default is MISSING:
-                default, note = None, "(required)"
-            else:
-                shown = option.shown_default or ("none" if default is None else str(default))
-                note = f"(default: {shown})"
-            groups[option.group].add_argument(
-                f"--{name}",
-                help=f"{option.help} {note}",
-                required=note == "(required)",
-                default=default,
-                **how_to_read(option),
-            )
+    for title in GROUPS:
+        group = parser.add_argument_group(title)
+        for name, option, default in (each for part in PARTS for each in options_of(part)):
+            if option.group == title:
+                _add(group, name, option, default)
     return parser
+
+
+def _add(group: Any, name: str, option: Option, default: Any) -> None:
+    is_required = default is MISSING
+    note = "(required)"
+    if not is_required:
+        shown = option.shown_default or ("none" if default is None else str(default))
+        note = f"(default: {shown})"
+    group.add_argument(
+        f"--{name}",
+        help=f"{option.help} {note}",
+        required=is_required,
+        default=None if is_required else default,
+        **how_to_read(option),
+    )
 
 
 def parse(arguments: Sequence[str] | None) -> Settings:
