@@ -30,24 +30,25 @@ CITYSCAPES = (
 )
 
 
-def _interleaved(first: int) -> bytes:
-    """Pascal VOC's colours of the numbers from `first` on.
+def _interleaved(colours: int) -> bytes:
+    """The first colours of Pascal VOC.
 
     Bit 3k+c of a number is bit 7-k of its channel c (VOCdevkit's VOClabelcolormap).
     """
     return bytes(
         sum((number >> (3 * k + channel) & 1) << (7 - k) for k in range(8))
-        for number in range(first, first + CLASSES)
+        for number in range(colours)
         for channel in range(3)
     )
 
 
-PADDLESEG = _interleaved(1)  # without VOC's first colour, black
+_VOC = _interleaved(CLASSES + 1)
+PADDLESEG = _VOC[3:]  # without VOC's first colour, black
 PALETTES = {
     "paddleseg": PADDLESEG,
     "cityscapes": bytes(value for colour in CITYSCAPES for value in colour)
     + PADDLESEG[3 * len(CITYSCAPES) :],
-    "voc": _interleaved(0),
+    "voc": _VOC[: 3 * CLASSES],
 }
 
 
