@@ -16,7 +16,7 @@ log = logging.getLogger("paddleseg_infer")
 
 
 class Shapes(NamedTuple):
-    """Of the network's input, each [N, 3, H, W]: what TensorRT's engine takes, and prefers."""
+    """Shapes [N, 3, H, W] of the network's input that TensorRT's engine takes, and prefers."""
 
     smallest: list[int]
     largest: list[int]
@@ -24,7 +24,7 @@ class Shapes(NamedTuple):
 
 
 def resolved(given: EngineOptions, build: PaddleBuild) -> EngineOptions:
-    """The options with device and thread count decided. Raises ConfigError for what can't be had.
+    """Decides device and thread count. Raises ConfigError for options that can't be met.
 
     Logs a line for each option that has no effect.
     """
@@ -54,7 +54,7 @@ def resolved(given: EngineOptions, build: PaddleBuild) -> EngineOptions:
 
 
 def _check_values(given: EngineOptions) -> None:
-    """The command line checks them too; a script's come unchecked."""
+    """Checks values that a script passed; the command line's are checked already."""
     if given.device not in (None, "cpu", "gpu"):
         raise ConfigError(f"device must be cpu or gpu, not {given.device!r}")
     if given.precision not in TENSORRT_PRECISIONS:
@@ -97,7 +97,7 @@ def engine_config(
         config.enable_new_executor(True)
     if options.device == "gpu":
         gpu = options.gpu % max(1, core.get_cuda_device_count())
-        config.enable_use_gpu(100, gpu)  # MB of the first pool, which grows
+        config.enable_use_gpu(100, gpu)  # MB of the first memory pool, which grows
         if options.use_trt:
             check_built_with_tensorrt(core, build)
             _set_tensorrt(core, config, deploy, options, shapes)
@@ -115,7 +115,7 @@ def _set_cpu(config: Any, deploy: DeployConfig, options: EngineOptions, build: P
     elif options.enable_mkldnn is False:
         config.disable_mkldnn()
     if deploy.is_pir and config.mkldnn_enabled() and build.version[:2] == (3, 3):
-        # There every bilinear resize fails under oneDNN ("Attribute not support [...]").
+        # In 3.3 every bilinear resize fails under oneDNN ("Attribute not support [...]").
         config.delete_pass("onednn_placement_pass")
         log.warning(
             "Paddle 3.3 can't run the resizes of a json graph under oneDNN: most of oneDNN is left "
@@ -161,7 +161,7 @@ def _set_tensorrt(
         use_calib_mode=False,
     )
     if options.auto_tuned_shape_file:
-        # Not to be widened during the run: Paddle then builds for minutes and changes the file.
+        # False: no rebuild during the run, which would take minutes and change the file.
         config.enable_tuned_tensorrt_dynamic_shape(options.auto_tuned_shape_file, False)
     elif shapes:
         config.set_trt_dynamic_shape_info(*({name: shape} for shape in shapes))
@@ -178,7 +178,7 @@ def input_name(deploy: DeployConfig) -> str:
 
 
 def engine_state(config: Any) -> dict[str, Any]:
-    """What a `paddle.inference.Config` says of itself, for a person to check."""
+    """The settings of a `paddle.inference.Config`, for a person to check."""
     state = {
         "graph": config.prog_file(),
         "params": config.params_file(),

@@ -22,14 +22,14 @@ MAX_YAML_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class DeployConfig:
-    """What an exported `deploy.yaml` says, checked; the paths are those of existing files."""
+    """The checked content of an exported `deploy.yaml`; its files exist."""
 
     path: str
     graph: str  # .pdmodel, or .json from Paddle 3 (its new IR, "PIR")
     params: str
     transforms: tuple[Transform, ...]
     input_shape: tuple[int, int, int, int] = ANY_SHAPE  # batch, channels, height, width; -1: any
-    class_names: tuple[str, ...] = ()  # for people; as many as are given
+    class_names: tuple[str, ...] = ()  # shown in legends; there may be fewer than classes
     output_op: str = ""  # argmax, softmax, none; "" where the export doesn't say
 
     @property
@@ -38,11 +38,11 @@ class DeployConfig:
 
     @cached_property
     def graph_facts(self) -> GraphFacts:
-        """What the graph says of itself, looked into once. Raises ConfigError for damaged files."""
+        """What the graph file says, read once. Raises ConfigError for damaged files."""
         return look_into(self.graph, self.params)
 
     def check_size(self, height: int, width: int) -> None:
-        """Raises ImageError where the graph doesn't take an image that the transforms made so."""
+        """Raises ImageError if the graph doesn't take this size of a transformed image."""
         fixed_height, fixed_width = self.input_shape[2:]
         if fixed_height not in (-1, height) or fixed_width not in (-1, width):
             raise ImageError(
@@ -52,7 +52,7 @@ class DeployConfig:
             )
 
     def batch_size_for(self, asked: int) -> int:
-        """The batch size that the graph takes; another than asked for is told."""
+        """The batch size that the graph takes; logs a line if it isn't the one asked for."""
         if self.input_shape[0] in (-1, asked):
             return asked
         log.info("this model was exported for batches of %d: using that", self.input_shape[0])
@@ -60,14 +60,14 @@ class DeployConfig:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses merge keys (`<<`), of which a few lines can stand for gigabytes."""
+    """Refuses merge keys (`<<`): a few lines of them can expand to gigabytes."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         pass
 
 
 def load_deploy_config(path: str | os.PathLike[str]) -> DeployConfig:
-    """Reads and checks `deploy.yaml`. Raises ConfigError: the file, what is wrong, what to do."""
+    """Reads and checks `deploy.yaml`. Raises ConfigError, which names the file."""
     path = os.fspath(path)
     try:
         deploy = _read_deploy(path)
@@ -86,7 +86,7 @@ def _read_deploy(path: str) -> Mapping[Any, Any]:
     try:
         if os.path.isdir(path):
             raise ConfigError("is a folder: name the deploy.yaml in it")
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe could wait for ever
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe could block forever
             raise ConfigError("is not a regular file")
         with open(path, "rb") as file:
             text = file.read(MAX_YAML_BYTES + 1)
@@ -98,7 +98,7 @@ def _read_deploy(path: str) -> Mapping[Any, Any]:
         content = yaml.load(text.decode("utf-8-sig"), _Loader)
     except UnicodeDecodeError:
         raise ConfigError("is not YAML but no text at all: give the deploy.yaml") from None
-    except Exception as error:  # PyYAML lets many kinds through, KeyError of a wrong !!bool, say
+    except Exception as error:  # PyYAML raises many kinds of errors
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1}: {getattr(error, 'problem', '')})" if mark else ""
         raise ConfigError(f"is not YAML{where}") from None
@@ -177,6 +177,6 @@ def _class_names(deploy: Mapping[Any, Any]) -> tuple[str, ...]:
 
 
 def _output_op(deploy: Mapping[Any, Any]) -> str:
-    """What the export says its output is: argmax, softmax, none; "" where it says nothing known."""
+    """The export's output operation: argmax, softmax or none; "" if it names none of these."""
     output_op = deploy.get("output_op")
     return output_op if output_op in ("argmax", "softmax", "none") else ""

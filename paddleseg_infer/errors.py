@@ -1,4 +1,4 @@
-"""The ways a run can fail, each a sentence for a person, and how a file is named in one."""
+"""The errors of this program, each with a sentence for the user, and how paths are printed."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 MISSING_HINT = "pip install -r requirements.txt, or activate the environment where that was done"
 
-# What Paddle's C++ errors arrive as, by their kind.
+# The Python exceptions that Paddle's C++ errors become.
 ENGINE_ERRORS = (
     RuntimeError,  # NotImplementedError is one
     ValueError,
@@ -32,11 +32,11 @@ class ImageError(SegmentationError):
 
 
 class RunError(SegmentationError):
-    """The run can't go on: the output folder is full or gone, say. What is done is done."""
+    """The run can't go on, for example because the disk is full. Finished pictures stay."""
 
 
 class EngineError(SegmentationError):
-    """The network refused a batch. `advice` is what to do about it, "" where nothing is known."""
+    """The network refused a batch. `advice` is what to do about it, or ""."""
 
     def __init__(self, message: str, advice: str = ""):
         super().__init__(message)
@@ -44,7 +44,7 @@ class EngineError(SegmentationError):
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """`path` as it is safe to print: newlines, terminal codes and undecodable bytes escaped."""
+    """`path` in a form that is safe to print: control characters and bad bytes are escaped."""
     escaped = []
     for character in os.fspath(path):
         if character.isprintable():
@@ -57,7 +57,7 @@ def shown(path: str | os.PathLike[str]) -> str:
 
 
 def brief(value: Any) -> str:
-    """`repr(value)`, short whatever YAML made it: aliases let a few lines stand for gigabytes."""
+    """A short `repr(value)`: YAML's aliases can make a value huge."""
     try:
         return reprlib.repr(value)
     except ValueError:  # Python doesn't print whole numbers of thousands of digits
@@ -65,12 +65,12 @@ def brief(value: Any) -> str:
 
 
 def reason(error: OSError) -> str:
-    """Why the system refused, without the path that Python would add unescaped."""
+    """The system's reason, without the path, which Python would add unescaped."""
     return (error.strerror or type(error).__name__).lower()
 
 
 def gist(error: BaseException) -> str:
-    """The sentence in a Paddle error, without stack, hint and place in the source."""
+    """The main sentence of a Paddle error, without stack, hint and source line."""
     text = str(error).rpartition("Error Message Summary:")[2].strip(" -\n")
     text = text.partition("[Hint:")[0].partition("(at /")[0]
     text = re.sub(r"^\(\w+\) ", "", re.split(r"\w+Error: ", text)[-1])

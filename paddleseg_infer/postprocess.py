@@ -1,4 +1,4 @@
-"""Network output to label maps and scores, and these back to the image's size."""
+"""Network outputs to label maps and scores, which are resized to the image's size."""
 
 import logging
 import math
@@ -12,8 +12,8 @@ from paddleseg_infer.transforms.frame import Padded, Resized
 
 log = logging.getLogger("paddleseg_infer")
 
-MAX_LABEL = 65535  # of a label map of 16 bits
-NOTES = {  # what is worth a line, by the output's kind and whether --with_argmax was given
+MAX_LABEL = 65535  # the largest id that a 16-bit label map holds
+NOTES = {  # lines to log, by the output's kind and whether --with_argmax was given
     ("labels", True): "--with_argmax has no effect: this model's output is labels already",
     ("scores", False): "this model's output is scores: their argmax is taken (--with_argmax)",
     ("foreground", False): "this model has one channel: class 1 is where it is above {threshold}",
@@ -22,13 +22,13 @@ NOTES = {  # what is worth a line, by the output's kind and whether --with_argma
         True,
     ): "--with_argmax has no effect: of one channel class 1 is above {threshold}",
 }
-BAND_SCORES = 1 << 16  # of a class, that a processor's cache holds while the others pass
+BAND_SCORES = 1 << 16  # scores of one class that stay in the processor's cache
 
 
 class OutputReader:
-    """Labels, and scores where they are asked for, out of a network's outputs.
+    """Makes labels, and scores if they are asked for, from a network's outputs.
 
-    What these are is learnt from the first one.
+    The first output decides what kind the outputs are.
     """
 
     def __init__(self, with_argmax: bool, threshold: float, output_op: str = ""):
@@ -41,13 +41,13 @@ class OutputReader:
         self._is_probability = False
 
     def learn(self, output: np.ndarray) -> None:
-        """From a batch's output; the first time tells the user what is done. Raises ValueError."""
+        """Learns the kind from the first batch's output and logs it. Raises ValueError."""
         if self.kind:
             return
         self.kind = output_kind(output)
         if self.kind == "scores" and self._output_op:
             self._is_probability = self._output_op == "softmax"
-        elif self.kind != "labels":  # of one channel the export's word says nothing
+        elif self.kind != "labels":  # for one channel, output_op doesn't tell
             self._is_probability = are_probabilities(output, self.kind)
         if note := NOTES.get((self.kind, self._with_argmax)):
             log.info("%s", note.format(threshold=self._threshold))
@@ -57,7 +57,7 @@ class OutputReader:
     def __call__(
         self, output: np.ndarray, with_score: bool
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """`label_map`, and `score_map` or None, of one image's output. Raises ImageError."""
+        """Returns `label_map`, and `score_map` or None, of one output. Raises ImageError."""
         labels = label_map(output, self.kind, self._threshold)
         if not with_score:
             return labels, None
@@ -104,12 +104,12 @@ def label_map(output: np.ndarray, kind: str, threshold: float = 0.5) -> np.ndarr
 
 
 def _float(scores: np.ndarray) -> np.ndarray:
-    """As OpenCV takes them: float16 as float32."""
+    """Converts float16 to float32, because OpenCV takes no float16."""
     return scores.astype(np.float32) if scores.dtype == np.float16 else scores
 
 
 def _bands(scores: np.ndarray) -> Iterator[slice]:
-    """Rows of [C, H, W] at a time."""
+    """Yields slices of rows of [C, H, W], a few rows at a time."""
     _, height, width = scores.shape
     rows = max(1, BAND_SCORES // max(1, width))
     for top in range(0, height, rows):
@@ -117,24 +117,24 @@ def _bands(scores: np.ndarray) -> Iterator[slice]:
 
 
 def _argmax(scores: np.ndarray, labels: np.ndarray) -> None:
-    """Into `labels` [H, W]: the class of the highest of `scores` [C, H, W] (C > 1)."""
+    """Writes the class with the highest of `scores` [C, H, W] (C > 1) into `labels` [H, W]."""
     if labels.dtype != np.uint8:
         labels[...] = scores.argmax(0)
         return
     best = scores[0].copy()
     higher = cv2.compare(scores[1], best, cv2.CMP_GT)  # 255 where higher, else 0
-    np.bitwise_and(higher, 1, out=labels)  # OpenCV takes a number wrongly beside a small array
+    np.bitwise_and(higher, 1, out=labels)  # cv2.bitwise_and misreads a number next to a small array
     for class_id in range(2, len(scores)):
         cv2.max(scores[class_id - 1], best, dst=best)
         cv2.compare(scores[class_id], best, cv2.CMP_GT, dst=higher)
-        # A class's id is above all before it: the larger of the two is the latest winner.
+        # Ids grow from class to class, so the larger id is the latest winner.
         cv2.max(labels, np.bitwise_and(higher, class_id, out=higher), dst=labels)
 
 
 def are_probabilities(output: np.ndarray, kind: str) -> bool:
-    """Whether [N, C, H, W] has been through a softmax, or one channel through a sigmoid.
+    """Whether the scores [N, C, H, W] are softmax results, or one channel's sigmoid results.
 
-    Seen of some pixels in between, of those that are numbers.
+    Looks at every seventh pixel in each direction, without those that are no numbers.
     """
     some = output[..., ::7, ::7].astype(np.float32)
     some = np.moveaxis(some, 1, -1)[np.isfinite(some).all(axis=1)]
@@ -143,7 +143,7 @@ def are_probabilities(output: np.ndarray, kind: str) -> bool:
     if kind == "foreground":
         return bool(some.min() >= 0 and some.max() <= 1)
     sums = some.sum(axis=-1)
-    return bool(some.min() >= 0 and np.abs(sums - 1).max() < 0.02)  # float16 is that far off
+    return bool(some.min() >= 0 and np.abs(sums - 1).max() < 0.02)  # float16 sums differ by less
 
 
 def score_map(
@@ -163,10 +163,10 @@ def score_map(
 def _score_rows(
     output: np.ndarray, kind: str, is_probability: bool, threshold: float
 ) -> np.ndarray:
-    with np.errstate(invalid="ignore", over="ignore"):  # what is no number gets 0
+    with np.errstate(invalid="ignore", over="ignore"):  # pixels that are no numbers get 0
         part = output.astype(np.float32, copy=False)
         if kind == "foreground":
-            # 1 / (1 + exp(-x)), which doesn't overflow so
+            # 1 / (1 + exp(-x)), written so that it can't overflow
             probability = part[0] if is_probability else np.exp(-np.logaddexp(0, -part[0]))
             probability = np.where(part[0] > threshold, probability, 1 - probability)
         elif is_probability:
@@ -177,7 +177,7 @@ def _score_rows(
 
 
 def restore(planes: np.ndarray, undo: Sequence[Resized | Padded]) -> np.ndarray:
-    """Brings labels [H, W], or scores [C, H, W], back through the transforms, by nearest."""
+    """Undoes the transforms on labels [H, W] or scores [C, H, W], with nearest resizes."""
     for step in reversed(undo):
         if isinstance(step, Padded):
             bottom, right = step.top + step.height, step.left + step.width

@@ -19,19 +19,19 @@ from paddleseg_infer.transforms.paddleseg import Transform
 
 log = logging.getLogger("paddleseg_infer")
 
-EXIF_ORIENTATION, FIRST_TURNED = 0x0112, 5  # from this value on the sides change places
-MULTIPLE = {"TIFF", "WEBP", "PNG"}  # formats of pages or animations
-LARGE = 4_000_000  # pixels, below which memory isn't asked about
-MOST_PIXELS = 1 << 30  # that OpenCV reads
-BYTES_HELD = 4  # a pixel: the image and its labels
-# At the least: the demo's network, a small one, takes 345, BiSeNetV2 800.
+EXIF_ORIENTATION, FIRST_TURNED = 0x0112, 5  # from this value on, width and height are exchanged
+MULTIPLE = {"TIFF", "WEBP", "PNG"}  # formats that may hold several pictures
+LARGE = 4_000_000  # pixels; for smaller images the free memory isn't checked
+MOST_PIXELS = 1 << 30  # OpenCV reads no more
+BYTES_HELD = 4  # for each pixel of the image and its labels
+# For each pixel, at the least: the demo's small network takes 345, BiSeNetV2 takes 800.
 BYTES_IN_NETWORK = 200
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit knows nothing of this machine
-# Of damaged headers: OpenCV decides.
+Image.MAX_IMAGE_PIXELS = None  # the check below uses this machine's memory instead
+# Pillow warns about damaged headers; OpenCV decides whether an image is readable.
 warnings.filterwarnings("ignore", module="PIL")
 logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
-cv2.setLogLevel(0)  # OpenCV prints what it dislikes about a file; here each file gets a sentence
+cv2.setLogLevel(0)  # this program reports bad files itself
 
 
 def read_image(path: str, transforms: Sequence[Transform] | None = None) -> np.ndarray:
@@ -58,7 +58,7 @@ def read_image(path: str, transforms: Sequence[Transform] | None = None) -> np.n
 
 def _read_regular_file(path: str) -> bytes:
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe could wait for ever
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe could block forever
             raise ImageError("it is not a regular file (a folder, a pipe or a device)")
         with open(path, "rb") as file:
             data = file.read()
@@ -75,14 +75,14 @@ def _read_regular_file(path: str) -> bytes:
 
 
 def image_size(path: str) -> tuple[int, int] | None:
-    """Width and height as the image will be read, from its header; None where it can't be told."""
+    """Width and height of the decoded image, from the file's header; None if unknown."""
     try:
-        if not os.path.isfile(path):  # opening a pipe could wait for ever
+        if not os.path.isfile(path):  # opening a pipe could block forever
             return None
         with Image.open(path) as header:
             width, height = header.size
             turned = header.getexif().get(EXIF_ORIENTATION, 1) >= FIRST_TURNED
-    except Exception:  # Pillow's are of many kinds
+    except Exception:  # Pillow raises many kinds
         return None
     return (height, width) if turned else (width, height)
 
@@ -91,9 +91,9 @@ def _check_header(data: bytes, path: str, transforms: Sequence[Transform] | None
     try:
         with Image.open(io.BytesIO(data)) as header:
             width, height = header.size
-            # Not of JPEGs, where phones hide previews.
+            # JPEGs don't count: phones store previews in them.
             is_multiple = header.format in MULTIPLE and header.n_frames > 1
-    except Exception:  # Pillow's are of many kinds; whether the file is bad is OpenCV's to say
+    except Exception:  # Pillow raises many kinds; OpenCV decides whether the file is bad
         return
     if is_multiple:
         log.info("%s holds several pictures: the first is taken", shown(path))
@@ -107,7 +107,7 @@ def _check_header(data: bytes, path: str, transforms: Sequence[Transform] | None
         )
     network_pixels = 0
     if transforms is not None:
-        with contextlib.suppress(ImageError, ValueError, OverflowError):  # told by the transforms
+        with contextlib.suppress(ImageError, ValueError, OverflowError):  # raised again later
             network_height, network_width = size_after(height, width, transforms)
             network_pixels = network_height * network_width
     needed = width * height * BYTES_HELD + network_pixels * BYTES_IN_NETWORK
@@ -121,7 +121,7 @@ def _check_header(data: bytes, path: str, transforms: Sequence[Transform] | None
 
 
 def size_after(height: int, width: int, transforms: Sequence[Transform]) -> tuple[int, int]:
-    """Height and width that the transforms make of a size. Raises ImageError."""
+    """Height and width after the transforms. Raises ImageError."""
     outline = Outline(height, width)
     for transform in transforms:
         transform.apply(outline)
@@ -129,7 +129,7 @@ def size_after(height: int, width: int, transforms: Sequence[Transform]) -> tupl
 
 
 def _check_jpeg(data: bytes) -> None:
-    """Refuses a JPEG that is cut off, whose missing part OpenCV may invent.
+    """Raises ImageError for a JPEG that is cut off: OpenCV would fill the missing part.
 
     Pillow refuses just those, and takes bytes behind the image's end. The plugin is called by
     itself because `Image.open` also refuses images that are merely large.
@@ -159,5 +159,5 @@ def prepare(image_bgr: np.ndarray, transforms: Sequence[Transform]) -> Frame:
 
 
 def _one_line(error: BaseException) -> str:
-    """What OpenCV or numpy says, which may be several lines."""
+    """The message of OpenCV or numpy in one line."""
     return " ".join(str(getattr(error, "err", error)).split()) or "not enough memory"

@@ -1,4 +1,4 @@
-"""Where the windows of a large image lie. Of the standard library only: checked at once."""
+"""The places of a large image's windows. Standard library only, so that it loads fast."""
 
 import operator
 from collections.abc import Sequence
@@ -18,7 +18,10 @@ class Tiling:
 
 
 def checked_tiling(crop_size: Sequence[int] | None, stride: Sequence[int] | None) -> Tiling | None:
-    """Of widths and heights; None without a crop size. Raises ConfigError."""
+    """The tiling for a crop size and a stride, (width, height) each; None without a crop size.
+
+    Raises ConfigError.
+    """
     if crop_size is None:
         if stride is not None:
             raise ConfigError("--stride has no effect without --crop_size, whose windows it moves")
@@ -41,7 +44,7 @@ def _sides(name: str, sides: Sequence[int]) -> tuple[int, int]:
 
 
 def check_sizes(tiling: Tiling | None, network_size: bool, kinds: Sequence[str]) -> None:
-    """Raises ConfigError for what can't be of the network's size."""
+    """Raises ConfigError for options that contradict --network_size."""
     if tiling and network_size:
         raise ConfigError("windows make masks of the image's size: leave out --network_size")
     if "overlay" in kinds and network_size:
@@ -50,7 +53,7 @@ def check_sizes(tiling: Tiling | None, network_size: bool, kinds: Sequence[str])
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the windows of an image begin; they are numbered row by row."""
+    """The first rows and columns of an image's windows, which are numbered row by row."""
 
     image: Size
     window: Size  # no larger than the image
@@ -61,13 +64,13 @@ class Grid:
         return len(self.tops) * len(self.lefts)
 
     def slices(self, number: int) -> tuple[slice, slice]:
-        """A window's rows and columns."""
+        """The rows and columns of a window."""
         row, column = divmod(number, len(self.lefts))
         top, left = self.tops[row], self.lefts[column]
         return slice(top, top + self.window[0]), slice(left, left + self.window[1])
 
     def nearest(self, number: int) -> tuple[slice, slice]:
-        """The rows and columns to which a window's centre is nearest, the first of equals."""
+        """The rows and columns that are nearest to this window's centre; ties go to the first."""
         row, column = divmod(number, len(self.lefts))
         (height, width), (window_height, window_width) = self.image, self.window
         return (
@@ -84,7 +87,7 @@ def _nearest_rows(starts: Sequence[int], at: int, length: int, side: int) -> sli
 
 
 def grid_of(image: Size, tiling: Tiling) -> Grid:
-    """A window every stride; the last ones are moved back into the image."""
+    """The windows of an image, one every stride; the last ones are moved back into the image."""
     window = (min(image[0], tiling.crop[0]), min(image[1], tiling.crop[1]))
     tops, lefts = (
         [min(start, side - length) for start in range(0, side - length + stride, stride)]

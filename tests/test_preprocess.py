@@ -21,9 +21,11 @@ BGR = scene(40, 56)
 RGB = Image.fromarray(BGR[..., ::-1])
 
 
-def pil_bytes(image, form, **options):
+def pil_bytes(image, form, append_images=(), **options):
+    """The image's file, from copies: Pillow keeps settings of a format on an image."""
     buffer = io.BytesIO()
-    image.save(buffer, form, **options)
+    more = [page.copy() for page in append_images]
+    image.copy().save(buffer, form, **({"append_images": more} if more else {}), **options)
     return buffer.getvalue()
 
 

@@ -31,14 +31,14 @@ def create(core: Any, config: Any) -> Any:
 
 
 def load_core(build: PaddleBuild, use_gpu: bool) -> Any:
-    """Paddle's native module, by itself where that is enough.
+    """Loads Paddle's native module, without the rest of Paddle if that is enough.
 
     `import paddle` takes 3 to 4 s, the native module alone a quarter of a second. On a GPU the
     whole import is needed: it finds the CUDA libraries. FULL_IMPORT in the environment asks for it.
     """
-    # Between layers and batches the engine's threads spin for Paddle's 200 ms, if one lets them,
-    # on processors that reading and saving need. With 3 ms a folder of large photos took 13 % less
-    # time, and no network clearly more; with 0 small ones did.
+    # By default the engine's idle threads spin for 200 ms on processors that reading and saving
+    # need. With 3 ms a folder of large photos took 13 % less time, and no network was clearly
+    # slower. With 0 small networks were slower.
     os.environ.setdefault("KMP_BLOCKTIME", "3")
     _reuse_memory()
     if not use_gpu and NATIVE_MODULE not in sys.modules and not os.environ.get(FULL_IMPORT):
@@ -48,7 +48,9 @@ def load_core(build: PaddleBuild, use_gpu: bool) -> Any:
             log.warning("Paddle's native module doesn't load by itself (%s): import paddle", error)
     if use_gpu or NATIVE_MODULE not in sys.modules:
         try:
-            with warnings.catch_warnings():  # of a missing GPU, told below, and of compilers
+            with (
+                warnings.catch_warnings()
+            ):  # about a missing GPU, which is reported below, and about compilers
                 warnings.simplefilter("ignore")
                 import paddle  # noqa: F401
         except ImportError as error:
@@ -57,7 +59,7 @@ def load_core(build: PaddleBuild, use_gpu: bool) -> Any:
 
 
 def _reuse_memory() -> None:
-    """Has the C library keep freed memory of up to MAX_REUSED for the next batch.
+    """Makes the C library keep freed memory of up to MAX_REUSED bytes for the next batch.
 
     By itself glibc returns arrays above 32 MB to the system, and each output of a logits model is
     one: fresh pages for 19x512x1024 scores cost 3 to 5 % of a batch's time.

@@ -33,8 +33,8 @@ from paddleseg_infer.settings import EngineOptions
 
 log = logging.getLogger("paddleseg_infer")
 
-# Of each kind. By itself OpenVINO keeps 5,000, and memory grew by 1 to 2 MB with each size of 64x64
-# to 300x300; with 64 it was level, and new sizes took no longer.
+# Kernels that OpenVINO keeps of each kind. With its default of 5,000, memory grew by 1 to 2 MB with
+# each new size from 64x64 to 300x300. With 64 it stayed level, and new sizes took no longer.
 KEPT_KERNELS = 64
 MAX_RESTARTS = 3  # Paddle never frees an OpenVINO engine
 RUN_FAILED = re.compile(rb"engine\.cc:\d+\] (.*?)(?:\n\n|\Z)|Exception from |bad_alloc", re.DOTALL)
@@ -55,7 +55,7 @@ class OpenVinoEngine:
         self._failures = 0
         self._files = self._state_of_files()
         for name in [name for name in os.environ if name.startswith("GLOG_")]:
-            del os.environ[name]  # Paddle's log is how a failure is seen
+            del os.environ[name]  # failures are found in Paddle's log
         _give_settings(setup.options, setup.build)
         self._own: Predictor | None = None
         self._openvino = self._started()
@@ -91,12 +91,12 @@ class OpenVinoEngine:
         try:
             return _OpenVino(self._setup)
         except _LeftOut as error:
-            self._loaded_own()  # first: what is wrong with the files is for it to say
+            self._loaded_own()  # first, because it reports what is wrong with the files
             log.warning("OpenVINO can't run this model (%s): Paddle's own engine does", error)
             return None
 
     def _recover(self, height: int, width: int, why: str) -> None:
-        """After a failure OpenVINO's state is not to be trusted: it is started again."""
+        """Starts OpenVINO again: after a failure its state can't be trusted."""
         if NO_MEMORY.search(why):
             log.warning(
                 "OpenVINO failed at %dx%d (%s): Paddle's own engine runs it", width, height, why
@@ -120,7 +120,7 @@ class OpenVinoEngine:
             self._openvino = self._started()
 
     def _check_files(self) -> None:
-        """Raises EngineError where an engine made now would be of another model."""
+        """Raises EngineError if the model's files have changed since the start."""
         if self._state_of_files() != self._files:
             raise EngineError("the model's files have changed since this run has begun")
 
@@ -129,7 +129,7 @@ class OpenVinoEngine:
         try:
             found = [os.stat(path) for path in (deploy.graph, deploy.params)]
         except OSError:
-            return []  # the engine will say which is missing
+            return []  # the engine will report which is missing
         return [(status.st_size, status.st_mtime_ns) for status in found]
 
 
@@ -138,7 +138,7 @@ class _LeftOut(Exception):
 
 
 class _OpenVino:
-    """Raises EngineError also where OpenVINO only logs an error."""
+    """The model in OpenVINO alone. Raises EngineError also if OpenVINO only logs an error."""
 
     def __init__(self, setup: Setup):
         """Raises _LeftOut."""
@@ -165,8 +165,8 @@ class _OpenVino:
 def _create(setup: Setup, config: Any) -> Any:
     """Paddle's predictor with OpenVINO in it. Raises _LeftOut.
 
-    What Paddle has made of the graph is seen by having it written. OpenVINO writes the weights
-    there too, as it has them.
+    Paddle writes the optimised graph to a folder, which shows whether OpenVINO is in it. OpenVINO
+    writes its weights there too.
     """
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -191,12 +191,12 @@ class _Captured:
     text = b""
 
 
-_capturing = threading.Lock()  # standard error is the whole process's
+_capturing = threading.Lock()  # the process has only one standard error
 
 
 @contextlib.contextmanager
 def _standard_error() -> Iterator[_Captured]:
-    """Captures what is written to standard error, by C++ code too, which writes to the number."""
+    """Captures standard error, including what C++ code writes to its descriptor."""
     captured = _Captured()
     with _capturing, open(os.memfd_create("stderr"), "r+b") as file:
         own = os.dup(2)
@@ -214,7 +214,7 @@ _has_settings = False  # this process's one OpenVINO
 
 
 def _give_settings(options: EngineOptions, build: PaddleBuild) -> None:
-    """To be called before Paddle is loaded: has OpenVINO read settings, or tells why not.
+    """Makes OpenVINO read settings, or logs why it can't. Call it before Paddle is loaded.
 
     It reads them from a `plugins.xml` beside its library alone, and Paddle's has none: so a copy of
     the library is loaded, from the cache folder, with one beside it.
@@ -239,14 +239,14 @@ def _give_settings(options: EngineOptions, build: PaddleBuild) -> None:
 
 
 def _load_with_settings(library: str, cache_dir: str) -> None:
-    from xml.sax.saxutils import quoteattr  # brings the modules of the network along
+    from xml.sax.saxutils import quoteattr  # slow to import
 
     libs = os.path.dirname(library)
     plugin = os.path.join(libs, "libopenvino_intel_cpu_plugin.so")
     settings = (
         f'<ie><plugins><plugin name="CPU" location={quoteattr(plugin)}><properties>'
         f'<property key="CPU_RUNTIME_CACHE_CAPACITY" value="{KEPT_KERNELS}"/>'
-        # By itself it ties its threads to processors, those of each worker to the same ones.
+        # By default it pins its threads to processors, and all workers' threads to the same ones.
         '<property key="ENABLE_CPU_PINNING" value="NO"/>'
         "</properties></plugin></plugins></ie>\n"
     )

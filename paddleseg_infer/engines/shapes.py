@@ -1,4 +1,4 @@
-"""The shapes that TensorRT has to know before the first image."""
+"""The input shapes that TensorRT needs before the first image."""
 
 import contextlib
 import logging
@@ -23,11 +23,11 @@ log = logging.getLogger("paddleseg_infer")
 
 MAX_HEADERS = 1000
 MAX_TUNING_RUNS = 10
-STEP = 64  # pixels, that bounds are rounded to: an engine then serves other folders too
+STEP = 64  # pixels; bounds are rounded to it, so that an engine fits other folders too
 
 
 class Expected(NamedTuple):
-    """What TensorRT is to be ready for."""
+    """The images, batch size and windows that TensorRT must be ready for."""
 
     images: Sequence[Source]
     batch_size: int
@@ -35,10 +35,10 @@ class Expected(NamedTuple):
 
 
 def images_by_size(expected: Expected, deploy: DeployConfig) -> dict[Size, list[Source]]:
-    """Images by the height and width that the network is given for them, or for their windows.
+    """Groups images by the height and width of their tensors, or of their windows' tensors.
 
     Of many images MAX_HEADERS, evenly spread; of files only the headers are read. Of a graph of
-    fixed size there is that one. Raises ConfigError where no size can be told.
+    fixed size there is that one. Raises ConfigError if no size is known.
     """
     fixed_height, fixed_width = deploy.input_shape[2:]
     if -1 not in (fixed_height, fixed_width):
@@ -49,7 +49,7 @@ def images_by_size(expected: Expected, deploy: DeployConfig) -> dict[Size, list[
     for image in images[:: max(1, -(-len(images) // MAX_HEADERS))]:
         size = image.size()
         if size is None:
-            continue  # its turn comes again, and its reason is told then
+            continue  # it fails later, when it is read, with its reason
         if expected.crop:
             size = min(size[0], expected.crop[0]), min(size[1], expected.crop[1])
         if size not in after:
@@ -67,7 +67,7 @@ def images_by_size(expected: Expected, deploy: DeployConfig) -> dict[Size, list[
 
 
 def network_size(size: Size, deploy: DeployConfig) -> Size | ImageError:
-    """What the transforms make of the size, or why they or the graph refuse it."""
+    """The size after the transforms, or the error of the transforms or the graph."""
     try:
         after = size_after(*size, deploy.transforms)
         deploy.check_size(*after)
@@ -79,12 +79,12 @@ def network_size(size: Size, deploy: DeployConfig) -> Size | ImageError:
 
 
 def _fewest_images(expected: Expected, deploy: DeployConfig) -> int:
-    """Of a batch: the last one isn't full, unless the graph takes full ones only."""
+    """The fewest images in a batch; the last one may not be full unless the graph requires it."""
     return 1 if deploy.input_shape[0] == -1 else expected.batch_size
 
 
 def dynamic_shapes(expected: Expected, deploy: DeployConfig) -> Shapes:
-    """Bounds that hold every size, those of sides that vary rounded outward to STEP."""
+    """Bounds that include every size; sides that vary are rounded outward to STEP."""
     by_size, batch_size = images_by_size(expected, deploy), expected.batch_size
     most_frequent = max(by_size, key=lambda size: len(by_size[size]))
     low, high, usual = [], [], []
@@ -105,7 +105,7 @@ def dynamic_shapes(expected: Expected, deploy: DeployConfig) -> Shapes:
 
 
 def collect(run: Callable[[Source, int], None], expected: Expected, deploy: DeployConfig) -> int:
-    """Has an engine meet the sizes that matter, by `run(image, copies)`; returns how often it did.
+    """Runs the sizes that matter, by `run(image, copies)`; returns the number of runs.
 
     The smallest in the smallest batch; in full ones the largest, or the next smaller where memory
     doesn't hold it, and those of the shortest and longest sides. What is left of MAX_TUNING_RUNS
@@ -116,7 +116,7 @@ def collect(run: Callable[[Source, int], None], expected: Expected, deploy: Depl
     ascending = sorted(by_size, key=lambda size: size[0] * size[1])
     fewest = _fewest_images(expected, deploy)
     runs = int(any(trial.runs(size, fewest) for size in ascending[:MAX_TUNING_RUNS]))
-    # Steps by a quarter of the area: a thousand sizes may differ by little.
+    # Each step leaves out a quarter of the area: many sizes may differ by little.
     smaller = list(reversed(ascending))
     while smaller and not trial.is_over and not trial.runs_full(size := smaller[0]):
         smaller = [each for each in smaller if each[0] * each[1] <= 0.75 * size[0] * size[1]]
@@ -169,7 +169,7 @@ class _Trial:
 
 
 def make_shape_file(path: str, collect_into: Callable[[str], int]) -> None:
-    """Has the file of tuned shapes made unless it is there: by one process, the others wait.
+    """Makes the file of tuned shapes if it doesn't exist. One process makes it, others wait.
 
     `collect_into(path)` writes it and returns the number of runs. Raises ConfigError.
     """
@@ -178,7 +178,7 @@ def make_shape_file(path: str, collect_into: Callable[[str], int]) -> None:
         with locked(os.path.dirname(os.path.abspath(path))):
             if was_there:
                 log.info("the dynamic shapes are those of %s", shown(path))
-            elif not os.path.exists(path):  # nor has another process made it meanwhile
+            elif not os.path.exists(path):  # another process may have made it meanwhile
                 _make_shape_file(path, collect_into)
     except OSError as error:
         raise ConfigError(
@@ -187,7 +187,7 @@ def make_shape_file(path: str, collect_into: Callable[[str], int]) -> None:
 
 
 def _make_shape_file(path: str, collect_into: Callable[[str], int]) -> None:
-    # Paddle ends the process where it can't write the file, so it gets one that it can.
+    # Paddle ends the process if it can't write the file, so it writes a temporary one first.
     with tempfile.TemporaryDirectory() as private:
         collected = os.path.join(private, "shapes.pbtxt")
         if not collect_into(collected) or not os.path.getsize(collected):
@@ -203,7 +203,7 @@ def _make_shape_file(path: str, collect_into: Callable[[str], int]) -> None:
 
 
 def tuned_shapes(path: str, name: str, batch_size: int) -> Shapes:
-    """What a file of tuned shapes holds for the input `name`.
+    """Reads the shapes of the input `name` from a file of tuned shapes.
 
     Raises ConfigError where that isn't of this model, or not of this batch size.
     """

@@ -1,4 +1,4 @@
-"""What can be wrong with a GPU, its driver and its libraries, in sentences."""
+"""Checks of the GPU, its driver and its libraries, with a sentence for each failure."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ from paddleseg_infer.machine.paddle_build import PaddleBuild
 log = logging.getLogger("paddleseg_infer")
 
 NO_DRIVER = r"CUDA error\((35|803|804)\)"
-# By phrases of Paddle's own error texts.
+# What to do, by phrases in Paddle's own error texts.
 HINTS = {
     r"Out of memory error on GPU|CUDA error\(2\)|_ALLOC_FAILED": (
         "the GPU's memory is full; a smaller --batch_size and fewer --num_workers need less, and "
@@ -24,7 +24,7 @@ HINTS = {
     r"CUDA error\(209\)": (
         "this Paddle has no code for this kind of GPU: install a build for a newer CUDA"
     ),
-    NO_DRIVER: "the driver is missing or too old for this Paddle: nvidia-smi tells its version",
+    NO_DRIVER: "the driver is missing or too old for this Paddle: nvidia-smi shows its version",
     r"Cannot load cudnn|dynamic library .* not configured|cannot open shared object": (
         "a library of CUDA, cuDNN or TensorRT isn't found: install the version that Paddle asks "
         "for, and add its folder to LD_LIBRARY_PATH"
@@ -35,20 +35,20 @@ HINTS = {
         "a larger --min_subgraph_size leaves small parts to Paddle"
     ),
     r"CUDA error\(|CUBLAS|CUDNN|NVRTC": (
-        "the GPU or its driver has failed; the next run may tell more with --print_detail"
+        "the GPU or its driver has failed; --print_detail may show more in the next run"
     ),
 }
 
 
 def hint(text: str) -> str:
-    """What to do about an error of Paddle's on a GPU, "" where nothing is known."""
+    """What to do about an error of Paddle's on a GPU; "" if unknown."""
     return next((advice for phrase, advice in HINTS.items() if re.search(phrase, text)), "")
 
 
 def check_gpu(core: Any, build: PaddleBuild, use_trt: bool) -> None:
-    """Raises ConfigError where there is no GPU, no cuDNN, or no TensorRT though it is asked for.
+    """Raises ConfigError if there is no GPU or no cuDNN, or no TensorRT although it is needed.
 
-    `core` is Paddle's native module, of a whole `import paddle`.
+    `core` is Paddle's native module after a whole `import paddle`.
     """
     if core.get_cuda_device_count() == 0:
         raise ConfigError(_why_no_gpu(core, build))
@@ -90,7 +90,7 @@ def check_cudnn(core: Any, build: PaddleBuild) -> None:
 
 
 def check_built_with_tensorrt(core: Any, build: PaddleBuild) -> None:
-    """Raises ConfigError where this Paddle wasn't: then its `Config` can't even be asked for it."""
+    """Raises ConfigError if Paddle was built without TensorRT: its `Config` then has no setter."""
     if not any(core.get_trt_compile_version()):
         raise ConfigError(f"Paddle {build} is built without TensorRT: run without --use_trt")
 
@@ -117,6 +117,6 @@ def check_tensorrt(core: Any, build: PaddleBuild) -> None:
 
 
 def gpu_state(core: Any, gpu: int) -> list[str]:
-    """What an engine built on a GPU depends on besides model and settings: it, and libraries."""
+    """The GPU and the library versions that an engine built on it depends on."""
     tensorrt = core.get_trt_runtime_version()
     return [str(core.get_device_properties(gpu)), str(tensorrt), str(core.cudnn_version())]

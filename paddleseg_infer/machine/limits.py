@@ -1,4 +1,4 @@
-"""Processors and memory that this process may use."""
+"""How many processors and how much memory this process may use."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 
 def usable_processors() -> int:
-    """How many processors this process may use: its affinity, and the quota of its cgroup."""
+    """The number of processors, by this process's affinity and its cgroup's quota."""
     count = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -16,7 +16,7 @@ def usable_processors() -> int:
 
 
 def available_memory() -> float:
-    """Bytes that this process may have at the most; infinite where the system doesn't tell."""
+    """The most bytes that this process can get; infinite if the system states no limit."""
     limits = [float("inf"), *map(float, resource.getrlimit(resource.RLIMIT_AS)[:1])]
     if limits[-1] == resource.RLIM_INFINITY:
         limits.pop()
@@ -27,15 +27,15 @@ def available_memory() -> float:
 
 
 def cgroup_quota(groups: str = "/proc/self/cgroup", mount: str = "/sys/fs/cgroup") -> float:
-    """Processors' worth of time that cgroup v2 or v1 grants; infinite where none is set."""
+    """The cgroup's quota in processors, for v2 and v1; infinite if none is set."""
     limits = _limits("cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us"), "cpu.max", groups, mount)
     return min((quota / period for quota, period in limits), default=float("inf"))
 
 
 def cgroup_memory(groups: str = "/proc/self/cgroup", mount: str = "/sys/fs/cgroup") -> float:
-    """Bytes that cgroup v2 or v1 grants; infinite where no limit is set.
+    """The cgroup's memory limit in bytes, for v2 and v1; infinite if none is set.
 
-    What of it is in use isn't subtracted: most of that is files, which the system gives back.
+    Used memory isn't subtracted: most of it is cached files, which the system frees.
     """
     limits = _limits("memory", ("memory.limit_in_bytes",), "memory.max", groups, mount)
     return min((float(limit) for (limit,) in limits), default=float("inf"))
@@ -44,7 +44,7 @@ def cgroup_memory(groups: str = "/proc/self/cgroup", mount: str = "/sys/fs/cgrou
 def _limits(
     controller: str, v1_names: Sequence[str], v2_name: str, groups: str, mount: str
 ) -> Iterator[list[int]]:
-    """The numbers in the files of a limit, from the root group to this process's own."""
+    """Yields the numbers of a limit for each group, from the root to this process's own."""
     try:
         with open(groups, encoding="utf-8") as file:
             lines = file.read().splitlines()
@@ -56,7 +56,7 @@ def _limits(
             continue
         root = f"{mount}/{controller}" if controllers else mount
         parts = [part for part in group.split("/") if part]
-        for depth in range(len(parts) + 1):  # a limit may stand on any group above
+        for depth in range(len(parts) + 1):  # any parent group may have a limit
             folder = os.path.join(root, *parts[:depth])
             words = []
             try:
@@ -64,6 +64,6 @@ def _limits(
                     with open(os.path.join(folder, name), encoding="utf-8") as file:
                         words += file.read().split()
             except OSError:
-                continue  # not mounted here, or the root group, which has no limit
+                continue  # not mounted here, or the root group without a limit
             if words and all(word.isdigit() for word in words):  # not "max" or -1
                 yield [int(word) for word in words]

@@ -1,4 +1,4 @@
-"""The installed Paddle, known without importing it."""
+"""The installed Paddle, found without importing it."""
 
 import glob
 import importlib.util
@@ -11,7 +11,7 @@ from paddleseg_infer.errors import ConfigError, shown
 
 @dataclass(frozen=True)
 class PaddleBuild:
-    """What the installed Paddle says of itself."""
+    """Version and build of the installed Paddle."""
 
     version: tuple[int, int, int]
     has_gpu: bool
@@ -22,7 +22,7 @@ class PaddleBuild:
 
     @property
     def openvino_library(self) -> str | None:
-        """The path of the OpenVINO that came with it, if one did."""
+        """The path of the OpenVINO library in this Paddle, if it has one."""
         found = glob.glob(os.path.join(glob.escape(self.folder), "libs", "libopenvino.so*"))
         return found[0] if found else None
 
@@ -31,7 +31,7 @@ class PaddleBuild:
 
 
 def find_paddle() -> PaddleBuild:
-    """Reads `paddle/version`. Raises ConfigError where Paddle is missing or below 2.6."""
+    """Reads `paddle/version`. Raises ConfigError if Paddle is missing or older than 2.6."""
     spec = importlib.util.find_spec("paddle")
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError("Paddle is not installed: pip install -r requirements.txt")
@@ -43,7 +43,7 @@ def find_paddle() -> PaddleBuild:
         major, minor, patch = [*numbers, 0, 0][:3]
     except (OSError, KeyError, ValueError):
         raise ConfigError(
-            f"the Paddle in {shown(folder)} tells no version: install it again"
+            f"the Paddle in {shown(folder)} names no version: install it again"
         ) from None
     version = (major, minor, patch)
     if (0, 0, 0) < version < (2, 6, 0):  # 0.0.0 is a build of the development branch

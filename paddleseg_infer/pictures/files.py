@@ -1,4 +1,4 @@
-"""Masks to files: whole or not at all, and never outside the output folder."""
+"""Writes pictures to files: whole or not at all, and never outside the output folder."""
 
 import contextlib
 import errno
@@ -14,18 +14,22 @@ from paddleseg_infer.errors import ConfigError, ImageError, RunError, reason, sh
 
 PART_SUFFIX = ".paddleseg-infer.part"
 STALE_SECONDS = 24 * 3600
-# Seconds, for an output folder that is away for a moment; told each time, so that a worker that
-# waits isn't taken for one that hangs.
+# Seconds to wait when the output folder is unreachable. Each wait logs a line, so that a waiting
+# worker isn't taken for one that hangs.
 WAITS = (0.5, *[1.0] * 7)
-FOR_ALL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # what fails for every picture
+FOR_ALL = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+}  # errors that every other picture would meet too
 
 log = logging.getLogger("paddleseg_infer")
 
-_given_up: set[str] = set()  # output folders that were waited for in vain: no other picture waits
+_given_up: set[str] = set()  # output folders that stayed unreachable: nothing waits for them again
 
 
 def target_of(kind: str, target: str) -> str:
-    """Where a kind of picture goes below save_dir: a mask to `target`, others to their folders."""
+    """A picture's path below save_dir: `target` for a mask, others in their kind's folder."""
     return target if kind == "mask" else os.path.join(kind, target)
 
 
@@ -55,9 +59,11 @@ def write_whole(data: bytes, save_dir: str, target: str) -> None:
 
 def _write(data: bytes, save_dir: str, target: str) -> None:
     folder = _make_folders(save_dir, os.path.dirname(target))
-    # A name of its own: a picture's may already be as long as names can be.
+    # Not the picture's name with a suffix: it may already have the greatest length.
     part, name = f".{secrets.token_hex(8)}{PART_SUFFIX}", os.path.basename(target)
-    there = os.open(folder, os.O_RDONLY)  # what is begun in it ends in it, if it is renamed
+    there = os.open(
+        folder, os.O_RDONLY
+    )  # if the folder is renamed meanwhile, the file still goes into it
     try:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=there)
         try:
@@ -82,7 +88,7 @@ def _make_folders(save_dir: str, below: str) -> str:
         folder = os.path.join(folder, name)
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder)
-        if not _is_inside(folder, save_dir):  # nothing is made there either
+        if not _is_inside(folder, save_dir):  # and no folder is made there
             raise ImageError("it would lie outside the output folder, behind a link")
     return folder
 
@@ -96,7 +102,7 @@ PNG_HEAD, PNG_END = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def whole_png(path: str) -> tuple[int, int] | None:
-    """Width and height of a PNG that has its end, None where there is none."""
+    """Width and height of a PNG file that is complete, else None."""
     try:
         with open(path, "rb") as file:
             head = file.read(24)
@@ -108,7 +114,7 @@ def whole_png(path: str) -> tuple[int, int] | None:
 
 
 def check_save_dir(save_dir: str) -> None:
-    """Raises ConfigError where the output folder can't be made or written to. Makes nothing."""
+    """Raises ConfigError if the output folder can't be made or written to. Makes nothing."""
     if not save_dir:
         raise ConfigError("--save_dir is empty: name a folder")
     folder = os.path.abspath(save_dir)
@@ -122,7 +128,7 @@ def check_save_dir(save_dir: str) -> None:
 
 
 def _is_folder(path: str) -> bool:
-    """False where nothing is there. Raises OSError for a file, or a name that can't be."""
+    """Whether the folder exists. Raises OSError for a file, or an impossible name."""
     try:
         os.stat(os.path.join(path, ""))
     except FileNotFoundError:
@@ -135,7 +141,7 @@ def _unwritable(save_dir: str, error: OSError) -> ConfigError:
 
 
 def prepare_save_dir(save_dir: str) -> None:
-    """Makes the output folder and tries it. Raises ConfigError where nothing can be written."""
+    """Makes the output folder and writes a test file. Raises ConfigError if that fails."""
     check_save_dir(save_dir)
     try:
         os.makedirs(save_dir, exist_ok=True)
@@ -146,14 +152,14 @@ def prepare_save_dir(save_dir: str) -> None:
 
 
 def sweep_parts(save_dir: str, targets: Iterable[str]) -> None:
-    """Removes what killed runs left half-written beside `targets`, once it is a day old."""
+    """Removes half-written files that killed runs left beside `targets`, if older than a day."""
     for folder in sorted({os.path.dirname(target) for target in targets}):
         if _is_inside(os.path.join(save_dir, folder), save_dir):
             _sweep_folder(os.path.join(save_dir, folder))
 
 
 def _sweep_folder(folder: str) -> None:
-    # Younger ones may belong to a run that is still at work.
+    # Younger ones may belong to a run that is still going on.
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(PART_SUFFIX):

@@ -1,4 +1,4 @@
-"""What is saved of a segmented image: colour mask, plain labels, overlay, score; all PNG."""
+"""The pictures of a segmented image: colour mask, labels, overlay, score. All are PNG files."""
 
 import functools
 import io
@@ -26,7 +26,7 @@ MAX_NAME = 40  # letters
 
 @dataclass(frozen=True)
 class Segmentation:
-    """One image's labels, and what else was asked for; all of one height and width."""
+    """One image's labels, and its score and pixels if they are needed, all of one size."""
 
     labels: np.ndarray  # uint8 [H, W] of class ids, uint16 for models of more than 256 classes
     score: np.ndarray | None = None  # uint8 [H, W]: the winning class's probability, 255 is 1
@@ -49,7 +49,7 @@ class Pictures:
             raise ConfigError(f"a palette has {CLASSES} colours of 3 bytes")
 
     def check(self, kind: str, classes: int) -> None:
-        """Raises ConfigError where a model's output can't be made into these.
+        """Raises ConfigError if these pictures can't be made from a model's output.
 
         `kind` is that of `postprocess.output_kind`; `classes` counts for scores only.
         """
@@ -65,7 +65,7 @@ class Pictures:
             )
 
     def encoded(self, segmentation: Segmentation) -> Iterator[tuple[str, bytes]]:
-        """Each kind with the bytes of its PNG. Raises ImageError."""
+        """Yields each kind with the bytes of its PNG. Raises ImageError."""
         for kind in self.kinds:
             yield kind, KINDS[kind](segmentation, self)
 
@@ -93,9 +93,9 @@ def _label(segmentation: Segmentation, pictures: Pictures) -> bytes:
 
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    # Runs of equal pixels are what masks are made of (zlib's Z_RLE, 3): measured on masks of 0.4
-    # to 12 megapixels it takes a third to a half of the default's time, for files of no more bytes
-    # but where a mask is small and smooth (7 kB in place of 5).
+    # Masks consist of runs of equal pixels, which suits zlib's Z_RLE (3). On masks of 0.4 to
+    # 12 megapixels it took a third to a half of the default's time. Files grew only for small,
+    # smooth masks (7 kB in place of 5).
     image.save(buffer, "PNG", compress_level=1, compress_type=3)
     return buffer.getvalue()
 
@@ -120,7 +120,7 @@ def _overlay(segmentation: Segmentation, pictures: Pictures) -> bytes:
     below = legend(labels, pictures)
     height, width = labels.shape
     canvas = np.full((height + below.shape[0], max(width, below.shape[1]), 3), WHITE, np.uint8)
-    for top in range(0, height, ROWS_AT_ONCE):  # a large image's overlay is large enough once
+    for top in range(0, height, ROWS_AT_ONCE):  # to keep no second copy of a large image
         rows = slice(top, min(top + ROWS_AT_ONCE, height))
         blended = blend(segmentation.image_bgr[rows], labels[rows], pictures.palette)
         canvas[rows, :width] = blended
@@ -137,7 +137,7 @@ def blend(image_bgr: np.ndarray, labels: np.ndarray, palette: bytes) -> np.ndarr
 
 
 def draw_boundaries(image_bgr: np.ndarray, labels: np.ndarray) -> None:
-    """White lines edged in black where classes meet, which read on any ground and in print."""
+    """Draws white lines with black edges where classes meet; they are visible on any colour."""
     edge = np.zeros(labels.shape, np.uint8)
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     edge[1:] |= labels[1:] != labels[:-1]
@@ -185,7 +185,7 @@ def shares(labels: np.ndarray) -> list[tuple[int, int]]:
     Rounded by the largest remainders.
     """
     counts = np.zeros(1 << 16, np.int64)
-    for row in labels:  # all at once would be counted in 8 bytes a pixel
+    for row in labels:  # bincount of the whole image would take 8 bytes a pixel
         found = np.bincount(row)
         counts[: len(found)] += found
     classes = np.flatnonzero(counts)
@@ -201,7 +201,7 @@ def _percent(thousandths: int) -> str:
 
 
 def class_name(class_id: int, names: Sequence[str]) -> str:
-    """The class's name; its number where it has none, or one that the font has no letters for."""
+    """The class's name; its number if it has no name, or if the font lacks letters of it."""
     name = names[class_id] if class_id < len(names) else ""
     name = textwrap.shorten(name, MAX_NAME, placeholder="...")
     return name if name.strip() and _can_be_drawn(name) else str(class_id)
@@ -218,7 +218,7 @@ def _can_be_drawn(name: str) -> bool:
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)  # Pillow's own: ASCII only, and there on every machine
+    font = ImageFont.load_default(size)  # Pillow's own font: ASCII only, but always installed
     assert isinstance(font, ImageFont.FreeTypeFont)
     return font
 

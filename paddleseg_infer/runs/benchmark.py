@@ -1,4 +1,4 @@
-"""--benchmark: the time of each stage, in AutoLog's report or in one of the same lines.
+"""--benchmark: the time of each stage, by AutoLog or in a report with the same lines.
 
 AutoLog (github.com/LDOUBLEV/AutoLog) is what PaddleSeg's script reports with. It is given the times
 that are measured here, of single images; its own would be those of batches.
@@ -61,7 +61,9 @@ def benchmark(
         say(f" images_per_second: {len(times) / seconds:.4g}\n")
         say(f" enable_openvino: {segmenter.options.enable_openvino}\n")
     finally:
-        for process in multiprocessing.active_children():  # AutoLog's, which nothing else ends
+        for (
+            process
+        ) in multiprocessing.active_children():  # AutoLog's process, which nothing else ends
             process.kill()
 
 
@@ -89,10 +91,10 @@ def _batch_after_batch(
 def _auto_log(
     segmenter: Segmenter, model_name: str, precision: str, say: Callable[[str], None]
 ) -> Any:
-    """The installed AutoLogger at work, or None where there is none or it doesn't work."""
+    """A started AutoLogger, or None if it isn't installed or doesn't work."""
     try:
         from auto_log import AutoLogger  # type: ignore[import-not-found]
-    except Exception as error:  # GPUtil's, for one, which it imports, on Python 3.12
+    except Exception as error:  # for example of GPUtil, which it imports, on Python 3.12
         if getattr(error, "name", None) != "auto_log":
             log.warning("auto_log can't be imported (%s): the report is this program's own", error)
         return None
@@ -188,13 +190,13 @@ def _version(build: PaddleBuild) -> str:
 
 
 def _shape(segmenter: Segmenter) -> str:
-    """As AutoLog's users write it: channels, height and width, or dynamic."""
+    """The input shape as in AutoLog's reports: channels, height and width, or "dynamic"."""
     sides = segmenter.deploy.input_shape[1:]
     return "dynamic" if -1 in sides else ",".join(map(str, sides))
 
 
 def _resident_mb() -> float:
-    """Most memory that this process held so far, in MB."""
+    """The peak memory of this process, in MB."""
     import resource
 
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

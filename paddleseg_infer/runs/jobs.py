@@ -1,4 +1,4 @@
-"""Which images a run is about, and what each mask is to be called. Opens no image."""
+"""Finds the images of a run and names their masks. Opens no image."""
 
 import hashlib
 import itertools
@@ -23,15 +23,15 @@ HEAD_BYTES = 4096
 
 @dataclass
 class Listing:
-    """What `--image_path` stands for."""
+    """What was found at `--image_path`."""
 
     jobs: list[Job]
     unreadable: list[Outcome] = field(default_factory=list)  # folders that can't be read
-    repeated: int = 0  # lines of a list that name an image again
+    repeated: int = 0  # lines of a list that name an image a second time
 
 
 def find_jobs(image_path: str, save_dir: str, kinds: Sequence[str] = ("mask",)) -> Listing:
-    """The images of a file, a folder or a list, in a fixed order, each with a name of its own.
+    """Finds the images of a file, a folder or a list, in a fixed order, each with a unique name.
 
     `kinds` are the pictures that will be made of each. Raises ConfigError where there is no image,
     where two pictures would share a name, and where one would take the place of an image.
@@ -57,7 +57,7 @@ def find_jobs(image_path: str, save_dir: str, kinds: Sequence[str] = ("mask",)) 
 
 
 def part_of(jobs: Sequence[Job], image_path: str, number: int, count: int) -> list[Job]:
-    """Those of `jobs` that belong to part `number` of `count`.
+    """The jobs that belong to part `number` of `count`.
 
     Decided by each image's path below the folder, or the list's folder: images that come or go
     change nothing for the others.
@@ -72,7 +72,7 @@ def part_of(jobs: Sequence[Job], image_path: str, number: int, count: int) -> li
 
 
 def _walk(folder: str, save_dir: str) -> Listing:
-    """The images below `folder` by their suffix, sorted; as PaddleSeg without hidden files."""
+    """The images below `folder`, sorted, known by their suffix; hidden files are left out."""
     top, outputs = os.path.realpath(folder), os.path.realpath(save_dir)
     if top == outputs:
         raise ConfigError(
@@ -115,11 +115,11 @@ def _folders(
 
 
 def _read_list(path: str) -> Listing:
-    """A list names an image a line: the whole line if that exists, else its first word."""
+    """Reads a list: each line names an image, as a whole if that exists, else by its first word."""
     try:
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)
-            # A film, say, is not read to its end to see that it is no text.
+            # Only the head of a large binary file, such as a film, is read.
             text = "\0" if b"\0" in head else (head + file.read()).decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"--image_path {shown(path)} can't be read: {reason(error)}") from None
@@ -161,7 +161,7 @@ def _has_image_suffix(name: str) -> bool:
 
 
 def _named(found: Iterable[tuple[str, str]]) -> list[Job]:
-    """Jobs of (path, name): masks drop the image's suffix, but keep it where they would clash."""
+    """Jobs for (path, name) pairs. Masks drop the image's suffix unless two names would clash."""
     images = list(found)
     sharing: defaultdict[str, int] = defaultdict(int)
     stems = [os.path.splitext(name)[0] for _, name in images]
@@ -198,7 +198,7 @@ def _refuse_clashes(jobs: list[Job], save_dir: str, kinds: Sequence[str]) -> Non
 
 
 def _place_finder() -> Callable[[str], str]:
-    """A function that gives a path with the links of its folder resolved: one name for one place.
+    """Returns a function that resolves the links in a path's folder, so that a place has one name.
 
     The last part stays as it is: a link is an image of its own, named by the link.
     """

@@ -1,4 +1,4 @@
-"""How far a run has come: a bar on a terminal, now and then a line elsewhere."""
+"""The progress of a run: a bar on a terminal, else a line every minute."""
 
 import logging
 import sys
@@ -24,7 +24,7 @@ class Progress:
             import tqdm  # takes a while to import
             from tqdm.contrib.logging import logging_redirect_tqdm
 
-            tqdm.tqdm.monitor_interval = 0  # no thread of its own: workers are forked
+            tqdm.tqdm.monitor_interval = 0  # tqdm starts no thread: workers are forked
             self._bar = tqdm.tqdm(total=total, unit="image", dynamic_ncols=True)
             self._redirect = logging_redirect_tqdm()
             self._redirect.__enter__()
@@ -33,7 +33,7 @@ class Progress:
         status = outcome.status
         self._ended += 1
         self._failed += status == "failed"
-        self._skipped += status == "skipped"  # which takes no time
+        self._skipped += status == "skipped"  # skipping takes no time
         if self._bar is not None:
             if status == "failed":
                 self._bar.set_postfix(failed=self._failed, refresh=False)

@@ -1,4 +1,4 @@
-"""--report: a JSON line an image as it ends, a summary at the end, and that as a table."""
+"""--report: one JSON line for each finished image, then a summary, which is also a table."""
 
 import contextlib
 import json
@@ -13,13 +13,13 @@ from paddleseg_infer.outcomes import Outcome
 from paddleseg_infer.pictures.files import target_of
 
 SLOWEST = 5
-LONGEST_LINE = 1 << 20  # bytes, and more: paths end at 4096
+LONGEST_LINE = 1 << 20  # bytes; more than a line can have, since paths have at most 4096
 MOST_REASONS = 10
 ENDS = ("done", "failed", "skipped")
 
 
 class Report:
-    """A file of JSON lines, flushed one by one.
+    """A file of JSON lines; each is flushed.
 
     Raises ConfigError where it can't be opened, and RunError where a line can't be written.
     """
@@ -30,7 +30,8 @@ class Report:
             if append:
                 _mend(path)
             self._file = open(path, "a", encoding="ascii")  # noqa: SIM115
-            # Once there is a line, since a run may not start; of a device nothing can be replaced.
+            # An old report is emptied when the first line is written: the run may fail before it. A
+            # device can't be emptied.
             self._replaces = not append and os.path.isfile(path)
         except OSError as error:
             raise ConfigError(f"--report {shown(path)} can't be written: {reason(error)}") from None
@@ -64,7 +65,7 @@ class Report:
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
         except OSError as error:
-            with contextlib.suppress(OSError):  # what it holds can't be written either
+            with contextlib.suppress(OSError):  # its buffer can't be written either
                 self._file.close()
             raise RunError(
                 f"--report {shown(self._path)} can't be written: {reason(error)}"
@@ -72,7 +73,7 @@ class Report:
 
 
 def _mend(path: str) -> None:
-    """Takes away a last line that a killed run has cut off."""
+    """Removes an incomplete last line that a killed run has left."""
     if not os.path.exists(path):
         return
     with open(path, "rb+") as file:
@@ -81,14 +82,14 @@ def _mend(path: str) -> None:
 
 
 class Summary:
-    """Counts of outcomes, the slowest images, and why some failed."""
+    """Counts outcomes, and keeps the slowest images and the reasons of failures."""
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.counts: Counter[str] = Counter()
         self.failed: list[Outcome] = []
         self.reasons: Counter[str] = Counter()
-        self._first: dict[str, str] = {}  # of the reasons that differ in their numbers alone
+        self._first: dict[str, str] = {}  # reasons that differ only in numbers count as one
         self.slowest: list[tuple[float, str]] = []
 
     def add(self, outcome: Outcome) -> None:
@@ -117,7 +118,7 @@ class Summary:
         }
 
     def table(self, seconds: float) -> Iterator[str]:
-        """For a person."""
+        """The summary's lines for a person."""
         for status, count in (*self.counts.items(), ("not tried", self.not_tried)):
             if count:
                 yield f"{status:12}{count:10}"

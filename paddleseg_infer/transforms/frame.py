@@ -1,4 +1,4 @@
-"""One image on its way through the transforms, and what undoes them on a label map."""
+"""One image in the transforms, and the steps that undo them on a label map."""
 
 import math
 import threading
@@ -55,7 +55,7 @@ class Frame:
         """`image_bgr`: uint8 [H, W, 3]."""
         self.pixels = image_bgr  # HWC, uint8 or float32
         self.is_bgr = True  # only while the pixels are uint8
-        self.is_float = True  # what PaddleSeg holds here; False once ScalePadding made it uint8
+        self.is_float = True  # whether PaddleSeg has float32 here; ScalePadding makes it uint8
         self.steps: list[Step] = []  # normalisations that `pixels` still lacks
         self.border: Border | None = None  # padding that `pixels` still lacks
         self.undo: list[Resized | Padded] = []  # in the order the transforms were applied
@@ -68,7 +68,7 @@ class Frame:
         return self.pixels.shape[0], self.pixels.shape[1]
 
     def normalize(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Of 1 or 3 values each, of RGB: (x / 255 - mean) / std."""
+        """(x / 255 - mean) / std, with 1 or 3 values each, in RGB order."""
         mean_rgb, std_rgb = np.full(3, mean, np.float64), np.full(3, std, np.float64)
         self.steps.append((mean_rgb, std_rgb))
         self.is_float = True
@@ -79,7 +79,7 @@ class Frame:
         self.undo.append(Resized(*before))
         if before == (height, width):
             return
-        # NEAREST only copies pixels: it commutes with what is done to each pixel alone.
+        # NEAREST only copies pixels, so it may come before operations on single pixels.
         if self.border or interpolation != cv2.INTER_NEAREST:
             self._settle()
             self.pixels = self._as_read_by(interpolation, height)
@@ -94,7 +94,7 @@ class Frame:
             return
         if self.border:
             self._settle()
-        if not self.is_float:  # as cv2.copyMakeBorder rounds it for uint8
+        if not self.is_float:  # cv2.copyMakeBorder rounds so for uint8
             value = min(max(round(value), 0), 255)
         self.border = Border(height, width, value, len(self.steps))
 
@@ -120,7 +120,7 @@ class Frame:
         planes = np.empty((3, *self.size), dtype) if out is None else out
         inside = planes[:, :height, :width]
         if self.is_float and self.pixels.dtype == np.uint8:
-            # 256 values cover every pixel, so the table holds PaddleSeg's own arithmetic.
+            # A table of 256 values covers every pixel; it is computed with PaddleSeg's arithmetic.
             table = np.tile(np.arange(256, dtype=np.float32), (3, 1))
             normalize_in_place(table, self.steps)
             plane = np.empty((height, width), np.uint8)
@@ -139,21 +139,23 @@ class Frame:
         return planes
 
     def _settle(self) -> None:
-        """Makes `pixels` what PaddleSeg holds here, but for uint8 in place of float32, and BGR."""
+        """Applies the noted steps: `pixels` then equals PaddleSeg's, but may be uint8 and BGR."""
         if self.steps or self.border:
             self.pixels = np.ascontiguousarray(self.tensor().transpose(1, 2, 0))
             self.steps, self.border, self.is_bgr = [], None, False
 
     def _as_read_by(self, interpolation: int, height_after: int) -> np.ndarray:
-        """The settled pixels as PaddleSeg gives them to the resize, in memory for that alone."""
-        # Of a large photo LINEAR reads few rows: to make all of it RGB and float32 would take
-        # longer than the rest of its transforms.
+        """The settled pixels as PaddleSeg passes them to the resize, in scratch memory."""
+        # LINEAR reads few rows of a large photo. Converting all rows to RGB and float32 would take
+        # longer than the rest of the transforms.
         height = self.size[0]
         few = interpolation == cv2.INTER_LINEAR and height >= 3 * height_after
         makes_float = self.is_float and self.pixels.dtype == np.uint8
         rows = linear_rows(height, height_after) if few and makes_float else slice(None)
         read = self.pixels[rows]
-        if self.is_bgr:  # before the resize: OpenCV resizes swapped float channels to other bits
+        if (
+            self.is_bgr
+        ):  # before the resize: on swapped float channels OpenCV's result has other bits
             read = cv2.cvtColor(read, cv2.COLOR_BGR2RGB)
             self.is_bgr = False
         if not makes_float:
@@ -164,7 +166,7 @@ class Frame:
 
 
 class Outline:
-    """A frame without pixels, to see what size the transforms make of one."""
+    """A frame without pixels, which computes the size after the transforms."""
 
     def __init__(self, height: int, width: int):
         self.size = (height, width)
@@ -212,7 +214,7 @@ def linear_rows(before: int, after: int) -> np.ndarray:
 
 
 def float_scratch(shape: tuple[int, ...]) -> np.ndarray:
-    """Float32 memory of that shape, of the calling thread, until it asks again.
+    """Scratch memory of float32 for the calling thread, valid until its next call.
 
     It is kept, because fresh memory takes the system longer to give than this program to fill.
     """

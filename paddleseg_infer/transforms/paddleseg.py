@@ -29,7 +29,7 @@ from paddleseg_infer.transforms.frame import Frame, Outline
 
 
 def argument(check: Callable[[Any], Any], default: Any = MISSING) -> Any:
-    """A field that `make_transform` fills through `check`."""
+    """A dataclass field whose value `make_transform` checks with `check`."""
     return field(default=default, metadata={"check": check})
 
 
@@ -40,7 +40,7 @@ class Transform:
     ignored: ClassVar[frozenset[str]] = frozenset()
 
     def apply(self, frame: Frame | Outline) -> None:
-        """Changes `frame`. Raises ImageError where the image's size doesn't allow it."""
+        """Changes `frame`. Raises ImageError if the image's size doesn't allow it."""
         raise NotImplementedError
 
     @property
@@ -48,7 +48,7 @@ class Transform:
         return type(self).__name__
 
     def _scale_to(self, frame: Frame | Outline, scale: float) -> None:
-        """Both sides times `scale`, LINEAR."""
+        """Resizes both sides by the factor `scale`, LINEAR."""
         height, width = frame.size
         frame.resize(round(width * scale), round(height * scale), cv2.INTER_LINEAR, self.name)
 
@@ -66,7 +66,7 @@ class Normalize(Transform):
 
 @dataclass(frozen=True)
 class Resize(Transform):
-    """To `target_size`, or with `keep_ratio` as large as fits in it, whichever way it lies."""
+    """Resizes to `target_size`; with `keep_ratio` to the largest size that fits in it."""
 
     target_size: tuple[int, int] = argument(size_wh, (512, 512))
     keep_ratio: bool = argument(flag, False)
@@ -87,7 +87,7 @@ class Resize(Transform):
 
 @dataclass(frozen=True)
 class ResizeByLong(Transform):
-    """The long side to `long_size`."""
+    """Resizes the long side to `long_size`."""
 
     long_size: float = argument(positive)
 
@@ -97,7 +97,7 @@ class ResizeByLong(Transform):
 
 @dataclass(frozen=True)
 class ResizeByShort(Transform):
-    """The short side to `short_size`, or to less where the long side would pass `max_size`."""
+    """Resizes the short side to `short_size`, or less if the long side would pass `max_size`."""
 
     short_size: float = argument(short_side)
     max_size: float = argument(positive, 1e10)
@@ -112,7 +112,7 @@ class ResizeByShort(Transform):
 
 @dataclass(frozen=True)
 class LimitLong(Transform):
-    """The long side brought between `min_long` and `max_long`."""
+    """Resizes the long side to lie between `min_long` and `max_long`."""
 
     max_long: int | None = argument(optional_whole, None)
     min_long: int | None = argument(optional_whole, None)
@@ -131,7 +131,7 @@ class LimitLong(Transform):
 
 @dataclass(frozen=True)
 class ResizeRangeScaling(Transform):
-    """The long side to `min_value`; with another `max_value` it is random, for training."""
+    """Resizes the long side to `min_value`. Another `max_value` means random, for training."""
 
     min_value: float = argument(positive, 400)
     max_value: float = argument(positive, 600)
@@ -149,7 +149,7 @@ class ResizeRangeScaling(Transform):
 
 @dataclass(frozen=True)
 class ResizeStepScaling(Transform):
-    """Both sides times `min_scale_factor`; where the steps allow another, random, for training."""
+    """Resizes by `min_scale_factor`. More than one possible step means random, for training."""
 
     min_scale_factor: float = argument(positive, 0.75)
     max_scale_factor: float = argument(positive, 1.25)
@@ -171,7 +171,7 @@ class ResizeStepScaling(Transform):
 
 @dataclass(frozen=True)
 class Padding(Transform):
-    """To `target_size`, to the right and below."""
+    """Pads to `target_size`, at the right and the bottom."""
 
     ignored = frozenset({"label_padding_value"})
     target_size: tuple[int, int] = argument(size_wh)
@@ -183,7 +183,7 @@ class Padding(Transform):
 
 @dataclass(frozen=True)
 class PaddingByAspectRatio(Transform):
-    """Until width / height is `aspect_ratio`, to the right or below."""
+    """Pads at the right or the bottom until width / height is `aspect_ratio`."""
 
     ignored = frozenset({"label_padding_value"})
     aspect_ratio: float = argument(positive, 1)
@@ -200,7 +200,7 @@ class PaddingByAspectRatio(Transform):
 
 @dataclass(frozen=True)
 class ScalePadding(Transform):
-    """Centred in a square of the longer side, truncated to uint8, then CUBIC to `target_size`."""
+    """Pads to a centred square, truncates to uint8, then resizes CUBIC to `target_size`."""
 
     ignored = frozenset({"label_padding_value"})
     target_size: tuple[int, int] = argument(size_wh, (512, 512))
@@ -235,7 +235,7 @@ TRAINING_ONLY = frozenset(
 
 
 def make_transform(name: Any, arguments: Mapping[str, Any]) -> Transform:
-    """The transform that `deploy.yaml` calls `name`. Raises ConfigError with what is wrong."""
+    """Makes the transform that `deploy.yaml` calls `name`. Raises ConfigError."""
     if name in TRAINING_ONLY:
         raise ConfigError(f"transform {name} is for training: take it out of the list")
     if name not in TRANSFORMS:

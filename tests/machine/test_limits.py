@@ -55,7 +55,7 @@ def test_versions_are_read(paddle_of, text, version, has_gpu):
     ("text", "message"),
     [
         ("full_version = '2.5.2'", "Paddle 2.5.2 is too old: this program needs 2.6"),
-        ("nothing = 1", "tells no version"),
+        ("nothing = 1", "names no version"),
     ],
 )
 def test_a_paddle_that_will_not_do_is_refused(paddle_of, text, message):
