@@ -20,7 +20,8 @@ from paddleseg_infer.transforms.frame import Frame, Padded, Resized
 class Item:
     """One image, from when it is taken up until its outcome."""
 
-    source: Source
+    source: Source | None  # None once its pixels were taken, so that results keep no image alive
+    name: str  # of the source, for messages
     index: int = 0  # its place among the images of a call
     job: Job | None = None  # where its pictures go, if any are saved
     frame: Frame | None = None  # once it was read, until its tensor is made
@@ -31,9 +32,10 @@ class Item:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What became of one image: either `labels` or `error` is set, or of a window `scores`.
+    """What became of one image.
 
-    Of a saved image there is `size` alone.
+    An image that failed has an `error`. A label map is in `labels`. A window has `labels` or
+    `scores`. A saved image has a `size`.
     """
 
     item: Item
@@ -120,14 +122,16 @@ class BatchReader:
         if isinstance(item, Result):
             return item
         started = time.perf_counter()
+        assert item.source is not None
         try:
             image_bgr = item.source.pixels(self._deploy.transforms)
             frame = prepare(image_bgr, self._deploy.transforms)
             self._deploy.check_size(*frame.size)
         except ImageError as error:
-            return Result(item, error)
+            return failed(item, error)
         return replace(
             item,
+            source=None,
             frame=frame,
             image_bgr=image_bgr if self._keeps_images else None,
             times=item.times.plus(preprocess=time.perf_counter() - started),
@@ -149,7 +153,7 @@ class BatchReader:
                     yield from self._batched([item])
                 return
             why = f"there is not enough memory for its tensor of {width}x{height}"
-            yield Result(group[0], ImageError(why))
+            yield failed(group[0], ImageError(why))
             return
         shared = (time.perf_counter() - started) / len(group)
         yield Batch(
@@ -169,6 +173,11 @@ class BatchReader:
 
     def _slots(self, images: int) -> int:
         return images if self._deploy.input_shape[0] == -1 else self._deploy.input_shape[0]
+
+
+def failed(item: Item, error: ImageError) -> Result:
+    """The result of an image that failed, without its pixels."""
+    return Result(replace(item, source=None, frame=None, image_bgr=None), error)
 
 
 def _in_batch(item: Item, frame: Frame, seconds: float) -> Item:

@@ -11,20 +11,20 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from paddleseg_infer.errors import MISSING_HINT, ConfigError, RunError, shown
-from paddleseg_infer.flags import NOT_STARTED, parse
+from paddleseg_infer.flags import parse
 from paddleseg_infer.option import idle_with, without_effect
+from paddleseg_infer.outcomes import DONE, NOT_STARTED, SOME_FAILED, Interrupted, Job
 from paddleseg_infer.pictures.palettes import palette_of
 from paddleseg_infer.settings import Settings
 from paddleseg_infer.tiling import check_sizes, checked_tiling
 
 if TYPE_CHECKING:
-    from paddleseg_infer.outcomes import Job, Outcome
+    from paddleseg_infer.outcomes import Outcome
     from paddleseg_infer.runs.jobs import Listing
     from paddleseg_infer.runs.report import Report, Summary
 
 log = logging.getLogger("paddleseg_infer")
 
-DONE, SOME_FAILED = 0, 1
 MANY = 100  # images
 
 
@@ -116,7 +116,6 @@ def check_together(settings: Settings) -> None:
 
 def segment(jobs: "Sequence[Job]", listing: "Listing", settings: Settings, started: float) -> int:
     """Segments the images, reports each outcome and all of them; returns the exit code."""
-    from paddleseg_infer.outcomes import Interrupted
     from paddleseg_infer.pictures.files import sweep_parts, target_of
     from paddleseg_infer.runs.progress import Progress
     from paddleseg_infer.runs.report import Report, Summary

@@ -10,7 +10,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from paddleseg_infer.batching import Item, Result
+from paddleseg_infer.batching import Item, Result, failed
 from paddleseg_infer.errors import ImageError, RunError
 from paddleseg_infer.pictures.files import prepare_save_dir, target_of, write_whole
 from paddleseg_infer.pictures.kinds import Pictures, Segmentation
@@ -44,16 +44,21 @@ class LabelMaps:
 
 @dataclass(frozen=True)
 class SavedPictures:
-    """Pictures in files below `save_dir`, which is made first if `make_save_dir`."""
+    """Pictures in files below `save_dir`.
+
+    That folder is made first, unless it is among the `prepared` ones: one that vanishes later isn't
+    made again.
+    """
 
     pictures: Pictures
     save_dir: str
-    make_save_dir: bool
+    prepared: set[str]
     on_run_error: Callable[[RunError], None]
 
     def prepare(self) -> None:
-        if self.make_save_dir:
+        if self.save_dir not in self.prepared:
             prepare_save_dir(self.save_dir)
+            self.prepared.add(self.save_dir)
 
     def finish(self, item: Item, segmentation: Segmentation) -> Result:
         assert item.job is not None
@@ -81,9 +86,9 @@ def timed(item: Item, make: Callable[[], Result]) -> Result:
     try:
         result = make()
     except ImageError as error:
-        return Result(item, error)
+        return failed(item, error)
     except (MemoryError, cv2.error) as error:
-        return Result(item, ImageError(f"its mask can't be made: {error}"))
+        return failed(item, ImageError(f"its mask can't be made: {error}"))
     times = item.times.plus(postprocess=time.perf_counter() - started)
     return replace(result, item=replace(item, image_bgr=None, times=times))
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from paddleseg_infer.option import GROUPS, Option, options_of
+from paddleseg_infer.outcomes import NOT_STARTED
 from paddleseg_infer.settings import (
     EngineOptions,
     ModelOptions,
@@ -18,7 +19,6 @@ from paddleseg_infer.settings import (
 
 T = TypeVar("T")
 
-NOT_STARTED = 2  # the exit code
 PARTS = (RunOptions, SavingOptions, ModelOptions, EngineOptions)
 
 

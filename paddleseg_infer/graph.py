@@ -16,7 +16,7 @@ from operator import attrgetter
 from types import ModuleType
 from typing import Any, BinaryIO, TypeVar
 
-from paddleseg_infer.errors import ConfigError, reason, shown
+from paddleseg_infer.errors import ConfigError, brief, reason, shown
 from paddleseg_infer.machine.paddle_build import find_paddle
 
 T = TypeVar("T")
@@ -42,6 +42,7 @@ class GraphFacts:
 
 def look_into(graph: str, params: str) -> GraphFacts:
     """What the graph holds. Raises ConfigError unless both files are what their names say."""
+    _framework_proto()  # an error of the protobuf package isn't the files' fault
     facts = _open(graph, _read_graph)
     _open(params, _check_params)
     return facts
@@ -68,7 +69,7 @@ def _read_graph(path: str, file: BinaryIO) -> GraphFacts:
             held, facts = ".json", _facts_of_json(json.loads(content))
         else:
             held, facts = ".pdmodel", _facts_of_protobuf(content)
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise ConfigError(
             f"{shown(path)} is no Paddle graph, or damaged: export or download the model again"
         ) from None
@@ -126,7 +127,13 @@ def _framework_proto() -> ModuleType:
     if spec is None or spec.loader is None:
         raise ConfigError(f"{shown(path)} can't be loaded: install Paddle again")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # protobuf's are of its own kinds
+        raise ConfigError(
+            f"{shown(path)} can't be loaded by the protobuf package ({brief(str(error))}): "
+            "pip install -r requirements.txt"
+        ) from error
     return module
 
 
@@ -152,7 +159,7 @@ def _check_params(path: str, file: BinaryIO) -> None:
             if len(message) != desc_size:
                 raise cut
             tensor = _parsed("VarType.TensorDesc", message)
-            if tensor.data_type not in ELEMENT_BYTES:
+            if not tensor.HasField("data_type") or tensor.data_type not in ELEMENT_BYTES:
                 return  # a type this table doesn't know: Paddle will judge
             elements = math.prod(tensor.dims)
             file.seek(elements * ELEMENT_BYTES[tensor.data_type], os.SEEK_CUR)

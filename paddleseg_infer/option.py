@@ -35,7 +35,7 @@ class Option:
     shown_default: str = ""  # for a person, where that isn't the value
     needs: str = ""  # one of NEEDS: without it the option has no effect
     idle_with: tuple[str, ...] = ()  # switches with which it has no effect
-    kept_by: str = ""  # the kind of file, kept between runs, that depends on it: graph or tensorrt
+    kept_by: str = ""  # which cached files depend on it: graph or tensorrt
 
 
 def option(default: Any, group: str, help: str, kind: str = "switch", **more: Any) -> Any:

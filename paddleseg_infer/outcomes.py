@@ -1,7 +1,9 @@
-"""What is to be done with an image, and how images and runs end."""
+"""What is to be done with an image, how images and runs end, and the exit codes."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
+
+DONE, SOME_FAILED, NOT_STARTED = 0, 1, 2  # exit codes; after a signal it is 128 and its number
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from paddleseg_infer.batching import Batch, BatchReader, Item, Result
+from paddleseg_infer.batching import Batch, BatchReader, Item, Result, failed
 from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.engines.contract import Engine
-from paddleseg_infer.engines.load import decide, load
+from paddleseg_infer.engines.load import load, set_up
 from paddleseg_infer.engines.shapes import Expected
 from paddleseg_infer.errors import ConfigError, EngineError, ImageError, RunError, shown
 from paddleseg_infer.finishing import (
@@ -53,11 +53,11 @@ def nothing(*_: object) -> None:
 class Segmenter:
     """A loaded model, to be called with images.
 
-    Options are the command line's, by their names: all fields of `settings.ModelOptions` and
-    `settings.EngineOptions`, or those as a whole. With `use_trt`, `sample` are images of the sizes
-    to come. `threads` is how many threads read and save at the most. Raises ConfigError for a model
-    or options that can't run. The engine is loaded while the first images are read; `load()` loads
-    it before. One thread at a time may use a Segmenter.
+    Options are the command line's, by their names: the fields of `settings.ModelOptions` and
+    `settings.EngineOptions`. `model` and `engine` take such objects as a whole. With `use_trt`,
+    `sample` holds images of the sizes to come. At most `threads` threads read and save. Raises
+    ConfigError for a model or options that can't run. The engine is loaded while the first images
+    are read; `load()` loads it before. Only one thread at a time may use a Segmenter.
     """
 
     def __init__(
@@ -91,11 +91,12 @@ class Segmenter:
         # Reading and saving get no more threads than the engine.
         self._threads = min(threads, self.options.cpu_threads or 1)
         self._engine: Engine | None = None
+        self._prepared: set[str] = set()  # output folders that exist, or existed
 
     def load(self) -> Engine:
         """The engine, which is loaded at the first call. Raises ConfigError."""
         if self._engine is None:
-            setup = decide(self.deploy, self.options, self._build, self._expected)
+            setup = set_up(self.deploy, self.options, self._build, self._expected)
             self._engine = load(setup, self._expected)
         return self._engine
 
@@ -111,17 +112,19 @@ class Segmenter:
         labels: dict[int, np.ndarray] = {}
         for result in self.stream(images):
             if result.labels is None:
-                name = result.item.source.name
+                name = result.item.name
                 raise ImageError(f"image {result.index} ({name}): {result.error}")
             labels[result.index] = result.labels
         return [labels[index] for index in sorted(labels)]
 
     def stream(self, images: Iterable[Image]) -> Iterator[Result]:
-        """Yields results as their batches end, while the next images are read, in other threads.
+        """Yields results as their batches end, while other threads read the next images.
 
         How many are read before their turn is bounded (see BatchReader.batches), and so is memory.
+        While `images` blocks, the process can't end.
         """
-        items = (Item(source_of(image), index) for index, image in enumerate(images))
+        sources = map(source_of, images)
+        items = (Item(source, source.name, index) for index, source in enumerate(sources))
         return self._results(items, LabelMaps(), nothing)
 
     def save(
@@ -135,16 +138,21 @@ class Segmenter:
     ) -> Iterator[Result]:
         """Segments each job's image and saves its pictures; yields what became of it.
 
-        With `make_save_dir` the folder is made once the engine is loaded. `on_batch` is called
-        before each batch, `on_run_error` from some thread before a RunError is raised, which waits
-        for the next job first. Raises ConfigError, and RunError where nothing can be saved any
-        more.
+        With `make_save_dir` the folder is made once the engine is loaded, at the first call only.
+        `on_batch` is called before each batch. `on_run_error` is called at once, in the thread
+        where saving fails; the RunError itself is raised only after the next job has arrived.
+        Raises ConfigError, and RunError if nothing can be saved any more.
         """
         check_sizes(self._tiling, self._network_size, saving.save)
         palette = palette_of(saving.custom_color)
         pictures = Pictures(saving.save, palette, self.deploy.class_names)
-        goal = SavedPictures(pictures, saving.save_dir, make_save_dir, on_run_error)
-        items = (Item(source_of(job.image), at, job) for at, job in enumerate(jobs))
+        if not make_save_dir:
+            self._prepared.add(saving.save_dir)
+        goal = SavedPictures(pictures, saving.save_dir, self._prepared, on_run_error)
+        items = (
+            Item(source_of(job.image), shown(job.image), index, job)
+            for index, job in enumerate(jobs)
+        )
         return self._results(items, goal, on_batch)
 
     def _results(
@@ -209,7 +217,7 @@ class Segmenter:
             output = engine(batch.tensor_nchw)
         except (EngineError, MemoryError) as error:
             if len(batch.items) == 1:
-                yield Result(batch.items[0], _refusal(batch, error))
+                yield failed(batch.items[0], _refusal(batch, error))
                 return
             for half in reader.halves(batch):
                 yield from self._outputs(half, reader, pictures, on_batch)

@@ -9,7 +9,8 @@ from dataclasses import MISSING, dataclass
 
 from paddleseg_infer.option import BENCHMARK, ENGINE, LONG_RUNS, TENSORRT, TO_DO, option
 
-KINDS = ("mask", "label", "overlay", "score")  # of pictures that can be saved
+KINDS = ("mask", "label", "overlay", "score")  # of pictures; pictures/kinds.py makes them
+PALETTE_NAMES = ("paddleseg", "cityscapes", "voc")  # pictures/palettes.py has their colours
 MOST_THREADS = 10  # of an engine, where none are asked for
 MAX_THREADS = 1024  # more end the process in the threading library
 TENSORRT_PRECISIONS = {"fp32": "Float32", "fp16": "Half", "int8": "Int8"}
@@ -108,7 +109,7 @@ class SavingOptions:
     custom_color: tuple[str, ...] = option(
         ("paddleseg",),
         TO_DO,
-        "colours of the classes: r g b r g b ..., or paddleseg, cityscapes or voc",
+        f"colours of the classes: r g b r g b ..., or one of {', '.join(PALETTE_NAMES)}",
         "words",
         metavar="COLOR",
         shown_default="paddleseg",

@@ -1,4 +1,4 @@
-"""Large images in windows: where they lie, and one segmentation out of theirs.
+"""Large images in windows: one segmentation out of the windows' results (places: tiling.py).
 
 Scores are averaged over the windows, as PaddleSeg's own sliding window does; of labels, which can't
 be averaged, those of the window count whose centre is nearest.
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from paddleseg_infer.batching import Item, Result
+from paddleseg_infer.batching import Item, Result, failed
 from paddleseg_infer.errors import ImageError
 from paddleseg_infer.outcomes import Times
 from paddleseg_infer.pictures.kinds import Segmentation
@@ -42,22 +42,23 @@ def windows_of(
     """
     for item in items:
         started = time.perf_counter()
+        assert item.source is not None
         try:
             image_bgr = item.source.pixels()
             grid = grid_of((image_bgr.shape[0], image_bgr.shape[1]), tiling)
             mosaic = Mosaic(item, image_bgr, grid, read_scores)
         except ImageError as error:
-            yield Result(item, error)
+            yield failed(item, error)
             continue
         except MemoryError:
-            yield Result(item, ImageError(NO_MEMORY))
+            yield failed(item, ImageError(NO_MEMORY))
             continue
         mosaic.took(Times(preprocess=time.perf_counter() - started))
         for number in range(len(grid)):
             if mosaic.has_failed:
                 break
             window = ArraySource(image_bgr[grid.slices(number)])
-            yield WindowItem(window, mosaic=mosaic, number=number)
+            yield WindowItem(window, item.name, mosaic=mosaic, number=number)
 
 
 def put_together(results: Iterable[Result]) -> "Iterator[Mosaic | Result]":
@@ -72,7 +73,7 @@ def put_together(results: Iterable[Result]) -> "Iterator[Mosaic | Result]":
         error = result.error or mosaic.add(result.item.number, result)
         if error:
             mosaic.fail()
-            yield Result(mosaic.item, error)
+            yield failed(mosaic.item, error)
         elif mosaic.is_whole:
             yield mosaic
 
@@ -82,7 +83,7 @@ class Mosaic:
 
     def __init__(self, item: Item, image_bgr: np.ndarray, grid: Grid, read_scores: ReadScores):
         self.has_failed = False
-        self._item = item
+        self._item = replace(item, source=None)
         self._image_bgr = image_bgr
         self._grid = grid
         self._read_scores = read_scores

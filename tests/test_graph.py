@@ -103,3 +103,17 @@ def test_bytes_behind_the_last_tensor_are_refused(files, tmp_path):
     params.write_bytes(Path(files[1]).read_bytes() + b"abc")
     with pytest.raises(ConfigError, match="is cut off or damaged"):
         look_into(files[0], str(params))
+
+
+def test_a_deep_json_graph_is_refused(files, tmp_path):
+    graph = tmp_path / "model.json"
+    graph.write_bytes(b'{"a":' * 100_000)
+    with pytest.raises(ConfigError, match="is no Paddle graph, or damaged"):
+        look_into(str(graph), files[1])
+
+
+def test_a_tensor_of_an_unknown_type_is_left_to_paddle(files, tmp_path):
+    params = tmp_path / "params"
+    desc = b"\x08\x63\x10\x02"  # data type 99, two elements
+    params.write_bytes(bytes(16) + len(desc).to_bytes(4, "little") + desc + b"12345678")
+    look_into(files[0], str(params))

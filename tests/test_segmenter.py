@@ -1,6 +1,7 @@
 """`Segmenter` gives PaddleSeg's labels, whatever the batch size, in the order of the images."""
 
 import logging
+import shutil
 
 import numpy as np
 import oracle
@@ -8,7 +9,7 @@ import pytest
 from conftest import scene, write_image
 from PIL import Image
 
-from paddleseg_infer.errors import ConfigError, ImageError
+from paddleseg_infer.errors import ConfigError, ImageError, RunError
 from paddleseg_infer.outcomes import Job
 from paddleseg_infer.preprocess import read_image
 from paddleseg_infer.segmenter import Segmenter
@@ -242,3 +243,24 @@ def test_a_graph_that_drops_images_of_a_batch_fails_none_silently(models):
     alone = segmenter(models / "first_only")(IMAGES[0])
     for result in results:
         assert np.array_equal(result.labels, alone)
+
+
+def test_results_keep_no_image_alive(models):
+    images = [scene(48, 64, number) for number in range(3)] + [np.zeros((2, 2), np.uint8)]
+    results = list(Segmenter(models / "argmax" / "deploy.yaml", device="cpu").stream(images))
+    assert [bool(result.error) for result in results].count(True) == 1
+    for result in results:
+        item = result.item
+        assert (item.source, item.frame, item.image_bgr) == (None, None, None)
+
+
+def test_an_output_folder_that_vanished_is_not_made_again(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("paddleseg_infer.pictures.files.WAITS", ())
+    saving = SavingOptions(str(tmp_path / "out"))
+    segment = Segmenter(model, device="cpu")
+    jobs = [Job(str(write_image(tmp_path / "a.png")), "a.png")]
+    assert [result.error for result in segment.save(jobs, saving)] == [None]
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(RunError, match="no such file"):
+        list(segment.save(jobs, saving))
+    assert not (tmp_path / "out").exists()

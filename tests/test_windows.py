@@ -174,7 +174,9 @@ class Wide:
 def test_where_memory_ends_the_image_fails_alone():
     """For real: labels of a petabyte, and sums of scores of as much."""
     [too_wide, window] = windows_of(
-        [Item(Wide(10**15), 0), Item(Wide(10**9), 1)], Tiling((1, 10**15), (1, 10**15)), None
+        [Item(Wide(10**15), "", 0), Item(Wide(10**9), "", 1)],
+        Tiling((1, 10**15), (1, 10**15)),
+        None,
     )
     assert (too_wide.index, str(too_wide.error)) == (0, NO_MEMORY)
     many_classes = Result(window, scores=np.zeros((200_000, 1, 1), np.float32))
@@ -202,7 +204,7 @@ def test_windows_equal_paddlesegs_own_function(models):
 
 
 def test_after_a_failed_window_the_others_are_not_run():
-    images = [Item(ArraySource(scene(side, side)), side) for side in (64, 32)]
+    images = [Item(ArraySource(scene(side, side)), "", side) for side in (64, 32)]
     windows = windows_of(images, Tiling((32, 32), (32, 32)), None)
     taken = []
 

@@ -1,4 +1,4 @@
-"""The one decision which engine runs the batches, for a run and for `--dry_run`."""
+"""Decides which engine runs the batches, for a run and for `--dry_run`, and loads it."""
 
 import os
 import tempfile
@@ -11,7 +11,7 @@ from paddleseg_infer.config import input_name
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.engines.contract import Engine
 from paddleseg_infer.engines.paddle import load_collecting, load_paddle
-from paddleseg_infer.engines.setup import Setup
+from paddleseg_infer.engines.setup import Kind, Setup
 from paddleseg_infer.engines.shapes import (
     Expected,
     collect,
@@ -29,16 +29,16 @@ from paddleseg_infer.tiling import Size
 NOTHING_EXPECTED = Expected((), 1)
 
 
-def decide(
+def set_up(
     deploy: DeployConfig, options: EngineOptions, build: PaddleBuild, expected: Expected
 ) -> Setup:
-    """How the model will run. Raises ConfigError.
+    """How the model will run; `options` are resolved. Raises ConfigError.
 
-    `options` are resolved. With TensorRT the setup has its shapes: those that the images in
-    `expected` need, or those of the tuned file; none where that file has to be made first.
+    With TensorRT the setup has its shapes: those that the images in `expected` need, or those of
+    the tuned file. It has none if that file must be made first.
     """
     setup = Setup(deploy, options, build)
-    if not options.use_trt:
+    if setup.kind is not Kind.TENSORRT:
         return setup
     if not options.enable_auto_tune:
         return replace(setup, shapes=dynamic_shapes(expected, deploy))
@@ -50,23 +50,25 @@ def decide(
 
 
 def load(setup: Setup, expected: Expected = NOTHING_EXPECTED) -> Engine:
-    """The engine that was decided on. Raises ConfigError."""
-    if setup.options.enable_openvino:
+    """Loads the engine that the setup's options ask for. Raises ConfigError."""
+    if setup.kind is Kind.OPENVINO:
         from paddleseg_infer.engines.openvino import OpenVinoEngine
 
         return OpenVinoEngine(setup)
-    if not setup.options.use_trt:
+    if setup.kind is Kind.OWN:
         return load_paddle(setup)
     from paddleseg_infer.engines.tensorrt import TensorRtEngine
 
     if not setup.options.enable_auto_tune:
         return TensorRtEngine(setup)
-    check_gpu(setup.core, setup.build, use_trt=True)  # before minutes are spent on shapes
+    # Before minutes are spent on shapes: what TensorRT doesn't take is refused.
+    setup.make_config()
+    check_gpu(setup.core, setup.build, use_trt=True)
     with tempfile.TemporaryDirectory() as folder:  # read as the engine is made
         path = setup.options.auto_tuned_shape_file or os.path.join(folder, "shapes.pbtxt")
         make_shape_file(path, partial(collect_shapes, setup, expected))
         options = replace(setup.options, auto_tuned_shape_file=path)
-        return TensorRtEngine(decide(setup.deploy, options, setup.build, expected))
+        return TensorRtEngine(set_up(setup.deploy, options, setup.build, expected))
 
 
 def collect_shapes(setup: Setup, expected: Expected, path: str) -> int:

@@ -18,7 +18,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -143,7 +143,10 @@ class _OpenVino:
     def __init__(self, setup: Setup):
         """Raises _LeftOut."""
         self.config = setup.make_config()
-        self._run = Predictor(_create(setup, self.config), self.config)
+        try:
+            self._run = Predictor(_create(setup, self.config), self.config)
+        except EngineError as error:
+            raise _LeftOut(str(error)) from error
         self._is_full_size: bool | None = None  # whether outputs are as high and wide as inputs
 
     def __call__(self, tensor_nchw: np.ndarray) -> np.ndarray:
@@ -181,14 +184,19 @@ def _create(setup: Setup, config: Any) -> Any:
                     if b"openvino_engine" in graph.read():
                         return predictor
             raise _LeftOut("Paddle has left it out")
-    except EngineError as error:
-        raise _LeftOut(str(error)) from error
     except OSError as error:
         raise _LeftOut(f"the temporary folder: {reason(error)}; TMPDIR names one") from error
 
 
 class _Captured:
-    text = b""
+    """What was written to standard error; empty until the capture has ended."""
+
+    def __init__(self) -> None:
+        self.text = b""
+
+    def read(self, file: BinaryIO) -> None:
+        file.seek(0)
+        self.text = file.read()
 
 
 _capturing = threading.Lock()  # the process has only one standard error
@@ -206,8 +214,7 @@ def _standard_error() -> Iterator[_Captured]:
         finally:
             os.dup2(own, 2)
             os.close(own)
-            file.seek(0)
-            captured.text = file.read()
+            captured.read(file)
 
 
 _has_settings = False  # this process's one OpenVINO

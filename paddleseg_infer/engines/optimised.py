@@ -39,7 +39,7 @@ def create_predictor(setup: Setup, config: Any) -> Any:
     making = _Making(setup, store)
     try:
         key = graph_key(setup, processor())
-        return store.obtain(key, making.make, making.load, making.finish)
+        return store.obtain(key, making.make, making.load, making.finish, waits=False)
     except (OSError, Unusable) as error:
         store.log_unusable(error)
     return create(setup.core, config)

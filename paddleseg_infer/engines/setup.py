@@ -1,5 +1,6 @@
 """One model, and how it is to run: what every engine is made from."""
 
+import enum
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,14 @@ from paddleseg_infer.machine.paddle_build import PaddleBuild
 from paddleseg_infer.settings import EngineOptions
 
 
+class Kind(enum.Enum):
+    """The engines."""
+
+    OWN = "Paddle's own engine"
+    OPENVINO = "OpenVINO inside Paddle"
+    TENSORRT = "TensorRT inside Paddle"
+
+
 @dataclass(frozen=True)
 class Setup:
     """A model, resolved options, the installed Paddle, and TensorRT's shapes."""
@@ -22,7 +31,7 @@ class Setup:
     deploy: DeployConfig
     options: EngineOptions
     build: PaddleBuild
-    shapes: Shapes | None = None  # None too where TensorRT's are to be collected first
+    shapes: Shapes | None = None  # None without TensorRT, and until its shapes are collected
 
     @cached_property
     def core(self) -> Any:
@@ -35,9 +44,16 @@ class Setup:
         return engine_config(self.core, self.deploy, self.options, self.build, self.shapes)
 
     @property
+    def kind(self) -> Kind:
+        """Which engine runs the model."""
+        if self.options.enable_openvino:
+            return Kind.OPENVINO
+        return Kind.TENSORRT if self.options.use_trt else Kind.OWN
+
+    @property
     def collects_shapes(self) -> bool:
         """Whether TensorRT's shapes are collected from images before its engine is made."""
-        return self.options.use_trt and self.shapes is None
+        return self.kind is Kind.TENSORRT and self.shapes is None
 
     @contextmanager
     def loading(self) -> Iterator[None]:

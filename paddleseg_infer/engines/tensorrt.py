@@ -37,7 +37,7 @@ class TensorRtEngine:
         with setup.loading():
             predictor = create_predictor(setup, self.config.gpu_device_id())
             self._inside = Predictor(predictor, self.config)
-        self._outside = Outside(setup.shapes, replace(setup, options=_without_trt(setup)))
+        self._outside = Outside(setup.shapes, _without_tensorrt(setup))
 
     def __call__(self, tensor_nchw: np.ndarray) -> np.ndarray:
         if self._outside.takes(tensor_nchw.shape):
@@ -139,5 +139,7 @@ def engine_key(setup: Setup, gpu: list[str]) -> str:
     return key_of([deploy.graph, deploy.params, *tuned], *settings)
 
 
-def _without_trt(setup: Setup) -> Any:
-    return replace(setup.options, use_trt=False)
+def _without_tensorrt(setup: Setup) -> Setup:
+    """For Paddle's own engine, which may be loaded hours later: it looks at the files again."""
+    options = replace(setup.options, use_trt=False)
+    return replace(setup, deploy=replace(setup.deploy), options=options)

@@ -26,7 +26,7 @@ log = logging.getLogger("paddleseg_infer")
 UNUSED_SECONDS = 30 * 24 * 3600
 ABANDONED_SECONDS = 24 * 3600
 DIGESTS = "sha256.json"
-NEW_PREFIX = ".new-"
+NEW_PREFIX, LOCK_PREFIX = ".new-", ".lock-"
 
 
 class Unusable(Exception):
@@ -39,21 +39,41 @@ class Store:
     def __init__(self, folder: str):
         self.folder = folder
 
-    def keep(self, key: str, fill: Callable[[str], None]) -> str:
+    def keep(self, key: str, fill: Callable[[str], None], waits: bool = True) -> str:
         """The entry of `key`, made by `fill(folder)` unless it exists.
 
-        One process makes it, the others wait. Raises what `fill` raises, too.
+        One process makes it. Others wait, with a line, or with `waits` False make one of their own,
+        of which one is kept. Raises what `fill` raises, too.
         """
         self._prepare()
         self._sweep()
         entry = os.path.join(self.folder, key)
         if not _is_whole(entry):
-            with locked(self.folder), self._new_folder() as new:
+            with contextlib.ExitStack() as stack:
+                if waits:
+                    stack.enter_context(self._only_one(key))
+                new = stack.enter_context(self._new_folder())
                 if not _is_whole(entry):
                     fill(new)
                     _keep(new, entry)
         os.utime(entry)
         return entry
+
+    @contextlib.contextmanager
+    def _only_one(self, key: str) -> Iterator[None]:
+        """Waits until no other process makes this entry."""
+        path = os.path.join(self.folder, LOCK_PREFIX + key)
+        with open(path, "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.info("waiting for another process, which makes the cache entry %s", shown(key))
+                fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:  # who waits for it has it open, and finds the entry
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
 
     def obtain(
         self,
@@ -61,12 +81,13 @@ class Store:
         make: Callable[[str], T],
         load: Callable[[str], T],
         finish: Callable[[str], None] = lambda folder: None,
+        waits: bool = True,
     ) -> T:
         """What `make(folder)` returns, or what `load(entry)` makes of the files kept before.
 
         `finish(folder)` prepares the files that were made. Where they can't be kept, what was made
         is returned all the same, with a line. An entry for which `load` raises EngineError is
-        removed and made again. Raises what `make` raises, too.
+        removed and made again, once. Raises what `make` raises, too. For `waits` see `keep`.
         """
         made: list[T] = []
 
@@ -74,9 +95,9 @@ class Store:
             made.append(make(folder))
             finish(folder)
 
-        for is_last in (False, True):
+        for _ in range(2):
             try:
-                entry = self.keep(key, fill)
+                entry = self.keep(key, fill, waits)
             except (OSError, Unusable, ConfigError) as error:
                 if not made:
                     raise
@@ -86,13 +107,11 @@ class Store:
             try:
                 return load(entry)
             except EngineError as error:
-                if is_last:
-                    raise
                 log.warning(
                     "the cache entry %s can't be loaded (%s): it is made again", shown(entry), error
                 )
                 remove(entry)
-        raise AssertionError
+        raise Unusable("its entry can't be loaded")
 
     def need_space(self, size: int) -> None:
         """Raises Unusable where `size` bytes don't fit."""
@@ -136,7 +155,7 @@ class Store:
         with contextlib.suppress(OSError), os.scandir(self.folder) as found:
             for item in found:
                 is_new = item.name.startswith(NEW_PREFIX)
-                if not (is_new or re.fullmatch(r"[0-9a-f]{64}", item.name)):
+                if not (is_new or re.fullmatch(rf"({LOCK_PREFIX})?[0-9a-f]{{64}}", item.name)):
                     continue  # not made here
                 with contextlib.suppress(OSError):
                     age = time.time() - item.stat(follow_symlinks=False).st_mtime
@@ -200,7 +219,10 @@ def remove(path: str) -> None:
     going = os.path.join(os.path.dirname(path), NEW_PREFIX + secrets.token_hex(8))
     with contextlib.suppress(OSError):
         os.rename(path, going)
-        shutil.rmtree(going, ignore_errors=True)
+        if os.path.isdir(going):
+            shutil.rmtree(going, ignore_errors=True)
+        else:
+            os.unlink(going)
 
 
 @contextlib.contextmanager

@@ -7,16 +7,17 @@ import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.errors import MISSING_HINT, ConfigError, RunError, shown
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.outcomes import Job, Outcome
 from paddleseg_infer.runs.resume import is_done
 from paddleseg_infer.runs.worker import Note, outcome_of
-from paddleseg_infer.segmenter import Segmenter
 from paddleseg_infer.settings import Settings
+
+if TYPE_CHECKING:  # a node may lack what it imports: obstacle() says so
+    from paddleseg_infer.segmenter import Segmenter
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -98,7 +99,9 @@ class Segment:
             yield replace(outcome_of(result), worker=self._name)
 
     @cached_property
-    def _segmenter(self) -> Segmenter:
+    def _segmenter(self) -> "Segmenter":
+        from paddleseg_infer.segmenter import Segmenter
+
         settings = self._settings
         return Segmenter(
             settings.run.config, model=settings.model, engine=settings.engine, sample=self._sample
@@ -119,6 +122,8 @@ def obstacle(needs: Needs) -> str:
                 "system that all nodes see, under the same paths"
             )
     try:
+        from paddleseg_infer.deploy import load_deploy_config
+
         load_deploy_config(needs.files[0])
         found = str(find_paddle())
     except (ConfigError, ModuleNotFoundError) as error:

@@ -81,7 +81,7 @@ def _batch_after_batch(
 ) -> Iterator[Outcome]:
     for first in range(0, len(jobs), segmenter.batch_size):
         batch = jobs[first : first + segmenter.batch_size]
-        for result in segmenter.save(batch, settings.saving, make_save_dir=first == 0):
+        for result in segmenter.save(batch, settings.saving):
             yield outcome_of(result)
 
 

@@ -9,8 +9,8 @@ import yaml
 
 from paddleseg_infer.config import engine_state, resolved
 from paddleseg_infer.deploy import load_deploy_config
-from paddleseg_infer.engines.load import decide, load
-from paddleseg_infer.engines.setup import Setup
+from paddleseg_infer.engines.load import load, set_up
+from paddleseg_infer.engines.setup import Kind, Setup
 from paddleseg_infer.engines.shapes import Expected
 from paddleseg_infer.errors import ConfigError, shown
 from paddleseg_infer.machine.gpu import check_gpu
@@ -41,7 +41,7 @@ def dry_run(
     }
     setup, expected = _decided(jobs, settings)
     plan["batch_size"] = expected.batch_size
-    if setup.options.use_trt and setup.options.enable_auto_tune:
+    if setup.kind is Kind.TENSORRT and setup.options.enable_auto_tune:
         plan["tensorrt_tuned_shapes"] = (
             "collected first" if setup.collects_shapes else "of the file"
         )
@@ -69,7 +69,7 @@ def _decided(jobs: Sequence[Job], settings: Settings) -> tuple[Setup, Expected]:
     batch_size = deploy.batch_size_for(settings.model.batch_size)
     images = [source_of(job.image) for job in jobs]
     expected = Expected(images, batch_size, tiling.crop if tiling else None)
-    return decide(deploy, options, build, expected), expected
+    return set_up(deploy, options, build, expected), expected
 
 
 def _tried(setup: Setup, expected: Expected) -> tuple[Any, ConfigError | None]:
@@ -82,8 +82,8 @@ def _tried(setup: Setup, expected: Expected) -> tuple[Any, ConfigError | None]:
         setup = replace(setup, options=options)
     config = setup.make_config()
     try:
-        check_gpu(setup.core, setup.build, setup.options.use_trt)
-        if not setup.options.use_trt:
+        check_gpu(setup.core, setup.build, use_trt=setup.kind is Kind.TENSORRT)
+        if setup.kind is not Kind.TENSORRT:
             load(setup, expected)
     except ConfigError as error:
         return config, error

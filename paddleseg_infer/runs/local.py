@@ -14,7 +14,8 @@ from paddleseg_infer.settings import EngineOptions, Settings
 def segment(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
     """Saves the pictures of `jobs`; yields what became of each.
 
-    One batch is run in this process, more in `num_workers` others, and with a `timeout` all.
+    A single batch runs in this process. More batches, or any with a `timeout`, run in `num_workers`
+    worker processes.
     Raises ConfigError where nothing can start, RunError where the run can't go on, and Interrupted
     after a signal.
     """

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from paddleseg_infer.outcomes import Job
 
 MAX_DEATHS = 5  # in a row, without a result between them
-DEATHS_ALONE = 2  # of workers that had one image and a loaded engine, until it fails
+DEATHS_ALONE = 2  # an image fails when so many workers died while it was their only image
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Verdict:
     again: tuple[Job, ...] = ()  # these images are tried again, alone
     failed: tuple[Job, ...] = ()  # these fail
     no_start: bool = False  # nothing can be started
-    no_sense: bool = False  # the run can't go on
+    hopeless: bool = False  # trying again gains nothing: the run ends
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Retries:
         if self.deaths_in_a_row >= MAX_DEATHS and not self.has_result:
             return Verdict(no_start=True)
         if self.deaths_in_a_row > MAX_DEATHS and not held:
-            return Verdict(no_sense=True)
+            return Verdict(hopeless=True)
         return self.lost(held, is_alone)
 
     def lost(self, jobs: Sequence[Job], is_alone: bool) -> Verdict:

@@ -45,8 +45,16 @@ class Worker:
     is_alone: bool  # it is given one image at a time, of those that dead workers held
     phase: Phase = Phase.LOADING
     holding: list[Job] = field(default_factory=list)  # what it was given
-    heard: float = 0.0  # the monotonic time of its last message, from RUNNING on
+    heard: float = 0.0  # the monotonic time of its last message
     why: str = ""  # it is ending
+
+    def hear(self, message: object) -> None:
+        """Notes that it is alive, and how far it is."""
+        if self.phase is Phase.LOADING and isinstance(message, Ask):
+            self.phase = Phase.READING
+        if self.phase is not Phase.ENDING and isinstance(message, Began):
+            self.phase = Phase.RUNNING
+        self.heard = time.monotonic()
 
     def end(self, why: str) -> None:
         self.phase, self.why = Phase.ENDING, why
@@ -192,14 +200,11 @@ class Supervisor:
             worker.process.join()
             self._ended(worker)
             return
-        if isinstance(message, Began) and worker.phase is not Phase.ENDING:
-            worker.phase, self._make_save_dir = Phase.RUNNING, False
-        if worker.phase is Phase.RUNNING:
-            worker.heard = time.monotonic()
+        worker.hear(message)
         if isinstance(message, Ask):
-            if worker.phase is Phase.LOADING:
-                worker.phase = Phase.READING
             self._answer(connection, worker)
+        elif isinstance(message, Began):
+            self._make_save_dir = False
         elif isinstance(message, Outcome):
             self._finished(worker, message)
         elif isinstance(message, Refused):
@@ -230,7 +235,7 @@ class Supervisor:
         verdict = self._retries.death(held, worker.is_alone)
         if verdict.no_start:
             raise ConfigError(f"{why}, five times in a row before any image was done")
-        if verdict.no_sense:
+        if verdict.hopeless:
             times = self._retries.deaths_in_a_row
             self._stop = f"{why}, {times} times in a row before it had an image"
         for job in verdict.failed:
@@ -248,8 +253,14 @@ class Supervisor:
         if not self._workers and not self._retries.has_result:
             raise ConfigError(worker.why)
         self._refusal = worker.why  # logged once others work: they may be refused for the same
-        if not self._workers:
+        if not self._workers and not self._is_all_done:
             self._stop = worker.why
+
+    @property
+    def _is_all_done(self) -> bool:
+        """Whether each job has an outcome."""
+        held = any(worker.holding for worker in self._workers.values())
+        return self._is_all_given and not (held or self._given_back or self._suspects)
 
     # Time.
 
@@ -267,10 +278,9 @@ class Supervisor:
 
     def _end_the_unneeded(self) -> None:
         """Ends workers that never came to ask, when nothing is left for them."""
-        held = any(worker.holding for worker in self._workers.values())
-        if self._is_all_given and not (held or self._given_back or self._suspects):
+        if self._is_all_done:
             for connection, worker in list(self._workers.items()):
-                if worker.phase is Phase.LOADING:
+                if worker.phase in (Phase.LOADING, Phase.ENDING):
                     worker.process.kill()
                     worker.process.join()
                     del self._workers[connection]

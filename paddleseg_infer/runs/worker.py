@@ -145,16 +145,15 @@ def _segment(reporting: Reporting, orders: Orders) -> None:
 
 
 def _results(segmenter: "Segmenter", reporting: Reporting, orders: Orders) -> "Iterator[Result]":
-    jobs, make_save_dir = reporting.jobs(), orders.make_save_dir
+    jobs = reporting.jobs()
     for some in ([job] for job in jobs) if orders.one_by_one else [jobs]:
         yield from segmenter.save(
             some,
             orders.settings.saving,
-            make_save_dir=make_save_dir,
+            make_save_dir=orders.make_save_dir,
             on_batch=reporting.begin,
             on_run_error=reporting.stop,
         )
-        make_save_dir = False
 
 
 def outcome_of(result: "Result") -> Outcome:

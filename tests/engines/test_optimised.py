@@ -255,3 +255,11 @@ def test_logging_says_nothing_of_a_cache_that_works(every_graph, model, tmp_path
     labels(model, tmp_path / "kept")
     labels(model, tmp_path / "kept")
     assert not caplog.records
+
+
+def test_nobody_waits_for_another_who_makes_an_entry(every_graph, model, tmp_path, caplog):
+    """As one that is stopped, or that makes the graph of another model for minutes."""
+    tmp_path.chmod(0o700)
+    with store.locked(str(tmp_path)):
+        assert np.array_equal(labels(model, tmp_path), labels(model, ""))
+    assert len(entries(tmp_path)) == 1

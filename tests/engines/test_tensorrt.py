@@ -13,7 +13,7 @@ from conftest import ROOT, expected, scene
 
 from paddleseg_infer.config import Shapes, resolved
 from paddleseg_infer.deploy import load_deploy_config
-from paddleseg_infer.engines.load import decide
+from paddleseg_infer.engines.load import set_up
 from paddleseg_infer.engines.paddle import load_paddle
 from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.engines.tensorrt import Outside, create_predictor
@@ -235,7 +235,7 @@ IMAGES = [scene(40, 64), scene(100, 64)]
 def decided(models, images=IMAGES, **options):
     options = EngineOptions(**{"device": "gpu", "use_trt": True, **options})
     deploy = load_deploy_config(models / "argmax" / "deploy.yaml")
-    return decide(deploy, options, BUILD, expected(images, batch_size=2))
+    return set_up(deploy, options, BUILD, expected(images, batch_size=2))
 
 
 def test_tensorrt_is_given_the_images_shapes(models):

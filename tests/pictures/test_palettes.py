@@ -4,6 +4,7 @@ import pytest
 
 from paddleseg_infer.errors import ConfigError
 from paddleseg_infer.pictures.palettes import CITYSCAPES, PADDLESEG, PALETTES, palette_of
+from paddleseg_infer.settings import PALETTE_NAMES
 
 
 def colours(palette):
@@ -55,7 +56,7 @@ def test_ones_own_colours_come_first_as_in_paddleseg():
         (["1", "2", "256"], "each 0 to 255, .*not '256'"),
         (["1", "2", "-3"], "not '-3'"),
         (["1", "2", "x"], "not 'x'"),
-        (["blue"], "or one of paddleseg, cityscapes, voc; not 'blue'"),
+        (["blue"], f"or one of {', '.join(PALETTES)}; not 'blue'"),
         (["voc", "voc"], "not 'voc'"),
         (["\u0663", "2", "3"], "not '\u0663'"),
         ([], "0 were given"),
@@ -65,3 +66,7 @@ def test_ones_own_colours_come_first_as_in_paddleseg():
 def test_what_is_no_palette_is_refused(given, message):
     with pytest.raises(ConfigError, match=message):
         palette_of(given)
+
+
+def test_the_help_names_the_palettes():
+    assert tuple(PALETTES) == PALETTE_NAMES

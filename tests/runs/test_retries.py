@@ -43,7 +43,7 @@ def test_after_a_result_only_deaths_without_an_image_end_it(held):
     retries.result()
     verdicts = [retries.death(held, is_alone=False) for _ in range(MAX_DEATHS + 1)]
     assert not any(verdict.no_start for verdict in verdicts)
-    assert [verdict.no_sense for verdict in verdicts] == [False] * 5 + [not held]
+    assert [verdict.hopeless for verdict in verdicts] == [False] * 5 + [not held]
 
 
 def test_a_result_between_deaths_starts_the_count_again():

@@ -295,5 +295,5 @@ def test_a_tensor_that_memory_does_not_hold_fails_alone(size, transform, made):
     """Padding is only noted until the tensor is made."""
     reader = BatchReader(DeployConfig("", "", "", (transform,)), 1, ahead=1, keeps_images=False)
     with ThreadPoolExecutor(1) as pool:
-        [result] = reader.batches([Item(ArraySource(scene(*size)))], pool)
+        [result] = reader.batches([Item(ArraySource(scene(*size)), "array")], pool)
     assert str(result.error) == f"there is not enough memory for its tensor of {made}"
