@@ -137,10 +137,13 @@ def test_every_command_runs(project):
             )  # fmt: skip
         if match["why"] is None:
             command = {"sh": ["bash", "-ec"], "python": [sys.executable, "-c"]}[match["kind"]]
+            # Else pip would remove the program that is installed beside these tests.
+            beside = {"PIP_IGNORE_INSTALLED": "1", "PIP_NO_DEPS": "1"}
+            installs_it = "pip install ." in match["code"]
             result = subprocess.run(
                 [*command, match["code"]],
                 cwd=folder,
-                env=environment,
+                env={**environment, **(beside if installs_it else {})},
                 capture_output=True,
                 text=True,
             )
