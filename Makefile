@@ -1,4 +1,4 @@
-# make demo: the demo's masks.         make test: the tests, with coverage.
+# make demo: the demo's masks.         make test: the tests; make coverage: with coverage.
 # make lint: ruff, mypy, import-linter. make clean: away with environments and caches.
 # make test-gpu-config: what the GPU build of Paddle makes of the flags; needs no GPU.
 # make stress: kills, restarts, bad files, for minutes. With MODELS=dir IMAGES=dir: label maps of
@@ -25,7 +25,7 @@ ORACLE := paddleseg==2.8.0
 MASKS := output/demo
 MADE := bench/made
 
-.PHONY: demo test test-gpu-config lint stress bench draw clean
+.PHONY: demo test coverage test-gpu-config lint stress bench draw clean
 
 demo: $(VENV)/ready-to-run
 	@$(BIN)/python infer.py --config demo/model/deploy.yaml --image_path demo/images \
@@ -33,8 +33,10 @@ demo: $(VENV)/ready-to-run
 	@$(BIN)/python demo/tell.py demo/model/deploy.yaml $(MASKS)
 
 test: $(VENV)/ready-to-test
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup \
-		$(if $(TESTS),$(TESTS),--cov --cov-report=term)
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup $(TESTS)
+
+coverage: $(VENV)/ready-to-test
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --cov --cov-report=term $(TESTS)
 
 test-gpu-config: .venv-gpu/ready
 	.venv-gpu/bin/python -m pytest -q tests/engines/test_gpu_config.py

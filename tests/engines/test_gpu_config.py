@@ -268,6 +268,15 @@ def test_a_file_that_is_no_graph_is_a_sentence(model_copy, tmp_path, content, mo
     assert re.search(r"error: .*model.pdmodel", run.stderr)
 
 
+def test_what_tensorrt_refuses_is_refused_before_shapes_are_collected(models, tmp_path):
+    write_image(tmp_path / "a.png")
+    model = models / "argmax" / "deploy.yaml"
+    more = ("--use_trt", "--enable_auto_tune", "--precision", "int8")
+    run = run_infer(tmp_path, "--config", model, "--image_path", "a.png", *more)
+    assert run.returncode == 2
+    assert "--precision int8 needs a quantised model" in run.stderr
+
+
 def test_dry_run_tells_the_same_state(models, tmp_path):
     write_image(tmp_path / "photos" / "a.png", (48, 64))
     write_image(tmp_path / "photos" / "b.png", (100, 200))
