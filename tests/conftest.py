@@ -139,7 +139,7 @@ def infer(tmp_path):
             cwd=tmp_path,
             env={**os.environ, **environment},
             capture_output=True,
-            timeout=120,
+            timeout=300,
             preexec_fn=give_up_roots_rights,
         )
         run_ = Run(process)
@@ -173,7 +173,7 @@ def masks(folder):
     return sorted(os.path.relpath(path, folder) for path in found)
 
 
-def until(holds, seconds=60):
+def until(holds, seconds=180):
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline

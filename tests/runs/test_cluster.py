@@ -74,7 +74,7 @@ def test_a_node_that_is_killed_costs_nothing(start, cluster, tmp_path):
     )
     until(lambda: (tmp_path / "out").exists() and len(masks(tmp_path / "out")) > 60)
     cluster.remove_node(cluster.second, allow_graceful=False)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
     assert "240 of 241 images done" in out
     assert "raylet" not in out  # what Ray has to say
@@ -97,7 +97,7 @@ def test_resume_makes_what_is_missing(start, cluster, tmp_path):
         *("--image_path", "in", "--resume", "--batch_size", "2"),
         *("--ray", cluster.address, "--num_workers", "3"),
     )
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     assert "1 of 2 images done" in out and "1 were there" in out
     after = (tmp_path / "output" / "a.png").stat()
@@ -111,7 +111,7 @@ def test_an_image_that_takes_too_long_twice_fails_alone(start, one_slow, cluster
         write_image(tmp_path / "in" / name)
     arguments = ("--image_path", "in", "--timeout", "0.7", "--ray", cluster.address)
     process = start(*arguments, "--num_workers", "2")  # which get chunks of two images
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     failures = [line for line in err.splitlines() if line.startswith("failed: ")]
     assert [line.partition(" its")[0] for line in failures] == ["failed: in/b.png:"]
@@ -152,7 +152,7 @@ def test_a_full_disk_stops_the_run(start, small_disk, tmp_path):
     for number in range(40):
         write_image(tmp_path / "in" / f"{number}.png", (300, 400), number)
     process = start("--image_path", "in", "--save_dir", "disk/out", "--ray", "local")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
     assert "error: --save_dir " in err and "no space left on device" in err, err
     assert " images were not tried" in err
@@ -175,7 +175,7 @@ def test_a_node_that_does_not_see_everything_says_so(start, model_copy, cluster,
                 pytest.skip(f"needs the right to mount: {second.stderr.read().decode().strip()}")
             arguments = ("--image_path", "in", "--save_dir", "out", "--ray", cluster.address)
             process = start(*arguments, model=model / "deploy.yaml")
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=300)
             assert process.returncode == 2
             assert err.startswith("error: --ray: node ")
             assert f"can't work: it doesn't see {tmp_path / unseen}/" in err
@@ -207,7 +207,7 @@ def nodes(cluster):
 def test_more_processors_than_any_node_has(start, cluster, tmp_path):
     write_image(tmp_path / "in" / "a.png")
     process = start("--image_path", "in", "--ray", cluster.address, "--cpu_threads", "2")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 2
     assert err == (
         "error: --ray: no node has the 2 processors of --cpu_threads, the largest has 1\n"

@@ -28,7 +28,7 @@ def test_an_image_whose_worker_dies_twice_fails_alone(start, one_slow, tmp_path)
         if children(process) == pids:
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert re.search(r"in/b.png: the worker process ended with SIGKILL, \d times", err)
     assert masks(output) == ["a.png", "c.png"]
@@ -36,7 +36,7 @@ def test_an_image_whose_worker_dies_twice_fails_alone(start, one_slow, tmp_path)
 
 def test_a_batch_that_takes_too_long_is_ended(start, one_slow, tmp_path):
     process = start("--image_path", "in", "--timeout", "0.7", "--report", "report")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     failure = "the worker took longer than --timeout 0.7 seconds, 2 times"
     assert f"failed: in/b.png: {failure}" in err
@@ -55,7 +55,7 @@ def test_a_worker_that_is_stopped_is_replaced(start, tmp_path):
     process = start("--image_path", "in", "--timeout", "2", "--num_workers", "2")
     until(lambda: len(masks(tmp_path / "output")) > 5)
     os.kill(children(process)[0], signal.SIGSTOP)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert len(masks(tmp_path / "output")) == 60
 
@@ -102,7 +102,7 @@ def test_a_worker_that_hangs_as_it_starts_is_not_waited_for(start, tmp_path):
     process = start("--image_path", "in", "--num_workers", "2")
     until(lambda: len(children(process)) == 2)
     os.kill(children(process)[1], signal.SIGSTOP)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     assert out.startswith("40 of 40 images done")
 
@@ -114,7 +114,7 @@ def test_a_model_that_goes_while_it_is_needed_ends_the_run(start, model_copy, tm
     until(lambda: len(masks(tmp_path / "output")) > 5)
     (model / "model.pdmodel").unlink()
     os.kill(children(process)[0], signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "error: " in err and "model.pdmodel" in err and "images were not tried" in err
 
@@ -166,7 +166,7 @@ def test_a_folder_that_is_away_is_waited_for_a_while(start, tmp_path, comes_back
     time.sleep(1)
     if comes_back:
         away.rename(out)
-    said, err = process.communicate(timeout=60)
+    said, err = process.communicate(timeout=300)
     assert "warning: --save_dir output can't be written to: tried again" in err
     if comes_back:
         assert process.returncode == 0, err
@@ -186,7 +186,7 @@ def test_a_folder_that_has_gone_is_not_made_again_by_another_worker(start, tmp_p
     until(lambda: len(masks(out)) > 5)
     out.rename(tmp_path / "away")
     os.kill(children(process)[0], signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "error: --save_dir output: no such file or directory" in err
     assert not out.exists()
@@ -210,6 +210,6 @@ def test_a_disk_that_turns_read_only_ends_the_run(start, small_disk, tmp_path):
     until(lambda: len(masks(disk / "out")) > 5)
     while subprocess.run(["mount", "-o", "remount,ro", disk], capture_output=True).returncode:
         time.sleep(0.001)  # a file was open for writing
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "error: --save_dir disk/out: read-only file system" in err

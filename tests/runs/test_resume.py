@@ -213,7 +213,7 @@ def test_on_a_terminal_there_is_a_bar(model, photos, tmp_path):
         while True:
             shown += os.read(ours, 1 << 16)
     os.close(ours)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 0
     assert b"5/5" in shown and b"image/s" in shown
 
