@@ -5,10 +5,11 @@ import os
 
 import pytest
 
-from paddleseg_infer.config import resolved
+from paddleseg_infer.config import engine_config, resolved
 from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.engines.native import load_core
 from paddleseg_infer.errors import ConfigError
-from paddleseg_infer.machine.paddle_build import PaddleBuild
+from paddleseg_infer.machine.paddle_build import PaddleBuild, find_paddle
 from paddleseg_infer.settings import EngineOptions
 from paddleseg_infer.transforms.paddleseg import Normalize, Resize
 
@@ -246,3 +247,12 @@ def test_workers_share_the_processors(monkeypatch, workers, threads):
     assert options.cpu_threads == threads
     given = resolved(EngineOptions(device="cpu", num_workers=workers, cpu_threads=5), build)
     assert given.cpu_threads == 5
+
+
+def test_what_has_no_openvino_is_refused(models, tmp_path):
+    options = EngineOptions("cpu", enable_openvino=True)
+    deploy = load_deploy_config(models / "argmax" / "deploy.yaml")
+    without = PaddleBuild(find_paddle().version, has_gpu=False, folder=str(tmp_path))
+    core = load_core(find_paddle(), use_gpu=False)
+    with pytest.raises(ConfigError, match="has no OpenVINO engine: install paddlepaddle 3"):
+        engine_config(core, deploy, resolved(options, without), without)

@@ -225,9 +225,6 @@ def test_collecting_is_refused_before_it_begins(models, tmp_path):
     assert not path.exists()
 
 
-# ---- the command line --------------------------------------------------------------------------
-
-
 def run_infer(tmp_path, *arguments):
     return subprocess.run(
         [sys.executable, ROOT / "infer.py", *arguments],
@@ -269,10 +266,8 @@ def test_a_file_that_is_no_graph_is_a_sentence(model_copy, tmp_path, content, mo
 
 
 def test_what_tensorrt_refuses_is_refused_before_shapes_are_collected(models, tmp_path):
-    write_image(tmp_path / "a.png")
-    model = models / "argmax" / "deploy.yaml"
-    more = ("--use_trt", "--enable_auto_tune", "--precision", "int8")
-    run = run_infer(tmp_path, "--config", model, "--image_path", "a.png", *more)
+    given = ("--config", models / "argmax" / "deploy.yaml", "--image_path", ROOT / "demo/images")
+    run = run_infer(tmp_path, *given, "--use_trt", "--enable_auto_tune", "--precision", "int8")
     assert run.returncode == 2
     assert "--precision int8 needs a quantised model" in run.stderr
 

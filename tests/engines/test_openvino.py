@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from conftest import ROOT, masks, read_mask, scene, write_image
 
-from paddleseg_infer.config import engine_config, resolved
+from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.engines import openvino as openvino_engine
 from paddleseg_infer.engines.load import load
-from paddleseg_infer.engines.native import load_core
 from paddleseg_infer.engines.openvino import MAX_RESTARTS
 from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.errors import ConfigError, ImageError
@@ -172,15 +171,6 @@ def test_a_graph_that_paddle_leaves_out_without_a_word_is_told(models, caplog):
     tensor = prepare(scene(48, 64), deploy.transforms).tensor()[None]
     own = load(Setup(deploy, replace(options, enable_openvino=False), BUILD))
     assert np.array_equal(engine(tensor), own(tensor))
-
-
-def test_what_has_no_openvino_is_refused(models, tmp_path):
-    options = EngineOptions("cpu", enable_openvino=True)
-    deploy = load_deploy_config(models / "argmax" / "deploy.yaml")
-    without = PaddleBuild(BUILD.version, has_gpu=False, folder=str(tmp_path))
-    core = load_core(BUILD, use_gpu=False)
-    with pytest.raises(ConfigError, match="has no OpenVINO engine: install paddlepaddle 3"):
-        engine_config(core, deploy, resolved(options, without), without)
 
 
 @has_openvino
