@@ -16,7 +16,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from paddleseg_infer.errors import ConfigError, EngineError, reason, shown
 
@@ -25,6 +25,7 @@ log = logging.getLogger("paddleseg_infer")
 
 UNUSED_SECONDS = 30 * 24 * 3600
 ABANDONED_SECONDS = 24 * 3600
+SILENT_SECONDS = 2.0  # that another process is waited for without a line
 DIGESTS = "sha256.json"
 NEW_PREFIX, LOCK_PREFIX = ".new-", ".lock-"
 
@@ -64,11 +65,13 @@ class Store:
         """Waits until no other process makes this entry."""
         path = os.path.join(self.folder, LOCK_PREFIX + key)
         with open(path, "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log.info("waiting for another process, which makes the cache entry %s", shown(key))
-                fcntl.flock(file, fcntl.LOCK_EX)
+            deadline = time.monotonic() + SILENT_SECONDS
+            while not _try_lock(file):
+                if time.monotonic() > deadline:
+                    log.info("waiting for another process, which makes the cache entry %s", key)
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                    break
+                time.sleep(0.05)
             try:
                 yield
             finally:  # who waits for it has it open, and finds the entry
@@ -183,6 +186,14 @@ def sha256(path: str) -> str:
 def files_of(entry: str) -> list[str]:
     """Names of the files that were kept in an entry."""
     return sorted(set(os.listdir(entry)) - {DIGESTS})
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_whole(entry: str) -> bool:
