@@ -62,7 +62,7 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def how_to_read(option: Option) -> dict[str, Any]:
-    """What argparse wants to know of an option's words."""
+    """The arguments of argparse's `add_argument` that read an option's value."""
     if option.kind == "switch":
         return {"nargs": "?", "const": True, "type": word_bool, "metavar": "BOOL"}
     how: dict[str, Any] = {"metavar": option.metavar}
@@ -80,7 +80,7 @@ def how_to_read(option: Option) -> dict[str, Any]:
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage of every flag before it."""
+    """Reports an error in one line. argparse itself prints the usage of all flags first."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(NOT_STARTED, f"error: {message}; {self.prog} --help lists the flags\n")
@@ -89,8 +89,9 @@ class Parser(argparse.ArgumentParser):
 def make_parser() -> Parser:
     parser = Parser(
         description="Segments images with a model that PaddleSeg exported, and saves colour masks.",
-        epilog="Flags of True or False may stand alone for True. Exit code: 0 all done; 1 some "
-        "images failed, each is named; 2 nothing could be started; 130 or 143 interrupted.",
+        epilog="A flag that takes BOOL means True if it stands alone. Exit codes: 0, all images "
+        "are done; 1, some images failed, and each is named; 2, the run could not start; 130 or "
+        "143, the run was interrupted.",
         allow_abbrev=False,
     )
     for title in GROUPS:
@@ -117,7 +118,7 @@ def _add(group: Any, name: str, option: Option, default: Any) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> Settings:
-    """The settings of a command line. Ends the process where it is wrong, or asks for help."""
+    """The settings of a command line. Ends the process on a wrong argument and after --help."""
     given = make_parser().parse_args(arguments)
     return Settings(
         _part(RunOptions, given),
@@ -131,7 +132,7 @@ def _part(part: type[T], given: argparse.Namespace) -> T:
     values: dict[str, Any] = {}
     for name, option, _ in options_of(part):
         value = getattr(given, name)
-        if option.kind == "choices":  # each once, in the order of the choices
+        if option.kind == "choices":  # each one once, in the order of the choices
             value = [each for each in option.choices if each in value]
         values[name] = tuple(value) if isinstance(value, list) else value
     return part(**values)

@@ -1,14 +1,14 @@
-"""What an option's field says of itself, and what follows from it for every option alike."""
+"""The definition of an option, and what the program works out from the definitions."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-TO_DO, ENGINE, TENSORRT = "what to do", "the engine", "TensorRT, on a GPU"
-LONG_RUNS, BENCHMARK = "long runs", "the benchmark"
-GROUPS = (TO_DO, ENGINE, TENSORRT, LONG_RUNS, BENCHMARK)  # of flags, in the help's order
+TO_DO, ENGINE, TENSORRT = "images and masks", "engine", "TensorRT (needs a GPU)"
+LONG_RUNS, BENCHMARK = "long runs", "benchmark"
+GROUPS = (TO_DO, ENGINE, TENSORRT, LONG_RUNS, BENCHMARK)  # in the order of --help
 
-# What an option may need to have an effect: its words in a message, and whether options meet it.
+# What an option may need to have an effect: the text for a message, and a check of the options.
 NEEDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "gpu": ("--device gpu", lambda engine: engine.device == "gpu"),
     "cpu": ("--device cpu", lambda engine: engine.device == "cpu"),
@@ -24,18 +24,18 @@ NEEDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 @dataclass(frozen=True)
 class Option:
-    """What an option's field says beside its name and its default value."""
+    """The definition of an option, beside its field's name and default value."""
 
     group: str  # one of GROUPS
     help: str
-    kind: str  # how its words are read: one of the kinds in flags.py
+    kind: str  # how the command line reads its value: one of the kinds in flags.py
     metavar: str | tuple[str, ...] | None = None
     choices: tuple[str, ...] = ()
-    most: int = 1_000_000  # of a whole number
-    shown_default: str = ""  # for a person, where that isn't the value
+    most: int = 1_000_000  # the largest value of a whole number
+    shown_default: str = ""  # the default in --help, if that isn't the value itself
     needs: str = ""  # one of NEEDS: without it the option has no effect
-    idle_with: tuple[str, ...] = ()  # switches with which it has no effect
-    kept_by: str = ""  # which cached files depend on it: graph or tensorrt
+    idle_with: tuple[str, ...] = ()  # the option has no effect together with these switches
+    kept_by: str = ""  # the kind of cached file that depends on it: graph or tensorrt
 
 
 def option(default: Any, group: str, help: str, kind: str = "switch", **more: Any) -> Any:
@@ -51,7 +51,7 @@ def options_of(settings: Any) -> Iterator[tuple[str, Option, Any]]:
 
 
 def without_effect(given: Any, effective: Any) -> Iterator[str]:
-    """A line for each option in `given` that changes nothing, since `effective` lacks its need."""
+    """Yields a message for each option in `given` whose need isn't met in `effective`."""
     for name, known, default in options_of(given):
         if known.needs and getattr(given, name) != default:
             need, is_met = NEEDS[known.needs]
@@ -60,7 +60,7 @@ def without_effect(given: Any, effective: Any) -> Iterator[str]:
 
 
 def idle_with(switch: str, *given: Any) -> Iterator[str]:
-    """The names of the options in `given` that have no effect with a switch."""
+    """Yields the names of the options in `given` that have no effect together with `switch`."""
     for settings in given:
         for name, known, default in options_of(settings):
             if switch in known.idle_with and getattr(settings, name) != default:
@@ -68,7 +68,7 @@ def idle_with(switch: str, *given: Any) -> Iterator[str]:
 
 
 def kept_by(kind: str, settings: Any) -> list[Any]:
-    """The values of all options that a kind of kept file depends on."""
+    """The values of all options that a kind of cached file depends on."""
     return [
         getattr(settings, name) for name, known, _ in options_of(settings) if known.kept_by == kind
     ]

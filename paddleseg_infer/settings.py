@@ -24,26 +24,27 @@ class RunOptions:
     image_path: str = option(
         MISSING,
         TO_DO,
-        "an image, a folder of images, or a text file with an image a line",
+        "an image, a folder of images, or a text file that names one image per line",
         "text",
         metavar="PATH",
     )
     dry_run: bool = option(
         False,
         TO_DO,
-        "find the images, load the model, print the first ten images and the engine's settings, "
-        "decode no image",
+        "find the images, load the model, and print the first ten images and the engine's "
+        "settings; no image is decoded or saved",
     )
     resume: bool = option(
         False,
         LONG_RUNS,
-        "pass over images whose pictures are there, whole and of the image's size",
+        "skip each image whose pictures exist, are complete and have the image's size",
         idle_with=("benchmark", "dry_run"),
     )
     report: str | None = option(
         None,
         LONG_RUNS,
-        "a JSON line an image as it ends, and a summary; with --resume appended",
+        "write one JSON line for each image when it is finished, and a summary at the end; "
+        "--resume appends to an existing file",
         "text",
         metavar="FILE",
         idle_with=("dry_run",),
@@ -51,7 +52,8 @@ class RunOptions:
     timeout: float | None = option(
         None,
         LONG_RUNS,
-        "end a worker that takes longer for a batch, in seconds; its images are tried again",
+        "the longest time for one batch, in seconds; a worker that takes longer is ended, and its "
+        "images are tried again",
         "seconds",
         metavar="S",
         idle_with=("benchmark",),
@@ -59,7 +61,8 @@ class RunOptions:
     shard: tuple[int, int] | None = option(
         None,
         LONG_RUNS,
-        "do the I-th of N parts of the images, from 0; each image belongs to one",
+        "process only part I of N parts of the images; parts are counted from 0, and each image "
+        "belongs to one part",
         "shard",
         metavar="I/N",
         shown_default="all",
@@ -67,25 +70,27 @@ class RunOptions:
     ray: str | None = option(
         None,
         LONG_RUNS,
-        "run the workers on a Ray cluster: auto, local or its host:port",
+        "run the workers on a Ray cluster: auto, local or the address host:port",
         "text",
         metavar="ADDRESS",
         shown_default="none, on this machine",
         idle_with=("benchmark", "dry_run"),
     )
     quiet: bool = option(
-        False, LONG_RUNS, "no progress, no notes, no summary: warnings and failures only"
+        False, LONG_RUNS, "log only warnings and failures: no progress, no notes, no summary"
     )
     benchmark: bool = option(
-        False, BENCHMARK, "run stage after stage and report how long each takes"
+        False,
+        BENCHMARK,
+        "process batch after batch in one process, and report how long each stage takes",
     )
     model_name: str = option(
         "",
         BENCHMARK,
-        "the model's name in the report",
+        "the model's name in the benchmark's report",
         "text",
         metavar="NAME",
-        shown_default="its folder's",
+        shown_default="the name of its folder",
         needs="benchmark",
     )
 
@@ -94,13 +99,14 @@ class RunOptions:
 class SavingOptions:
     """What is saved of each image, and where."""
 
-    save_dir: str = option("output", TO_DO, "where masks go", "text", metavar="DIR")
+    save_dir: str = option("output", TO_DO, "the folder for the masks", "text", metavar="DIR")
     save: tuple[str, ...] = option(
         ("mask",),
         TO_DO,
-        "what is saved of each image, one or more of mask (the colour mask), label (class ids in "
-        "grey, 16 bits where they pass 255), overlay (mask over image, with a legend), score (the "
-        "winning class's probability in grey); all but mask in a folder of their name",
+        "the pictures to save of each image, one or more of: mask (class ids in colours), label "
+        "(class ids in grey, with 16 bits if an id is above 255), overlay (the mask over the "
+        "image, with a legend), score (the probability of the chosen class, in grey); label, "
+        "overlay and score are saved in subfolders of these names",
         "choices",
         metavar="KIND",
         choices=KINDS,
@@ -109,7 +115,7 @@ class SavingOptions:
     custom_color: tuple[str, ...] = option(
         ("paddleseg",),
         TO_DO,
-        f"colours of the classes: r g b r g b ..., or one of {', '.join(PALETTE_NAMES)}",
+        f"the colours of the classes: r g b r g b ..., or one of {', '.join(PALETTE_NAMES)}",
         "words",
         metavar="COLOR",
         shown_default="paddleseg",
@@ -120,36 +126,42 @@ class SavingOptions:
 class ModelOptions:
     """How images go through the model."""
 
-    batch_size: int = option(1, TO_DO, "images a batch", "whole", metavar="N")
+    batch_size: int = option(1, TO_DO, "images per batch", "whole", metavar="N")
     with_argmax: bool = option(
         False,
         TO_DO,
-        "argmax over the class axis of a model that gives scores; it is taken anyway, this flag "
-        "hides the line about it",
+        "choose the class with the highest score, if the model gives scores; the program always "
+        "does so, and this flag only hides the log line about it",
     )
     network_size: bool = option(
         False,
         TO_DO,
-        "masks of the network's size, as PaddleSeg's script saves them, not of the image's",
+        "save masks of the network's size, as PaddleSeg's script does; without this flag a mask "
+        "has the image's size",
     )
     threshold: float = option(
         0.5,
         TO_DO,
-        "of a model of one channel: class 1 is above it",
+        "for a model with one output channel: a pixel is class 1 if its value is above X",
         "number",
         metavar="X",
-        shown_default="0.5; 0 suits raw logits",
+        shown_default="0.5; use 0 for raw logits",
     )
     crop_size: tuple[int, int] | None = option(
-        None, TO_DO, "cut large images into windows of this size", "size", metavar=("W", "H")
+        None,
+        TO_DO,
+        "cut large images into windows of this width and height",
+        "size",
+        metavar=("W", "H"),
     )
     stride: tuple[int, int] | None = option(
         None,
         TO_DO,
-        "from window to window; with less than the crop size they overlap, and scores are averaged",
+        "the distance between neighbouring windows; if it is less than --crop_size, the windows "
+        "overlap and their scores are averaged",
         "size",
         metavar=("W", "H"),
-        shown_default="the crop size",
+        shown_default="the same as --crop_size",
     )
 
 
@@ -160,26 +172,26 @@ class EngineOptions:
     device: str | None = option(
         None,
         ENGINE,
-        "where to run",
+        "the device that runs the network",
         "text",
         choices=("cpu", "gpu"),
-        shown_default="gpu, or cpu where Paddle is a CPU build",
+        shown_default="gpu, or cpu if Paddle is a CPU build",
     )
     cpu_threads: int | None = option(
         None,
         ENGINE,
-        "threads on the CPU, of each worker",
+        "CPU threads of each worker",
         "whole",
         metavar="N",
         most=MAX_THREADS,
-        shown_default=f"{MOST_THREADS}, or the usable processors divided among the workers if they "
-        "are fewer",
+        shown_default=f"{MOST_THREADS}, or the usable processors divided by the number of workers "
+        "if that is less",
         needs="cpu",
     )
     num_workers: int = option(
         1,
         ENGINE,
-        "processes that share the images, where there are more than one batch",
+        "worker processes that share the images, if they fill more than one batch",
         "whole",
         metavar="N",
         most=256,
@@ -188,29 +200,29 @@ class EngineOptions:
     enable_mkldnn: bool | None = option(
         None,
         ENGINE,
-        "oneDNN on the CPU",
-        shown_default="Paddle's own, which is on in 2.6 and 3; False turns it off",
+        "use oneDNN on the CPU",
+        shown_default="Paddle's own default, which is True; False turns it off",
         needs="cpu",
         kept_by="graph",
     )
     enable_openvino: bool = option(
         False,
         ENGINE,
-        "run a pdmodel in the OpenVINO of Paddle 3's CPU build, which is faster for most models; a "
-        "few labels in a million may differ",
+        "run a pdmodel in OpenVINO, which is part of Paddle 3's CPU build; this is faster for most "
+        "models, and a few labels in a million may differ",
     )
     cache_dir: str | None = option(
         None,
         ENGINE,
-        "where TensorRT's engines and graphs that Paddle takes over 2 s to optimise are kept for "
-        "the next start",
+        "the folder for files that make the next start faster: TensorRT's engines, and graphs that "
+        "Paddle takes more than 2 s to optimise",
         "text",
         metavar="DIR",
-        shown_default='~/.cache/paddleseg-infer; "" keeps none',
+        shown_default='~/.cache/paddleseg-infer; "" keeps no files',
         needs="kept files",
     )
-    print_detail: bool = option(False, ENGINE, "Paddle's own log")
-    use_trt: bool = option(False, TENSORRT, "run in TensorRT", needs="gpu")
+    print_detail: bool = option(False, ENGINE, "show Paddle's own log")
+    use_trt: bool = option(False, TENSORRT, "run the network in TensorRT", needs="gpu")
     precision: str = option(
         "fp32",
         TENSORRT,
@@ -223,7 +235,7 @@ class EngineOptions:
     min_subgraph_size: int = option(
         3,
         TENSORRT,
-        "the fewest operators TensorRT takes over at once",
+        "the smallest number of operators that become one TensorRT engine",
         "whole",
         metavar="N",
         needs="tensorrt",
@@ -232,17 +244,18 @@ class EngineOptions:
     enable_auto_tune: bool = option(
         False,
         TENSORRT,
-        "run up to ten images first to collect the dynamic shapes",
-        shown_default="False, they are the sizes in the images' headers",
+        "run up to ten images first, and collect the dynamic shapes from these runs",
+        shown_default="False: the shapes are the sizes in the images' headers",
         needs="tensorrt",
     )
     auto_tuned_shape_file: str | None = option(
         None,
         TENSORRT,
-        "with --enable_auto_tune: where the collected shapes are kept; used if it is there",
+        "with --enable_auto_tune: the file that keeps the collected shapes; if it exists, it is "
+        "used and nothing is collected",
         "text",
         metavar="FILE",
-        shown_default="none, a temporary file",
+        shown_default="a temporary file",
         needs="tuning",
     )
     gpu: int = 0  # among the visible ones, counted round: workers are spread over them

@@ -155,10 +155,7 @@ def legend(labels: np.ndarray, pictures: Pictures) -> np.ndarray:
     low, high = FONT_SIZES
     size = min(max(round(max(labels.shape) * FONT_SHARE), low), high)
     font = _font(size)
-    entries = [
-        (class_id, f"{class_name(class_id, pictures.names)}  {_percent(tenths)}")
-        for class_id, tenths in shares(labels)
-    ]
+    entries = legend_entries(labels, pictures.names)
     gap = size // 2
     cell_width = 2 * size + 2 * gap + max(round(font.getlength(text)) for _, text in entries)
     cell_height = size + gap
@@ -177,6 +174,14 @@ def legend(labels: np.ndarray, pictures: Pictures) -> np.ndarray:
         middle = (left + 2 * size, top + (gap + size) // 2 + gap // 4)
         draw.text(middle, text, (BLACK,) * 3, font, anchor="lm")
     return np.ascontiguousarray(np.asarray(picture)[..., ::-1])
+
+
+def legend_entries(labels: np.ndarray, names: Sequence[str]) -> list[tuple[int, str]]:
+    """The class ids present with the legend's text for each, the largest class first."""
+    return [
+        (class_id, f"{class_name(class_id, names)}  {_percent(thousandths)}")
+        for class_id, thousandths in shares(labels)
+    ]
 
 
 def shares(labels: np.ndarray) -> list[tuple[int, int]]:

@@ -129,11 +129,11 @@ def test_help_names_every_flag_in_a_group_with_its_default(infer):
     assert words.count("(required)") == 2
     assert words.count("(default: ") == len(names) - 2
     for title in (
-        "what to do:",
-        "the engine:",
+        "images and masks:",
+        "engine:",
         "TensorRT, on a GPU:",
         "long runs:",
-        "the benchmark:",
+        "benchmark:",
     ):
         assert title in run.out
 
