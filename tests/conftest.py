@@ -1,4 +1,4 @@
-"""Fixtures: small real models that Paddle exports on the spot, images, the program as a process."""
+"""Fixtures: small models that Paddle exports for the tests, images, and runs of infer.py."""
 
 import ctypes
 import hashlib
@@ -29,13 +29,16 @@ BUILD = find_paddle()
 PADDLE = BUILD.version
 
 
-def kept_models(config, form):
-    """A folder of models, made by make_models.py once: the next runs, and others now, find it."""
+def cached_models(config, form):
+    """Returns the folder of the models that make_models.py exports.
+
+    The folder stays in pytest's cache. Later runs and other processes of this run use it again.
+    """
     script = ROOT / "tests" / "make_models.py"
-    made_by = f"{script.read_text()} {BUILD} {BUILD.commit} {form}"
-    kept = config.cache.mkdir("models")
-    folder = kept / hashlib.sha256(made_by.encode()).hexdigest()
-    with locked(str(kept)), tempfile.TemporaryDirectory(dir=kept) as new:
+    key = f"{script.read_text()} {BUILD} {BUILD.commit} {form}"
+    cache = config.cache.mkdir("models")
+    folder = cache / hashlib.sha256(key.encode()).hexdigest()
+    with locked(str(cache)), tempfile.TemporaryDirectory(dir=cache) as new:
         if not folder.exists():
             command = [sys.executable, "-W", "ignore", script, f"{new}/models", form]
             subprocess.run(command, check=True, capture_output=True)
@@ -45,21 +48,21 @@ def kept_models(config, form):
 
 @pytest.fixture(scope="session")
 def models(pytestconfig):
-    """A folder of exported models (see make_models.py), as pdmodel graphs. Not to be changed."""
-    return kept_models(pytestconfig, "pdmodel")
+    """The folder of the exported models with pdmodel graphs. Tests must not change it."""
+    return cached_models(pytestconfig, "pdmodel")
 
 
 @pytest.fixture(scope="session")
 def json_models(pytestconfig):
-    """The same of Paddle 3's json graphs."""
+    """The folder of the exported models with json graphs, which only Paddle 3 writes."""
     if PADDLE < (3, 0, 0):
         pytest.skip("Paddle 2 makes no json graphs")
-    return kept_models(pytestconfig, "json")
+    return cached_models(pytestconfig, "json")
 
 
 @pytest.fixture
 def model_copy(models, tmp_path):
-    """A function that copies a model, to be damaged: its folder."""
+    """A function that copies a model, so that a test can damage it. It returns the new folder."""
 
     def copy(name, **changes):
         folder = tmp_path / f"copy of {name}"
@@ -74,7 +77,7 @@ def model_copy(models, tmp_path):
 
 
 def scene(height, width, seed=0):
-    """uint8 BGR [height, width, 3] that has edges, gradients and noise."""
+    """Returns a uint8 BGR image [height, width, 3] that has edges, gradients and noise."""
     random = np.random.default_rng(seed)
     image = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
     y, x = np.mgrid[:height, :width]
@@ -96,7 +99,7 @@ def photos(tmp_path):
 
 
 def expected(images, batch_size, crop=None):
-    """What TensorRT is to be ready for: paths or arrays."""
+    """Returns the images that TensorRT has to expect. Each image is a path or an array."""
     return Expected([source_of(image) for image in images], batch_size, crop)
 
 
@@ -112,8 +115,8 @@ class Run:
         return f"exit code {self.code}\n{self.out}\n{self.err}"
 
 
-def give_up_roots_rights():
-    """In a child of root: file modes bind it too, as they bind any other user."""
+def drop_root_privileges():
+    """Makes file modes apply to root too, as to other users. A child process calls it."""
     if os.geteuid() == 0:
         drop, dac_override, dac_read_search = 24, 1, 2  # prctl's PR_CAPBSET_DROP, capabilities
         libc = ctypes.CDLL(None)
@@ -121,14 +124,14 @@ def give_up_roots_rights():
         libc.prctl(drop, dac_read_search, 0, 0, 0)
 
 
-def hear_ctrl_c():
-    """In a child: it answers SIGINT also where the tests run in the background, which ignore it."""
+def restore_sigint():
+    """Makes SIGINT end the process, also if the tests run in the background. A child calls it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture
 def infer(tmp_path):
-    """A function that runs infer.py on the CPU in a process of its own, in `tmp_path`."""
+    """A function that runs infer.py on the CPU, in its own process and in the folder `tmp_path`."""
 
     def run(*arguments, device="cpu", **environment):
         command = [sys.executable, ROOT / "infer.py", *arguments]
@@ -140,7 +143,7 @@ def infer(tmp_path):
             env={**os.environ, **environment},
             capture_output=True,
             timeout=300,
-            preexec_fn=give_up_roots_rights,
+            preexec_fn=drop_root_privileges,
         )
         run_ = Run(process)
         assert "Traceback" not in run_.err, run_
@@ -151,7 +154,7 @@ def infer(tmp_path):
 
 @pytest.fixture
 def model(models):
-    """The `deploy.yaml` of a model that gives labels."""
+    """The `deploy.yaml` of a model whose output is labels."""
     return models / "argmax" / "deploy.yaml"
 
 
@@ -168,20 +171,20 @@ def write_image(path, size=(48, 64), seed=0):
 
 
 def masks(folder):
-    """Paths of all files below `folder`."""
+    """Returns the paths of all files below `folder`, relative to it and sorted."""
     found = [os.path.join(parent, n) for parent, _, names in os.walk(folder) for n in names]
     return sorted(os.path.relpath(path, folder) for path in found)
 
 
-def until(holds, seconds=180):
+def wait_until(condition, seconds=180):
     deadline = time.monotonic() + seconds
-    while not holds():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 def children(process):
-    """Process numbers of a process's children."""
+    """Returns the process ids of a process's children."""
     try:
         with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
             return [int(number) for number in file.read().split()]
@@ -190,10 +193,10 @@ def children(process):
 
 
 def loads_paddle(pid):
-    """Whether a process has begun to load Paddle's library."""
+    """Returns whether a process has started to load Paddle's library."""
     try:
         return "libpaddle" in Path(f"/proc/{pid}/maps").read_text()
-    except OSError:  # it has ended
+    except OSError:  # the process has ended
         return False
 
 
@@ -210,7 +213,7 @@ def start(tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=hear_ctrl_c,
+            preexec_fn=restore_sigint,
         )
         processes.append(process)
         return process
@@ -227,7 +230,7 @@ def report_lines(path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A function that sets the size of a mounted tmpfs; skips where nothing can be mounted."""
+    """A tmpfs: its folder and a function that changes its size. Skips the test if mount fails."""
     folder = tmp_path / "disk"
     folder.mkdir()
 
@@ -242,12 +245,12 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-SLOW = 2600  # a side of an image that takes the demo's network seconds
+SLOW = 2600  # the demo's network takes seconds for an image with sides of this length
 
 
 @pytest.fixture
-def one_slow(tmp_path):
-    """A folder of two small images and, between them, a large one."""
+def one_slow_image(tmp_path):
+    """A folder of two small images and a large one, which is the second by name."""
     for name in ("a.png", "c.png"):
         write_image(tmp_path / "in" / name)
     large = cv2.resize(scene(64, 64), (SLOW, SLOW), interpolation=cv2.INTER_NEAREST)

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, hear_ctrl_c, masks, read_mask, write_image
+from conftest import ROOT, masks, read_mask, restore_sigint, write_image
 
 
 @pytest.fixture
@@ -63,7 +63,10 @@ def test_ctrl_c_ends_the_process(model, tmp_path):
     write_image(tmp_path / "image", (400, 600))
     command = [sys.executable, ROOT / "infer.py", "--config", model, "--image_path", "list.txt"]
     process = subprocess.Popen(
-        [*command, "--device", "cpu"], cwd=tmp_path, stderr=subprocess.PIPE, preexec_fn=hear_ctrl_c
+        [*command, "--device", "cpu"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        preexec_fn=restore_sigint,
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "output").exists() or not os.listdir(tmp_path / "output"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import loads_paddle, masks, report_lines, until, write_image
+from conftest import loads_paddle, masks, report_lines, wait_until, write_image
 
 from paddleseg_infer.errors import ConfigError
 from paddleseg_infer.runs import actor
@@ -72,7 +72,7 @@ def test_a_node_that_is_killed_costs_nothing(start, cluster, tmp_path):
         *("--image_path", "in", "--save_dir", "out", "--report", "report"),
         *("--ray", cluster.address, "--num_workers", "2"),
     )
-    until(lambda: (tmp_path / "out").exists() and len(masks(tmp_path / "out")) > 60)
+    wait_until(lambda: (tmp_path / "out").exists() and len(masks(tmp_path / "out")) > 60)
     cluster.remove_node(cluster.second, allow_graceful=False)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
@@ -105,7 +105,7 @@ def test_resume_makes_what_is_missing(start, cluster, tmp_path):
     assert masks(tmp_path / "output") == ["a.png", "b.png"]
 
 
-def test_an_image_that_takes_too_long_twice_fails_alone(start, one_slow, cluster, tmp_path):
+def test_an_image_that_takes_too_long_twice_fails_alone(start, one_slow_image, cluster, tmp_path):
     names = [f"{chr(number)}.png" for number in range(ord("d"), ord("d") + 20)]
     for name in names:
         write_image(tmp_path / "in" / name)
@@ -121,7 +121,7 @@ def test_an_image_that_takes_too_long_twice_fails_alone(start, one_slow, cluster
     assert again[0] in (2, 4) and again[1:] == [1]  # with its chunk and the next, alone, and again
 
 
-def test_five_deaths_before_the_first_result_end_the_run(start, one_slow, cluster, tmp_path):
+def test_five_deaths_before_the_first_result_end_the_run(start, one_slow_image, cluster, tmp_path):
     for number in range(30):  # chunks enough to go on dying
         write_image(tmp_path / "in" / f"{number}.png")
     process = start("--image_path", "in", "--ray", cluster.address, "--num_workers", "2")
@@ -138,12 +138,12 @@ def test_a_signal_ends_the_run_in_seconds(start, tmp_path):
     for image in range(2000):
         write_image(tmp_path / "in" / f"{image}.png", seed=image % 10)
     process = start("--image_path", "in", "--ray", "local")
-    until(lambda: (tmp_path / "output").exists() and len(masks(tmp_path / "output")) > 10)
+    wait_until(lambda: (tmp_path / "output").exists() and len(masks(tmp_path / "output")) > 10)
     process.send_signal(signal.SIGTERM)
     started = time.monotonic()
     assert process.wait() == 143
     assert time.monotonic() - started < 5
-    until(lambda: not actors())
+    wait_until(lambda: not actors())
     for name in masks(tmp_path / "output"):
         assert (tmp_path / "output" / name).read_bytes().endswith(b"IEND\xaeB`\x82"), name
 
@@ -170,7 +170,7 @@ def test_a_node_that_does_not_see_everything_says_so(start, model_copy, cluster,
         command = ["unshare", "--mount", "sh", "-c", hidden, "sh", *node, "--num-cpus=1", "--block"]
         second = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
-            until(lambda second=second: second.poll() is not None or len(nodes(cluster)) == 2)
+            wait_until(lambda second=second: second.poll() is not None or len(nodes(cluster)) == 2)
             if second.poll() is not None:
                 pytest.skip(f"needs the right to mount: {second.stderr.read().decode().strip()}")
             arguments = ("--image_path", "in", "--save_dir", "out", "--ray", cluster.address)
@@ -183,7 +183,7 @@ def test_a_node_that_does_not_see_everything_says_so(start, model_copy, cluster,
         finally:
             second.terminate()
             second.wait()
-        until(lambda: len(nodes(cluster)) == 1)
+        wait_until(lambda: len(nodes(cluster)) == 1)
 
 
 def test_a_node_that_joins_later_and_sees_nothing_ends_the_run(tmp_path):

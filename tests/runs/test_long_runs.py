@@ -7,18 +7,18 @@ import subprocess
 import time
 
 import pytest
-from conftest import SLOW, children, loads_paddle, masks, report_lines, until, write_image
+from conftest import SLOW, children, loads_paddle, masks, report_lines, wait_until, write_image
 
 from paddleseg_infer.pictures import files
 
 # ---- workers that die or hang ------------------------------------------------------------------
 
 
-def test_an_image_whose_worker_dies_twice_fails_alone(start, one_slow, tmp_path):
+def test_an_image_whose_worker_dies_twice_fails_alone(start, one_slow_image, tmp_path):
     """The worker is killed whenever the small images that it was given before are done."""
     process = start("--image_path", "in")
     output = tmp_path / "output"
-    until(lambda: (output / "a.png").exists())
+    wait_until(lambda: (output / "a.png").exists())
     while process.poll() is None:
         pids = children(process)
         if not all(map(loads_paddle, pids)):  # one that is killed as it loads tells nothing
@@ -34,7 +34,7 @@ def test_an_image_whose_worker_dies_twice_fails_alone(start, one_slow, tmp_path)
     assert masks(output) == ["a.png", "c.png"]
 
 
-def test_a_batch_that_takes_too_long_is_ended(start, one_slow, tmp_path):
+def test_a_batch_that_takes_too_long_is_ended(start, one_slow_image, tmp_path):
     process = start("--image_path", "in", "--timeout", "0.7", "--report", "report")
     _, err = process.communicate(timeout=300)
     assert process.returncode == 1
@@ -53,7 +53,7 @@ def test_a_worker_that_is_stopped_is_replaced(start, tmp_path):
     for number in range(60):
         write_image(tmp_path / "in" / f"{number}.png", (300, 400), number)
     process = start("--image_path", "in", "--timeout", "2", "--num_workers", "2")
-    until(lambda: len(masks(tmp_path / "output")) > 5)
+    wait_until(lambda: len(masks(tmp_path / "output")) > 5)
     os.kill(children(process)[0], signal.SIGSTOP)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
@@ -86,7 +86,7 @@ def test_an_engine_that_begins_to_kill_is_no_images_fault(start, tmp_path):
     """Workers are killed as they load Paddle, once some images are done."""
     many(tmp_path / "in")
     process = start("--image_path", "in")
-    until(lambda: len(masks(tmp_path / "output")) > 5)
+    wait_until(lambda: len(masks(tmp_path / "output")) > 5)
     while process.poll() is None:
         for pid in filter(loads_paddle, children(process)):
             os.kill(pid, signal.SIGKILL)
@@ -100,7 +100,7 @@ def test_an_engine_that_begins_to_kill_is_no_images_fault(start, tmp_path):
 def test_a_worker_that_hangs_as_it_starts_is_not_waited_for(start, tmp_path):
     many(tmp_path / "in", 40)
     process = start("--image_path", "in", "--num_workers", "2")
-    until(lambda: len(children(process)) == 2)
+    wait_until(lambda: len(children(process)) == 2)
     os.kill(children(process)[1], signal.SIGSTOP)
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0
@@ -111,7 +111,7 @@ def test_a_model_that_goes_while_it_is_needed_ends_the_run(start, model_copy, tm
     many(tmp_path / "in")
     model = model_copy("argmax")
     process = start("--image_path", "in", model=model / "deploy.yaml")
-    until(lambda: len(masks(tmp_path / "output")) > 5)
+    wait_until(lambda: len(masks(tmp_path / "output")) > 5)
     (model / "model.pdmodel").unlink()
     os.kill(children(process)[0], signal.SIGKILL)
     _, err = process.communicate(timeout=300)
@@ -119,9 +119,9 @@ def test_a_model_that_goes_while_it_is_needed_ends_the_run(start, model_copy, tm
     assert "error: " in err and "model.pdmodel" in err and "images were not tried" in err
 
 
-def test_a_second_signal_ends_the_run_at_once(start, one_slow, tmp_path):
+def test_a_second_signal_ends_the_run_at_once(start, one_slow_image, tmp_path):
     process = start("--image_path", "in")
-    until(lambda: (tmp_path / "output" / "a.png").exists())
+    wait_until(lambda: (tmp_path / "output" / "a.png").exists())
     time.sleep(0.3)  # b.png is in the network
     process.terminate()
     time.sleep(0.3)
@@ -161,7 +161,7 @@ def test_a_folder_that_is_away_is_waited_for_a_while(start, tmp_path, comes_back
         write_image(tmp_path / "in" / f"{number}.png", (300, 400), number)
     out, away = tmp_path / "output", tmp_path / "away"
     process = start("--image_path", "in", "--num_workers", "2")
-    until(lambda: len(masks(out)) > 5)
+    wait_until(lambda: len(masks(out)) > 5)
     out.rename(away)
     time.sleep(1)
     if comes_back:
@@ -183,7 +183,7 @@ def test_a_folder_that_has_gone_is_not_made_again_by_another_worker(start, tmp_p
     many(tmp_path / "in")
     out = tmp_path / "output"
     process = start("--image_path", "in")
-    until(lambda: len(masks(out)) > 5)
+    wait_until(lambda: len(masks(out)) > 5)
     out.rename(tmp_path / "away")
     os.kill(children(process)[0], signal.SIGKILL)
     _, err = process.communicate(timeout=300)
@@ -196,7 +196,7 @@ def test_a_folder_that_has_gone_is_not_made_again_by_another_worker(start, tmp_p
 def test_a_batch_waits_for_its_folder_once(start, tmp_path):
     many(tmp_path / "in")
     process = start("--image_path", "in", "--batch_size", "24")
-    until(lambda: len(masks(tmp_path / "output")) > 5)
+    wait_until(lambda: len(masks(tmp_path / "output")) > 5)
     (tmp_path / "output").rename(tmp_path / "away")
     process.communicate(timeout=40)  # a wait of 7.5 s each would be 180
     assert process.returncode == 1
@@ -207,7 +207,7 @@ def test_a_disk_that_turns_read_only_ends_the_run(start, small_disk, tmp_path):
     assert resize("64m")
     many(tmp_path / "in")
     process = start("--image_path", "in", "--save_dir", "disk/out")
-    until(lambda: len(masks(disk / "out")) > 5)
+    wait_until(lambda: len(masks(disk / "out")) > 5)
     while subprocess.run(["mount", "-o", "remount,ro", disk], capture_output=True).returncode:
         time.sleep(0.001)  # a file was open for writing
     _, err = process.communicate(timeout=300)

@@ -12,7 +12,7 @@ import termios
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, children, masks, report_lines, until, write_image
+from conftest import ROOT, children, masks, report_lines, wait_until, write_image
 from PIL import Image, TiffImagePlugin
 
 from paddleseg_infer.outcomes import Job, Outcome
@@ -27,11 +27,11 @@ def test_a_killed_run_is_completed_and_what_is_whole_stays(start, tmp_path):
     arguments = ("--image_path", "in", "--save", "mask", "label", "--num_workers", "2")
     start(*arguments, "--save_dir", "whole").communicate()
     process = start(*arguments, "--report", "report")
-    until(lambda: len(masks(tmp_path / "output")) > 20)
+    wait_until(lambda: len(masks(tmp_path / "output")) > 20)
     process.kill()
     pids = children(process)
     process.wait()
-    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
     before = {}
     for name in masks(tmp_path / "output"):
         status = os.stat(tmp_path / "output" / name)
@@ -65,7 +65,9 @@ def test_what_is_there_is_told_as_it_is_found_and_a_signal_is_heard(start, tmp_p
     for number in range(1, 20000):
         os.link(tmp_path / "output" / "0.png", tmp_path / "output" / f"{number}.png")
     process = start("--image_path", "in", "--resume", "--report", "report")
-    until(lambda: (tmp_path / "report").exists() and len(report_lines(tmp_path / "report")) > 10)
+    wait_until(
+        lambda: (tmp_path / "report").exists() and len(report_lines(tmp_path / "report")) > 10
+    )
     assert not children(process)
     process.send_signal(signal.SIGTERM)
     process.communicate()
@@ -155,7 +157,7 @@ def test_a_signal_is_seen_in_the_report(start, tmp_path):
     for number in range(300):
         write_image(tmp_path / "in" / f"{number}.png", (300, 400), number)
     process = start("--image_path", "in", "--report", "report")
-    until(lambda: len(masks(tmp_path / "output")) > 5)
+    wait_until(lambda: len(masks(tmp_path / "output")) > 5)
     process.stderr.close()  # nor does a reader that has gone take the summary away
     process.terminate()
     assert process.wait() == 143

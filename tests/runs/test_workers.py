@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, children, hear_ctrl_c, masks, read_mask, until, write_image
+from conftest import ROOT, children, masks, read_mask, restore_sigint, wait_until, write_image
 
 from paddleseg_infer.outcomes import Job
 from paddleseg_infer.runs.local import sharing_shapes
@@ -34,10 +34,10 @@ def started(model, tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=hear_ctrl_c,
+            preexec_fn=restore_sigint,
         )
         processes.append(process)
-        until(lambda: len(masks(tmp_path / "output")) > 10)
+        wait_until(lambda: len(masks(tmp_path / "output")) > 10)
         return process
 
     yield start
@@ -152,7 +152,7 @@ def test_no_worker_outlives_a_run_that_is_killed(started):
     assert len(workers) == 2
     process.kill()
     process.wait(timeout=10)
-    until(lambda: not any(is_running(pid) for pid in workers), seconds=5)
+    wait_until(lambda: not any(is_running(pid) for pid in workers), seconds=5)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_signal_ends_the_run_within_five_seconds(started, tmp_path, signal_, c
     assert all(name.endswith(".png") and ".part" not in name for name in saved)
     assert out.startswith(f"{len(saved)} of {IMAGES} images done")
     assert "failed" not in err
-    until(lambda: not any(is_running(pid) for pid in pids), seconds=5)
+    wait_until(lambda: not any(is_running(pid) for pid in pids), seconds=5)
 
 
 def test_a_worker_that_dies_while_it_loads_ends_the_run(infer, model_copy, photos, tmp_path):
