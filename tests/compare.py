@@ -1,9 +1,9 @@
-"""Compares label maps with PaddleSeg's own, pixel for pixel, on whatever models and images one has.
+"""Compares this program's label maps with PaddleSeg's, pixel by pixel, on given models and images.
 
 python -m tests.compare --models exports --images photos
 
-Each folder below --models with a `deploy.yaml`, over every image below --images, for batch sizes 1
-and 4, oneDNN on and off. Ends with 1 if any pixel differs.
+It runs each folder of --models that has a `deploy.yaml` on every image of --images, with batch
+sizes 1 and 4, and with oneDNN on and off. The exit code is 1 if any pixel differs.
 """
 
 import argparse

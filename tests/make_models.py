@@ -1,7 +1,7 @@
 """Exports the small real models that the tests run: `python make_models.py FOLDER json|pdmodel`.
 
-Each is a folder with `deploy.yaml`, a graph and parameters, as PaddleSeg's export lays them out. In
-a process of its own, because Paddle 3 decides at import which form a graph is saved in.
+Each model is a folder with `deploy.yaml`, a graph and parameters, as PaddleSeg exports them.
+The script runs in its own process, because Paddle 3 decides at import how it saves graphs.
 """
 
 import os
@@ -22,12 +22,12 @@ RESIZE = [{"type": "Resize", "target_size": [64, 48]}, *NORMALIZE]
 
 
 class Network(nn.Layer):
-    """Two convolutions at half the size, brought back by a bilinear resize, and an output form."""
+    """Two convolutions at half the image's size, a bilinear resize to the full size, an output."""
 
     def __init__(self, classes, output_op, kernel=3):
         super().__init__()
         self.first = nn.Conv2D(3, 8, 3, stride=2, padding=1)
-        # A kernel of 3 is padded; a larger one refuses an image that it doesn't fit in.
+        # A kernel of 3 is padded. A larger kernel fails on an image that is smaller than it.
         self.second = nn.Conv2D(8, classes, kernel, padding=1 if kernel == 3 else 0)
         self.output_op = output_op
 
@@ -35,29 +35,29 @@ class Network(nn.Layer):
         features = functional.relu(self.first(x))
         scores = self.second(features)
         scores = functional.interpolate(scores, paddle.shape(x)[2:], mode="bilinear")
-        if self.output_op == "argmax_first":  # of the batch's images
+        if self.output_op == "argmax_first":  # only the first image of the batch
             scores = scores[:1]
-        if self.output_op == "argmax_crop":  # nothing is left of an image of 8x8
+        if self.output_op == "argmax_crop":  # the output of an 8x8 image is empty
             scores = scores[:, :, 8:, 8:]
-        if self.output_op == "argmax_pair":  # of a batch of two, and of no other
+        if self.output_op == "argmax_pair":  # accepts only batches of two
             scores = paddle.reshape(scores, [2, 4, 48, 64])
-        if self.output_op == "argmax_pool":  # OpenVINO refuses to pool one row, Paddle doesn't
+        if self.output_op == "argmax_pool":  # OpenVINO can't pool a single row, Paddle can
             pooled = functional.max_pool2d(functional.max_pool2d(features, 2), 2)
             pooled = functional.interpolate(pooled[:, :4], paddle.shape(x)[2:], mode="bilinear")
             scores = scores + pooled
-        if self.output_op == "argmax_half":  # as argmax_pool, at half the image's size
+        if self.output_op == "argmax_half":  # like argmax_pool, but the output has half the size
             pooled = functional.max_pool2d(functional.max_pool2d(features, 2), 2)
             scores = self.second(features)
             size = paddle.shape(scores)[2:]
             scores = scores + functional.interpolate(pooled[:, :4], size, mode="bilinear")
-        if self.output_op == "argmax_gamma":  # which OpenVINO doesn't know
+        if self.output_op == "argmax_gamma":  # OpenVINO doesn't support lgamma
             scores = paddle.lgamma(functional.relu(scores) + 1)
-        if self.output_op == "argmax_mean":  # Paddle 3.2 prints a line for it when it runs
+        if self.output_op == "argmax_mean":  # Paddle 3.2 prints a line when it runs this mean
             scores = scores + paddle.mean(scores, axis=1, keepdim=True)
         if self.output_op.startswith("argmax"):
             keepdim = self.output_op == "argmax_keepdim"
             if FORM == "pdmodel" and paddle.__version__.startswith("3.3"):
-                # 3.3 can't save its own argmax in a pdmodel ("must be Value, but got Variable").
+                # Paddle 3.3 can't save argmax in a pdmodel ("must be Value, but got Variable").
                 labels = paddle.topk(scores, 1, axis=1)[1]
                 return labels if keepdim else paddle.squeeze(labels, axis=1).astype("int32")
             return paddle.argmax(scores, 1, keepdim, "int64" if keepdim else "int32")
@@ -65,7 +65,7 @@ class Network(nn.Layer):
 
 
 def quantised(network):
-    """With the ranges that int8 needs, of one random image."""
+    """Returns the network with the ranges that int8 needs, measured on one random image."""
     quanter = FakeQuanterWithAbsMaxObserver(moving_rate=0.9)
     network = QAT(QuantConfig(activation=quanter, weight=quanter)).quantize(network)
     network.train()
@@ -94,7 +94,7 @@ def export(
     paddle.jit.save(paddle.jit.to_static(network, input_spec=[spec]), os.path.join(folder, "model"))
     deploy = {
         "input_shape": shape,
-        "model": "model.pdmodel",  # what PaddleSeg writes for json graphs too
+        "model": "model.pdmodel",  # PaddleSeg writes this name for json graphs too
         "output_dtype": "int32",
         "output_op": output_op,
         "params": "model.pdiparams",

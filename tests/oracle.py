@@ -1,7 +1,7 @@
-"""PaddleSeg's own way to labels, to compare with: its transforms, then Paddle's public predictor.
+"""Computes the expected labels with PaddleSeg's transforms and Paddle's public predictor.
 
-A plain loop, an image at a time, as PaddleSeg's script does at batch size 1. Shares no code with
-the program.
+It runs one image at a time, as PaddleSeg's script does at batch size 1. It shares no code with the
+program.
 """
 
 import os
@@ -17,7 +17,7 @@ with warnings.catch_warnings():
 
 
 def compose(transforms):
-    """PaddleSeg's transforms from the entries of a `deploy.yaml`."""
+    """Returns PaddleSeg's transforms for the entries of a `deploy.yaml`."""
     made = []
     for entry in transforms or []:
         arguments = {key: value for key, value in entry.items() if key != "type"}
@@ -26,9 +26,10 @@ def compose(transforms):
 
 
 def transformed(image, transforms):
-    """float32 [3, H, W] as PaddleSeg makes it of a path or of a BGR array.
+    """Returns PaddleSeg's float32 tensor [3, H, W] of a path or a BGR array.
 
-    ResizeByShort changes itself on images that reach max_size: a new chain for each image.
+    Each image gets new transforms, because ResizeByShort changes itself if an image reaches
+    max_size.
     """
     if isinstance(image, np.ndarray):
         image = image.astype("float32")
@@ -59,7 +60,7 @@ class Oracle:
         self.predictor = paddle.inference.create_predictor(config)
 
     def output(self, image):
-        """The network's first output for one image, a path or a BGR array."""
+        """Returns the network's first output for one image, which is a path or a BGR array."""
         tensor = transformed(image, self.transforms)
         handle = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
         handle.reshape((1, *tensor.shape))
@@ -69,7 +70,7 @@ class Oracle:
         return self.predictor.get_output_handle(name).copy_to_cpu()
 
     def labels(self, image):
-        """[H, W] of class ids, of the network's size."""
+        """Returns the class ids [H, W] at the network's size."""
         output = self.output(image)
         if np.issubdtype(output.dtype, np.floating):
             output = np.argmax(output, axis=1)

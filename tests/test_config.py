@@ -1,4 +1,4 @@
-"""A deploy.yaml is read in every form that exports have, and a wrong one is refused by name."""
+"""Every form of deploy.yaml that exports write is read. The error for a wrong file names it."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ GOOD = "Deploy: {model: model.pdmodel, params: model.pdiparams, transforms: [{ty
 
 @pytest.fixture
 def export(tmp_path):
-    """A function that writes deploy.yaml beside two (unread) model files; its path."""
+    """A function that writes a deploy.yaml and two fake model files. It returns the path."""
 
     def write(text, files=("model.pdmodel", "model.pdiparams"), name="deploy.yaml"):
         for file in files:
@@ -39,7 +39,7 @@ def test_paths_are_relative_to_the_yaml(export, tmp_path):
     assert not deploy.is_pir
 
 
-def test_other_names_and_maps_of_the_toolchain_are_read(export):
+def test_other_file_names_and_additional_maps_are_accepted(export):
     text = """
 Global: {model_name: PP-LiteSeg-T}
 Hpi: {backend_configs: {}}
@@ -58,31 +58,31 @@ Deploy:
     assert deploy.transforms[0].target_size == (1024, 512)
 
 
-@pytest.mark.parametrize(("named", "there"), [("pdmodel", "json"), ("json", "pdmodel")])
-def test_the_twin_is_taken_where_the_named_graph_is_missing(export, named, there):
+@pytest.mark.parametrize(("named", "existing"), [("pdmodel", "json"), ("json", "pdmodel")])
+def test_the_graph_in_the_other_format_is_used_if_the_named_one_is_missing(export, named, existing):
     text = GOOD.replace("model.pdmodel", f"model.{named}")
-    deploy = load_deploy_config(export(text, (f"model.{there}", "model.pdiparams")))
-    assert deploy.graph.endswith(f"model.{there}")
-    assert deploy.is_pir == (there == "json")
+    deploy = load_deploy_config(export(text, (f"model.{existing}", "model.pdiparams")))
+    assert deploy.graph.endswith(f"model.{existing}")
+    assert deploy.is_pir == (existing == "json")
 
 
-def test_the_named_graph_is_taken_where_both_are_there(export):
+def test_the_named_graph_is_used_if_both_exist(export):
     files = ("model.json", "model.pdmodel", "model.pdiparams")
     assert load_deploy_config(export(GOOD, files)).graph.endswith("model.pdmodel")
 
 
 @pytest.mark.parametrize("transforms", ["transforms: null", "transforms: []", "output_op: none"])
-def test_no_transforms_are_an_empty_list(export, transforms):
+def test_missing_transforms_are_read_as_an_empty_tuple(export, transforms):
     text = f"Deploy: {{model: model.pdmodel, params: model.pdiparams, {transforms}}}"
     assert load_deploy_config(export(text)).transforms == ()
 
 
-def test_null_in_the_input_shape_is_any_size(export):
+def test_null_in_the_input_shape_means_any_size(export):
     text = GOOD.replace("]}", "], input_shape: [null, -1, null, 512]}")
     assert load_deploy_config(export(text)).input_shape == (-1, 3, -1, 512)
 
 
-def test_a_byte_order_mark_is_no_obstacle(export):
+def test_a_file_with_a_byte_order_mark_is_read(export):
     load_deploy_config(export(b"\xef\xbb\xbf" + GOOD.encode()))
 
 
@@ -126,7 +126,7 @@ def test_a_byte_order_mark_is_no_obstacle(export):
         (GOOD.replace("type: Normalize", f"type: Normalize, mean: [0x{'f' * 6000}]"), "mean of"),
     ],
 )
-def test_a_wrong_file_is_refused_with_its_name(export, text, message):
+def test_the_error_for_a_wrong_file_begins_with_its_path(export, text, message):
     path = export(text)
     with pytest.raises(ConfigError, match=message) as caught:
         load_deploy_config(path)
@@ -146,8 +146,8 @@ def test_a_missing_file_a_folder_a_pipe_and_a_huge_file_are_refused(tmp_path):
         load_deploy_config(tmp_path / "huge.yaml")
 
 
-def test_a_message_stays_short_whatever_the_yaml_holds(export):
-    """Aliases let a few lines stand for gigabytes."""
+def test_the_error_for_a_huge_yaml_value_is_short(export):
+    """With aliases, a few lines of YAML can describe gigabytes."""
     lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)]
     text = "\n".join(lines) + "\n" + GOOD.replace("type: Normalize", "type: Normalize, mean: *a59")
     with pytest.raises(ConfigError, match="mean of transform Normalize") as caught:
@@ -158,7 +158,7 @@ def test_a_message_stays_short_whatever_the_yaml_holds(export):
 # ---- engine options ----------------------------------------------------------------------------
 
 
-def test_without_device_a_cpu_build_runs_on_the_cpu_and_says_so(caplog):
+def test_without_device_a_cpu_build_runs_on_the_cpu_and_logs_it(caplog):
     options = resolved(EngineOptions(), CPU)
     assert options.device == "cpu"
     assert [record.message for record in caplog.records] == [
@@ -171,18 +171,18 @@ def test_without_device_a_gpu_build_runs_on_the_gpu(caplog):
     assert not caplog.records
 
 
-def test_a_gpu_asked_of_a_cpu_build_is_an_error():
+def test_device_gpu_with_a_cpu_build_is_an_error():
     with pytest.raises(ConfigError, match="--device gpu needs paddlepaddle-gpu.*--device cpu"):
         resolved(EngineOptions(device="gpu"), CPU)
 
 
 @pytest.mark.parametrize(("processors", "threads"), [(1, 1), (2, 2), (10, 10), (64, 10)])
-def test_threads_are_the_usable_processors_up_to_ten(monkeypatch, processors, threads):
+def test_the_engine_gets_one_thread_for_each_processor_up_to_ten(monkeypatch, processors, threads):
     monkeypatch.setattr("paddleseg_infer.config.usable_processors", lambda: processors)
     assert resolved(EngineOptions(device="cpu"), CPU).cpu_threads == threads
 
 
-def test_threads_that_are_given_are_obeyed():
+def test_the_given_number_of_threads_is_used():
     assert resolved(EngineOptions(device="cpu", cpu_threads=33), CPU).cpu_threads == 33
 
 
@@ -198,7 +198,7 @@ def test_threads_that_are_given_are_obeyed():
         ("device", "tpu"),
     ],
 )
-def test_an_option_of_another_value_is_refused(option, value):
+def test_an_invalid_value_of_an_option_is_refused(option, value):
     with pytest.raises(ConfigError, match=f"{option} must be .*, not {value!r}"):
         resolved(EngineOptions(**{"device": "cpu", option: value}), CPU)
 
@@ -216,14 +216,14 @@ def test_an_option_of_another_value_is_refused(option, value):
         (GPU, {"precision": "int8"}, "--precision has no effect without --use_trt"),
     ],
 )
-def test_a_flag_without_effect_is_told_in_one_line(caplog, build, given, line):
+def test_a_flag_without_effect_logs_one_line(caplog, build, given, line):
     caplog.set_level(logging.WARNING)
     resolved(EngineOptions(device="gpu" if build.has_gpu else "cpu", **given), build)
     assert len(caplog.records) == 1
     assert line in caplog.records[0].message
 
 
-def test_flags_with_effect_are_not_told(caplog):
+def test_flags_with_effect_log_nothing(caplog):
     resolved(
         EngineOptions(
             device="gpu",
@@ -249,7 +249,7 @@ def test_workers_share_the_processors(monkeypatch, workers, threads):
     assert given.cpu_threads == 5
 
 
-def test_what_has_no_openvino_is_refused(models, tmp_path):
+def test_a_build_without_openvino_is_refused(models, tmp_path):
     options = EngineOptions("cpu", enable_openvino=True)
     deploy = load_deploy_config(models / "argmax" / "deploy.yaml")
     without = PaddleBuild(find_paddle().version, has_gpu=False, folder=str(tmp_path))

@@ -1,4 +1,7 @@
-"""Files that would kill Paddle, or be taken half-read, are refused before it sees them."""
+"""Damaged model files are refused before Paddle reads them.
+
+Paddle would crash on some of these files, and it would accept others although data is missing.
+"""
 
 from pathlib import Path
 
@@ -24,26 +27,26 @@ def files(models):
     return str(folder / "model.pdmodel"), str(folder / "model.pdiparams")
 
 
-def test_real_models_pass(models):
+def test_valid_models_are_accepted(models):
     for folder in models.iterdir():
         look_into(str(folder / "model.pdmodel"), str(folder / "model.pdiparams"))
 
 
-def test_real_json_models_pass(json_models):
+def test_valid_json_models_are_accepted(json_models):
     for folder in json_models.iterdir():
         look_into(str(folder / "model.json"), str(folder / "model.pdiparams"))
 
 
 @pytest.mark.parametrize("suffix", ["pdmodel", "json"])
 @pytest.mark.parametrize("content", JUNK.values(), ids=JUNK)
-def test_a_graph_that_is_none_is_refused(files, tmp_path, content, suffix):
+def test_a_file_that_is_not_a_graph_is_refused(files, tmp_path, content, suffix):
     graph = tmp_path / f"model.{suffix}"
     graph.write_bytes(content)
     with pytest.raises(ConfigError, match="model.* is (no Paddle graph|a git-lfs pointer)"):
         look_into(str(graph), files[1])
 
 
-def test_a_graph_under_the_other_name_is_refused_with_the_name_to_give(files, tmp_path):
+def test_the_error_for_a_graph_with_the_wrong_suffix_names_the_right_one(files, tmp_path):
     graph = tmp_path / "model.json"
     graph.write_bytes(Path(files[0]).read_bytes())
     with pytest.raises(ConfigError, match="holds a .pdmodel graph.*to end in .pdmodel"):
@@ -67,7 +70,7 @@ def test_an_empty_or_missing_file_is_refused(files, tmp_path):
         look_into(files[0], str(tmp_path / "gone"))
 
 
-def test_parameters_cut_off_anywhere_but_between_two_tensors_are_refused(files, tmp_path):
+def test_truncated_parameters_are_refused_unless_they_end_between_tensors(files, tmp_path):
     whole = Path(files[1]).read_bytes()
     cut = tmp_path / "cut"
     accepted = 0
@@ -78,11 +81,11 @@ def test_parameters_cut_off_anywhere_but_between_two_tensors_are_refused(files, 
             accepted += 1  # Paddle itself notices a missing tensor
         except ConfigError as error:
             assert "is cut off or damaged" in str(error)
-    assert accepted == 3  # the network's four tensors end there
+    assert accepted == 3  # after the first, second and third of four tensors
 
 
 @pytest.mark.parametrize("name", ["git-lfs pointer", "web page", "text", "picture"])
-def test_parameters_that_are_none_are_refused(files, tmp_path, name):
+def test_a_file_that_holds_no_parameters_is_refused(files, tmp_path, name):
     params = tmp_path / "params"
     params.write_bytes(JUNK[name])
     with pytest.raises(ConfigError, match="params (holds no Paddle parameters|is cut off)"):
@@ -90,7 +93,7 @@ def test_parameters_that_are_none_are_refused(files, tmp_path, name):
 
 
 @pytest.mark.parametrize("desc_size", [-5, 5000, 2_000_000])
-def test_a_damaged_size_is_refused_at_once(files, tmp_path, desc_size):
+def test_a_damaged_size_field_is_refused(files, tmp_path, desc_size):
     params = tmp_path / "params"
     header = bytes(16) + desc_size.to_bytes(4, "little", signed=True)
     params.write_bytes(header + b"\xff" * 2_000_000)
@@ -98,21 +101,21 @@ def test_a_damaged_size_is_refused_at_once(files, tmp_path, desc_size):
         look_into(files[0], str(params))
 
 
-def test_bytes_behind_the_last_tensor_are_refused(files, tmp_path):
+def test_bytes_after_the_last_tensor_are_refused(files, tmp_path):
     params = tmp_path / "params"
     params.write_bytes(Path(files[1]).read_bytes() + b"abc")
     with pytest.raises(ConfigError, match="is cut off or damaged"):
         look_into(files[0], str(params))
 
 
-def test_a_deep_json_graph_is_refused(files, tmp_path):
+def test_a_deeply_nested_json_graph_is_refused(files, tmp_path):
     graph = tmp_path / "model.json"
     graph.write_bytes(b'{"a":' * 100_000)
     with pytest.raises(ConfigError, match="is no Paddle graph, or damaged"):
         look_into(str(graph), files[1])
 
 
-def test_a_tensor_of_an_unknown_type_is_left_to_paddle(files, tmp_path):
+def test_a_tensor_of_an_unknown_type_is_accepted(files, tmp_path):
     params = tmp_path / "params"
     desc = b"\x08\x63\x10\x02"  # data type 99, two elements
     params.write_bytes(bytes(16) + len(desc).to_bytes(4, "little") + desc + b"12345678")

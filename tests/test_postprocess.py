@@ -1,4 +1,4 @@
-"""Outputs become label maps and scores, and go back to the image's size."""
+"""Outputs are converted to label maps and scores, and these get the size of the image."""
 
 import warnings
 
@@ -32,7 +32,7 @@ from paddleseg_infer.transforms.frame import Padded, Resized
         ((2, 300, 5, 7), "float32", "scores"),
     ],
 )
-def test_the_form_of_an_output_tells_what_it_holds(shape, dtype, kind):
+def test_shape_and_type_of_an_output_decide_its_kind(shape, dtype, kind):
     assert output_kind(np.zeros(shape, dtype)) == kind
 
 
@@ -45,18 +45,18 @@ def test_the_form_of_an_output_tells_what_it_holds(shape, dtype, kind):
         ((1, 1000), "float32", "neither labels"),
     ],
 )
-def test_another_form_is_refused(shape, dtype, message):
+def test_an_output_of_another_shape_or_type_is_refused(shape, dtype, message):
     with pytest.raises(ValueError, match=message):
         output_kind(np.zeros(shape, dtype))
 
 
 @pytest.mark.parametrize("classes", [2, 3, 19, 255, 256])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
-def test_the_label_is_numpys_argmax_ties_included(classes, dtype):
+def test_labels_equal_numpys_argmax_also_for_equal_scores(classes, dtype):
     random = np.random.default_rng(classes)
     scores = random.integers(-3, 4, (classes, 31, 33)).astype(dtype) / 4
     scores[:, :3] = 0.0
-    scores[1, 13:15] += np.finfo(dtype).eps  # no rounding on the way
+    scores[1, 13:15] += np.finfo(dtype).eps  # rounding would remove this difference
     scores[:, :1] *= -1  # -0.0 equals 0.0
     scores[random.integers(classes), 5:9] = np.inf
     scores[0, 9:12] = -np.inf
@@ -66,13 +66,13 @@ def test_the_label_is_numpys_argmax_ties_included(classes, dtype):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 4), (4, 1), (2, 2), (1, 3)])
-def test_the_smallest_label_maps_are_numpys_argmax_too(size):
-    """OpenCV takes arrays of four elements or fewer for scalars where it can."""
+def test_the_smallest_label_maps_equal_numpys_argmax(size):
+    """OpenCV treats arrays of up to four elements as scalars where it can."""
     scores = np.random.default_rng(0).normal(size=(5, *size)).astype(np.float32)
     assert np.array_equal(label_map(scores, "scores"), np.argmax(scores, axis=0))
 
 
-def test_one_channel_is_class_1_above_one_half():
+def test_pixels_of_one_channel_above_one_half_are_class_1():
     scores = np.array(
         [[[0.5, np.nextafter(np.float32(0.5), np.float32(1)), 7, -1, 0.4999]]], np.float32
     )
@@ -80,7 +80,7 @@ def test_one_channel_is_class_1_above_one_half():
 
 
 @pytest.mark.parametrize("dtype", ["int32", "int64", "uint8"])
-def test_labels_are_taken_as_they_are(dtype):
+def test_labels_are_not_changed(dtype):
     labels = np.array([[0, 3, 255]], dtype)
     assert label_map(labels, "labels").tolist() == [[0, 3, 255]]
     assert label_map(labels[None], "labels").tolist() == [[0, 3, 255]]
@@ -92,8 +92,8 @@ def test_a_label_beyond_16_bits_is_refused(wrong):
         label_map(np.array([[7, wrong]], np.int32), "labels")
 
 
-def test_labels_go_back_through_the_transforms():
-    """Resized to 6x4, padded by 1 to the left and 2 above, resized to 16x12."""
+def test_restore_undoes_the_transforms_of_labels():
+    """The image was resized to 6x4, padded left by 1 and at the top by 2, and resized to 16x12."""
     before = np.arange(24, dtype=np.uint8).reshape(4, 6)
     padded = np.full((6, 8), 99, np.uint8)
     padded[2:, 1:7] = before
@@ -107,13 +107,13 @@ def test_labels_go_back_through_the_transforms():
 
 @pytest.mark.parametrize("classes", [2, 3, 19])
 @pytest.mark.parametrize("band", [1, 100, 1 << 16])
-def test_the_highest_score_is_found_band_by_band(monkeypatch, classes, band):
+def test_labels_do_not_depend_on_the_size_of_a_band(monkeypatch, classes, band):
     monkeypatch.setattr(postprocess, "BAND_SCORES", band)
     scores = np.random.default_rng(classes).integers(0, 4, (classes, 37, 23)).astype(np.float32)
     assert np.array_equal(label_map(scores, "scores"), scores.argmax(0))
 
 
-def test_more_classes_than_8_bits_hold_get_16():
+def test_labels_of_more_than_256_classes_have_16_bits():
     scores = np.random.default_rng(0).standard_normal((300, 9, 11)).astype(np.float32)
     labels = label_map(scores, "scores")
     assert (labels.dtype, labels.max() > 255) == (np.uint16, True)
@@ -121,46 +121,46 @@ def test_more_classes_than_8_bits_hold_get_16():
     assert label_map(np.array([[0, 300]]), "labels").tolist() == [[0, 300]]
 
 
-def test_the_threshold_of_one_channel():
+def test_pixels_of_one_channel_above_the_threshold_are_class_1():
     values = np.array([[[-1.0, 0.0, 0.5, 0.7]]], np.float32)
     assert label_map(values, "foreground", 0.0).tolist() == [[0, 0, 1, 1]]
     assert label_map(values, "foreground", 0.6).tolist() == [[0, 0, 0, 1]]
 
 
-# ---- the winning class's probability -----------------------------------------------------------
+# ---- the probability of the chosen class -------------------------------------------------------
 
 
 def softmax(scores):
-    raised = np.exp(scores - scores.max(axis=-3, keepdims=True))
-    return raised / raised.sum(axis=-3, keepdims=True)
+    exponentials = np.exp(scores - scores.max(axis=-3, keepdims=True))
+    return exponentials / exponentials.sum(axis=-3, keepdims=True)
 
 
-def test_outputs_show_whether_they_are_probabilities():
+def test_probabilities_are_recognised_by_their_values():
     logits = np.random.default_rng(0).standard_normal((2, 5, 9, 11)).astype(np.float32)
     assert not are_probabilities(logits, "scores")
     assert are_probabilities(softmax(logits), "scores")
     assert are_probabilities(softmax(logits).astype(np.float16), "scores")
     assert not are_probabilities(logits[:, :1], "foreground")
     assert are_probabilities(softmax(logits)[:, :1], "foreground")
-    holed = softmax(logits)
-    holed[:, :, 0] = np.nan
-    assert are_probabilities(holed, "scores")
+    with_nan = softmax(logits)
+    with_nan[:, :, 0] = np.nan
+    assert are_probabilities(with_nan, "scores")
     assert not are_probabilities(np.full((1, 2, 3, 3), np.nan, np.float32), "scores")
 
 
-def test_the_exports_word_counts_before_the_look(caplog):
-    sure = np.zeros((1, 2, 3, 3), np.float32)
-    sure[:, 0] = 1  # logits that look like probabilities
+def test_the_exports_output_op_takes_precedence_over_the_values(caplog):
+    one_hot = np.zeros((1, 2, 3, 3), np.float32)
+    one_hot[:, 0] = 1  # logits that look like probabilities
     for output_op, expected in (("softmax", 255), ("none", 186), ("", 255)):
         read = OutputReader(True, 0.5, output_op)
-        read.learn(sure)
-        assert (read(sure[0], True)[1] == expected).all()
+        read.learn(one_hot)
+        assert (read(one_hot[0], True)[1] == expected).all()
     for wrong in (float("nan"), "x"):
         with pytest.raises(ConfigError, match="threshold must be a number"):
             OutputReader(True, wrong)
 
 
-def test_scores_that_are_no_numbers_are_0():
+def test_the_score_of_a_nan_pixel_is_0():
     scores = np.array([[[np.nan, np.inf]], [[1.0, 0.0]]], np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -176,17 +176,17 @@ def test_logits_and_their_softmax_have_the_same_score_map(classes):
     assert np.mean(score_map(logits, "scores", False) == expected) > 0.99
 
 
-def test_of_one_channel_the_score_is_the_winners():
+def test_the_score_of_one_channel_belongs_to_the_chosen_class():
     values = np.array([[[0.1, 0.4, 0.5, 0.9]]], np.float32)
     assert (score_map(values, "foreground", True) / 255).round(1).tolist() == [[0.9, 0.6, 0.5, 0.9]]
     other = score_map(values, "foreground", True, threshold=0.3)
     assert (other / 255).round(1).tolist() == [[0.9, 0.4, 0.5, 0.9]]
-    assert score_map(np.float32([[[0.5]]]), "foreground", True, 0.5)[0, 0] == 128  # not above it
+    assert score_map(np.float32([[[0.5]]]), "foreground", True, 0.5)[0, 0] == 128  # not above 0.5
     logits = np.array([[[-1000.0, -1.0, 0.0, 1.0, 1000.0]]], np.float32)
     assert score_map(logits, "foreground", False, 0.0).tolist() == [[255, 186, 128, 186, 255]]
 
 
-def test_scores_go_back_plane_by_plane_as_labels_do():
+def test_restore_treats_each_plane_of_scores_like_labels():
     planes = np.random.default_rng(0).random((3, 6, 8), np.float32)
     undo = (Resized(8, 12), Padded(2, 1, 4, 6), Resized(6, 8))
     assert np.array_equal(restore(planes, undo), [restore(plane, undo) for plane in planes])

@@ -1,4 +1,4 @@
-"""Images are read as cv2.imread reads them, and what is no whole image is refused in a sentence."""
+"""Images are read as cv2.imread reads them. Damaged files are refused with a clear message."""
 
 import contextlib
 import io
@@ -22,7 +22,10 @@ RGB = Image.fromarray(BGR[..., ::-1])
 
 
 def pil_bytes(image, form, append_images=(), **options):
-    """The image's file, from copies: Pillow keeps settings of a format on an image."""
+    """Returns the bytes of the image's file.
+
+    It saves copies, because Pillow stores settings of a format on the image.
+    """
     buffer = io.BytesIO()
     more = [page.copy() for page in append_images]
     image.copy().save(buffer, form, **({"append_images": more} if more else {}), **options)
@@ -65,7 +68,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_it_is_read_as_cv2_imread_reads_it(tmp_path, name):
+def test_read_image_returns_the_same_as_cv2_imread(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(KINDS[name])
     expected = cv2.imread(str(path), cv2.IMREAD_COLOR)
@@ -75,7 +78,7 @@ def test_it_is_read_as_cv2_imread_reads_it(tmp_path, name):
     assert np.array_equal(image, expected)
 
 
-def test_a_name_that_is_not_utf8_is_read(tmp_path):
+def test_a_file_whose_name_is_not_utf8_is_read(tmp_path):
     path = os.path.join(os.fsencode(tmp_path), b"caf\xe9.png")
     with open(path, "wb") as file:
         file.write(KINDS["colour.png"])
@@ -86,7 +89,7 @@ def test_a_name_that_is_not_utf8_is_read(tmp_path):
     "name", [name for name in KINDS if "behind" not in name and "orientation" not in name]
 )
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
-def test_a_file_that_is_cut_off_is_refused(tmp_path, name, kept):
+def test_a_truncated_file_is_refused(tmp_path, name, kept):
     path = tmp_path / name
     path.write_bytes(KINDS[name][: int(len(KINDS[name]) * kept)])
     with pytest.raises(ImageError, match="decoded|cut off"):
@@ -95,9 +98,7 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path, name, kept):
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("lost", [1, 2, 12, 40])
-def test_a_file_that_lacks_its_end_is_refused_unless_nothing_of_the_image_is_lost(
-    tmp_path, name, lost
-):
+def test_a_file_without_its_last_bytes_is_refused_or_read_completely(tmp_path, name, lost):
     path = tmp_path / name
     path.write_bytes(KINDS[name])
     whole = read_image(str(path))
@@ -118,14 +119,14 @@ def test_a_file_that_lacks_its_end_is_refused_unless_nothing_of_the_image_is_los
         (b"\xff\xd8", "the JPEG is cut off or damaged"),
     ],
 )
-def test_what_is_no_image_is_refused(tmp_path, content, message):
+def test_a_file_that_is_not_an_image_is_refused(tmp_path, content, message):
     path = tmp_path / "x.jpg"
     path.write_bytes(content)
     with pytest.raises(ImageError, match=message):
         read_image(str(path))
 
 
-def test_what_is_no_file_is_refused_unopened(tmp_path):
+def test_a_path_that_is_not_a_regular_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "broken.jpg").symlink_to("nothing")
@@ -141,20 +142,20 @@ def test_what_is_no_file_is_refused_unopened(tmp_path):
             read_image(str(tmp_path / name))
 
 
-def test_without_transforms_the_tensor_is_the_image():
+def test_without_transforms_the_tensor_holds_the_image():
     sample = prepare(BGR, [])
     assert sample.tensor().dtype == np.float32
     assert sample.undo == []
     assert np.array_equal(sample.tensor(), BGR[..., ::-1].transpose(2, 0, 1))
 
 
-# ---- what the header tells ---------------------------------------------------------------------
+# ---- what the header says ----------------------------------------------------------------------
 
 PAGES = [RGB, Image.fromarray(scene(40, 56, 1)), Image.fromarray(scene(40, 56, 2))]
 
 
 @pytest.mark.parametrize("form", ["TIFF", "WEBP", "PNG"])
-def test_of_several_pictures_the_first_is_taken_and_told(tmp_path, form, caplog):
+def test_the_first_of_several_pictures_is_read_and_this_is_logged(tmp_path, form, caplog):
     caplog.set_level("INFO")
     path = tmp_path / f"film.{form.lower()}"
     more = {"lossless": True} if form == "WEBP" else {}
@@ -163,7 +164,7 @@ def test_of_several_pictures_the_first_is_taken_and_told(tmp_path, form, caplog)
     assert caplog.messages == [f"{path} holds several pictures: the first is taken"]
 
 
-def test_a_preview_in_a_jpeg_is_no_second_picture(tmp_path, caplog):
+def test_a_preview_in_a_jpeg_does_not_count_as_a_second_picture(tmp_path, caplog):
     caplog.set_level("INFO")
     path = tmp_path / "phone.jpg"
     path.write_bytes(pil_bytes(PAGES[0], "MPO", save_all=True, append_images=PAGES[1:2]))
@@ -171,8 +172,8 @@ def test_a_preview_in_a_jpeg_is_no_second_picture(tmp_path, caplog):
     assert caplog.messages == []
 
 
-def promise(path, width, height):
-    """A PNG of a few bytes whose header promises that size."""
+def write_fake_png(path, width, height):
+    """Writes a small PNG whose header gives this false size. Returns its path."""
     data = bytearray(KINDS["colour.png"])
     data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
@@ -180,8 +181,8 @@ def promise(path, width, height):
     return path
 
 
-def test_an_image_that_no_network_holds_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
-    path = promise(tmp_path / "huge.png", 30_000, 20_000)
+def test_an_image_too_large_for_the_memory_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    path = write_fake_png(tmp_path / "huge.png", 30_000, 20_000)
     monkeypatch.setattr(cv2, "imdecode", None)
     monkeypatch.setattr("paddleseg_infer.preprocess.available_memory", lambda: 2e9)
     with pytest.raises(
@@ -194,8 +195,8 @@ def test_an_image_that_no_network_holds_is_refused_before_it_is_decoded(tmp_path
         read_image(str(path))
 
 
-def test_more_pixels_than_opencv_reads_are_told_as_such(tmp_path, monkeypatch):
-    path = promise(tmp_path / "huge.png", 60_000, 60_000)
+def test_the_error_says_if_opencv_cannot_read_so_many_pixels(tmp_path, monkeypatch):
+    path = write_fake_png(tmp_path / "huge.png", 60_000, 60_000)
     with pytest.raises(
         ImageError, match="60000x60000 pixels are more than OpenCV reads; OPENCV_IO"
     ):
@@ -206,10 +207,10 @@ def test_more_pixels_than_opencv_reads_are_told_as_such(tmp_path, monkeypatch):
         read_image(str(path), ())
 
 
-def test_the_memory_is_this_process_own(tmp_path):
-    """Of a limit of 2 GB: 576 megapixels of 4 bytes don't fit, 400 might."""
+def test_the_memory_limit_of_the_process_is_respected(tmp_path):
+    """The limit is 2 GB. 576 megapixels of 4 bytes don't fit, 400 megapixels may fit."""
     for side in (24_000, 20_000):
-        promise(tmp_path / f"{side}.png", side, side)
+        write_fake_png(tmp_path / f"{side}.png", side, side)
     code = """
 import resource, sys
 from paddleseg_infer.preprocess import read_image
@@ -228,22 +229,22 @@ for path in sys.argv[1:]:
     assert one == (
         "its 24000x24000 pixels need at least 2.3 GB of memory, and there are 2.0: too many"
     )
-    assert "need at least" not in other  # that one is decoded, as far as it goes
+    assert "need at least" not in other  # OpenCV tries to decode this one
 
 
 @pytest.mark.parametrize(
-    ("way", "pixels"),
+    ("steps", "pixels"),
     [
         ([], 30_000 * 20_000),
         ([("Resize", {"target_size": [512, 512]})], 512 * 512),
-        ([("LimitLong", {"max_long": 50_000})], 30_000 * 20_000),  # nothing shrinks
+        ([("LimitLong", {"max_long": 50_000})], 30_000 * 20_000),  # makes no image smaller
         ([("LimitLong", {"max_long": 3000})], 3000 * 2000),
     ],
 )
-def test_what_counts_is_the_size_in_the_network(tmp_path, monkeypatch, way, pixels):
-    path = promise(tmp_path / "large.png", 30_000, 20_000)
+def test_the_memory_check_uses_the_size_in_the_network(tmp_path, monkeypatch, steps, pixels):
+    path = write_fake_png(tmp_path / "large.png", 30_000, 20_000)
     needed = 30_000 * 20_000 * 4 + pixels * 200
-    transforms = [make_transform(*each) for each in way]
+    transforms = [make_transform(*each) for each in steps]
     monkeypatch.setattr("paddleseg_infer.preprocess.available_memory", lambda: needed - 1)
     with pytest.raises(ImageError, match="30000x20000 pixels need at least"):
         read_image(str(path), transforms)
@@ -253,8 +254,8 @@ def test_what_counts_is_the_size_in_the_network(tmp_path, monkeypatch, way, pixe
 
 
 @pytest.mark.parametrize("suffix", ["tif", "png", "webp", "jpg", "bmp"])
-def test_whatever_a_header_says_only_its_image_fails(tmp_path, suffix):
-    """Pillow, which looks at it first, raises errors of many kinds."""
+def test_a_damaged_header_raises_no_other_error_than_image_error(tmp_path, suffix):
+    """Pillow reads the header first, and raises errors of many kinds."""
     [name] = [name for name in KINDS if name.endswith(suffix)][:1] or ["colour.png"]
     whole = KINDS[name]
     random = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""`Segmenter` gives PaddleSeg's labels, whatever the batch size, in the order of the images."""
+"""`Segmenter` returns PaddleSeg's labels in the order of the images, at every batch size."""
 
 import logging
 import shutil
@@ -24,7 +24,7 @@ def segmenter(folder, **options):
 
 
 @pytest.mark.parametrize("name", ["argmax", "keepdim", "logits", "softmax", "resize", "fixed"])
-def test_labels_equal_paddlesegs(models, name):
+def test_labels_equal_those_of_paddleseg(models, name):
     reference = oracle.Oracle(str(models / name / "deploy.yaml"))
     ours = segmenter(models / name, network_size=True)
     compared = 0
@@ -35,12 +35,12 @@ def test_labels_equal_paddlesegs(models, name):
         assert labels.dtype == np.uint8
         assert np.array_equal(labels, reference.labels(image))
         compared += len(np.unique(labels)) > 1
-    assert compared >= 3  # not all of one class, or equality says little
+    assert compared >= 3  # labels of a single class would prove little
 
 
 @pytest.mark.parametrize("batch_size", [2, 3, 4, 100])
 @pytest.mark.parametrize("name", ["argmax", "logits", "softmax"])
-def test_labels_and_order_are_those_of_batch_size_1(models, name, batch_size):
+def test_labels_and_order_do_not_depend_on_the_batch_size(models, name, batch_size):
     alone = segmenter(models / name)(IMAGES)
     batched = segmenter(models / name, batch_size=batch_size)(IMAGES)
     assert len(batched) == len(IMAGES)
@@ -49,19 +49,19 @@ def test_labels_and_order_are_those_of_batch_size_1(models, name, batch_size):
         assert np.array_equal(one, many)
 
 
-def test_only_tensors_of_one_shape_meet_and_none_waits_for_long(models):
-    """What the engine is given, seen from outside it: the order in which results come."""
+def test_a_batch_has_one_shape_and_no_image_waits_long(models):
+    """The order of the results shows which images were in one batch."""
     small, large = scene(8, 8), scene(48, 64)
     images = [small, *[large] * 11, small, large]
     ours = segmenter(models / "argmax", batch_size=2)
     order = [result.index for result in ours.stream(images)]
     assert sorted(order) == list(range(len(images)))
-    # 0 waits for its like, while the large ones go two by two, but not for more than 8 images.
+    # The large images form pairs. Image 0 waits for another small image, but only for 8 images.
     assert order == [1, 2, 3, 4, 5, 6, 7, 8, 0, 9, 10, 11, 13, 12]
 
 
-def test_few_images_are_read_before_their_turn(models):
-    """As many as are read at once, a batch that is ready, and one that is filled."""
+def test_only_a_few_images_are_read_ahead(models):
+    """The limit is what the threads read at once, one full batch, and one incomplete batch."""
     read = []
 
     def images():
@@ -78,7 +78,7 @@ def test_few_images_are_read_before_their_turn(models):
     assert len(read) < 70
 
 
-def test_what_the_source_of_images_raises_arrives(models):
+def test_an_error_of_the_images_generator_reaches_the_caller(models):
     def images():
         yield scene(48, 64)
         raise ZeroDivisionError
@@ -88,14 +88,14 @@ def test_what_the_source_of_images_raises_arrives(models):
 
 
 @pytest.mark.parametrize("name", ["argmax", "resize"])
-def test_the_array_given_is_not_changed(models, name):
+def test_the_given_array_is_not_changed(models, name):
     image = scene(48, 65)
     image.flags.writeable = False
     segmenter(models / name)(image)
     assert np.array_equal(image, scene(48, 65))
 
 
-def test_paths_and_arrays_give_the_same(models, photos):
+def test_paths_and_arrays_give_the_same_labels(models, photos):
     ours = segmenter(models / "argmax")
     paths = sorted(photos.iterdir())
     from_paths = ours(paths)
@@ -105,7 +105,7 @@ def test_paths_and_arrays_give_the_same(models, photos):
     assert np.array_equal(ours(str(paths[3])), from_paths[3])
 
 
-def test_nearest_brings_labels_to_the_size_of_the_image(models):
+def test_labels_are_resized_to_the_image_by_nearest_neighbour(models):
     import cv2
 
     image = scene(100, 130)
@@ -126,20 +126,20 @@ def test_nearest_brings_labels_to_the_size_of_the_image(models):
         ("foreground", True, "--with_argmax has no effect: of one channel"),
     ],
 )
-def test_what_is_done_with_an_output_is_told_once(models, caplog, name, with_argmax, line):
+def test_the_treatment_of_an_output_is_logged_once(models, caplog, name, with_argmax, line):
     caplog.set_level(logging.INFO)
     segmenter(models / name, with_argmax=with_argmax)(IMAGES)
-    told = [record.message for record in caplog.records]
-    assert len(told) == (1 if line else 0)
-    assert not line or line in told[0]
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == (1 if line else 0)
+    assert not line or line in messages[0]
 
 
-def test_argmax_is_the_same_asked_for_or_not(models):
+def test_with_argmax_does_not_change_the_labels(models):
     plain = segmenter(models / "logits")(IMAGES[0])
     assert np.array_equal(segmenter(models / "logits", with_argmax=True)(IMAGES[0]), plain)
 
 
-def test_one_channel_is_compared_as_it_stands(models):
+def test_an_output_of_one_channel_is_compared_with_one_half(models):
     output = oracle.Oracle(str(models / "foreground" / "deploy.yaml")).output(IMAGES[0])
     labels = segmenter(models / "foreground")(IMAGES[0])
     assert np.array_equal(labels, output[0, 0] > 0.5)
@@ -164,20 +164,20 @@ def test_an_image_that_the_network_refuses_fails_alone(models, batch_size):
         )
 
 
-def test_a_fixed_shape_is_checked_before_the_engine_sees_the_image(models):
+def test_a_fixed_shape_is_checked_before_the_engine_runs(models):
     with pytest.raises(ImageError, match=r"image 0 \(array\): the model takes 64x48 only .* 56x40"):
         segmenter(models / "fixed")(scene(40, 56))
 
 
 @pytest.mark.parametrize(("name", "batch"), [("fixed", 1), ("pairs", 2)])
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
-def test_a_fixed_batch_is_obeyed_and_filled(models, caplog, name, batch, batch_size):
-    """`pairs` runs batches of two and no others."""
+def test_a_model_with_a_fixed_batch_size_gets_full_batches(models, caplog, name, batch, batch_size):
+    """The model `pairs` accepts only batches of two."""
     caplog.set_level(logging.INFO)
     images = [scene(48, 64, number) for number in range(3)]
     results = segmenter(models / name, batch_size=batch_size)(images)
-    told = f"exported for batches of {batch}: using that" in caplog.text
-    assert told == (batch_size != batch)
+    is_logged = f"exported for batches of {batch}: using that" in caplog.text
+    assert is_logged == (batch_size != batch)
     first, second, third = images
     assert np.array_equal(results[1], segmenter(models / name)([second, first])[0])
     assert np.array_equal(results[2], segmenter(models / name)([third, second])[0])
@@ -207,7 +207,7 @@ def test_labels_of_more_than_256_classes_have_16_bits(models, model, tmp_path):
         np.zeros((0, 4, 3), np.uint8),
     ],
 )
-def test_an_array_of_another_form_is_refused(models, array):
+def test_an_array_of_a_wrong_shape_or_type_is_refused(models, array):
     with pytest.raises(ImageError, match="must be uint8 BGR"):
         segmenter(models / "argmax")(array)
 
@@ -217,7 +217,7 @@ def test_a_bad_image_is_named_in_the_error(models, tmp_path):
         segmenter(models / "argmax")(path for path in [IMAGES[0], tmp_path / "gone.jpg"])
 
 
-def test_a_model_without_transforms_is_told(model_copy, caplog):
+def test_a_model_without_transforms_is_logged(model_copy, caplog):
     caplog.set_level(logging.INFO)
     segmenter(model_copy("argmax", transforms=None))
     assert "deploy.yaml names no transforms: images go in as they are" in caplog.text
@@ -236,8 +236,8 @@ def test_a_wrong_option_is_refused(models):
         segmenter(models / "argmax", precision="fp64")
 
 
-def test_a_graph_that_drops_images_of_a_batch_fails_none_silently(models):
-    """Its output has one row whatever the batch."""
+def test_all_images_get_labels_if_the_graph_drops_images_of_a_batch(models):
+    """The graph returns labels of the first image of a batch only."""
     results = list(segmenter(models / "first_only", batch_size=3).stream(IMAGES[:1] * 4))
     assert [result.index for result in results] == [0, 1, 2, 3]
     alone = segmenter(models / "first_only")(IMAGES[0])
@@ -245,7 +245,7 @@ def test_a_graph_that_drops_images_of_a_batch_fails_none_silently(models):
         assert np.array_equal(result.labels, alone)
 
 
-def test_results_keep_no_image_alive(models):
+def test_results_hold_no_reference_to_their_image(models):
     images = [scene(48, 64, number) for number in range(3)] + [np.zeros((2, 2), np.uint8)]
     results = list(Segmenter(models / "argmax" / "deploy.yaml", device="cpu").stream(images))
     assert [bool(result.error) for result in results].count(True) == 1
@@ -254,7 +254,7 @@ def test_results_keep_no_image_alive(models):
         assert (item.source, item.frame, item.image_bgr) == (None, None, None)
 
 
-def test_an_output_folder_that_vanished_is_not_made_again(model, tmp_path, monkeypatch):
+def test_a_deleted_output_folder_is_not_created_again(model, tmp_path, monkeypatch):
     monkeypatch.setattr("paddleseg_infer.pictures.files.WAITS", ())
     saving = SavingOptions(str(tmp_path / "out"))
     segment = Segmenter(model, device="cpu")

@@ -1,4 +1,4 @@
-"""Windows of large images come together as PaddleSeg's formula says, and as the plain run does."""
+"""Results of windows are joined as in PaddleSeg, and as in a run without windows."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def tilings(draw):
     return Tiling(crop, (draw(st.integers(1, crop[0])), draw(st.integers(1, crop[1]))))
 
 
-# ---- where the windows lie ---------------------------------------------------------------------
+# ---- positions of the windows ------------------------------------------------------------------
 
 
 def tensor_of(segmenter, image):
@@ -35,7 +35,7 @@ def tensor_of(segmenter, image):
 
 @settings(deadline=None)  # times depend on the machine
 @given(image=SIZES, tiling=tilings())
-def test_windows_are_paddlesegs(image, tiling):
+def test_windows_start_where_those_of_paddleseg_start(image, tiling):
     grid = grid_of(image, tiling)
     assert [grid.tops, grid.lefts] == paddlesegs_windows(image, tiling.crop, tiling.stride)
 
@@ -70,17 +70,17 @@ def test_each_pixel_belongs_to_the_window_of_the_nearest_centre(image, tiling):
         ((8, 4), (8, 5), "--stride is larger than --crop_size, which would leave gaps"),
     ],
 )
-def test_windows_that_can_not_be_are_refused(crop, stride, message):
+def test_invalid_windows_are_refused(crop, stride, message):
     with pytest.raises(ConfigError, match=message):
         checked_tiling(crop, stride)
 
 
-def test_width_comes_first():
+def test_the_width_is_given_before_the_height():
     assert checked_tiling((8, 4), (2, 1)) == Tiling((4, 8), (1, 2))
     assert checked_tiling((8, 4), None) == Tiling((4, 8), (4, 8))
 
 
-# ---- put together, by the engine ---------------------------------------------------------------
+# ---- joined results of the engine --------------------------------------------------------------
 
 
 def segmenter(models, name, **options):
@@ -92,10 +92,10 @@ def segmenter(models, name, **options):
     ("crop", "stride", "batch_size"),
     [((64, 48), None, 1), ((64, 48), (40, 32), 3), ((50, 50), (7, 31), 4), ((500, 40), None, 2)],
 )
-def test_scores_are_put_together_by_paddlesegs_formula(models, name, crop, stride, batch_size):
+def test_scores_are_joined_by_paddlesegs_formula(models, name, crop, stride, batch_size):
     image = scene(150, 200)
-    how = {"crop_size": crop, "stride": stride, "batch_size": batch_size}
-    labels = segmenter(models, name, **how)(image)
+    windows = {"crop_size": crop, "stride": stride, "batch_size": batch_size}
+    labels = segmenter(models, name, **windows)(image)
     plain = segmenter(models, name, batch_size=batch_size)
     tiling = checked_tiling(crop, stride)
     grid = grid_of(image.shape[:2], tiling)
@@ -108,7 +108,7 @@ def test_scores_are_put_together_by_paddlesegs_formula(models, name, crop, strid
 
 
 @pytest.mark.parametrize("name", ["argmax", "keepdim", "resize", "labels300"])
-def test_of_labels_the_nearest_windows_count(models, name):
+def test_each_label_comes_from_the_nearest_window(models, name):
     image = scene(150, 200)
     labels = segmenter(models, name, crop_size=(64, 48), stride=(50, 30), batch_size=4)(image)
     plain = segmenter(models, name)
@@ -135,7 +135,7 @@ def test_a_crop_as_large_as_the_image_gives_the_plain_result(models, name, crop)
     assert np.array_equal(labels, plain)
 
 
-def test_images_that_fail_fail_alone(models, tmp_path):
+def test_a_failed_image_does_not_affect_the_others(models, tmp_path):
     good = write_image(tmp_path / "good.png", (60, 80))
     (tmp_path / "bad.png").write_bytes(b"no image")
     windowed = segmenter(models, "needs16", crop_size=(32, 32), batch_size=3)
@@ -149,18 +149,18 @@ def test_images_that_fail_fail_alone(models, tmp_path):
     assert all(seconds > 0 for seconds in found[1].times)
 
 
-def test_an_image_that_the_network_can_not_hold_goes_in_windows(models, tmp_path, monkeypatch):
+def test_an_image_too_large_for_the_memory_runs_in_windows(models, tmp_path, monkeypatch):
     monkeypatch.setattr("paddleseg_infer.preprocess.available_memory", lambda: 1e9)
     path = tmp_path / "large.png"
     Image.new("RGB", (6000, 5000)).save(path, compress_level=1)
     with pytest.raises(ImageError, match=r"6000x5000 pixels need at least 6\.1 GB.*--crop_size"):
         segmenter(models, "argmax")(path)
     assert segmenter(models, "argmax", crop_size=(2000, 2000))(path).shape == (5000, 6000)
-    assert segmenter(models, "resize")(path).shape == (5000, 6000)  # small once it is resized
+    assert segmenter(models, "resize")(path).shape == (5000, 6000)  # Resize makes it small
 
 
-class Wide:
-    """A source of one row, which takes no memory."""
+class WideSource:
+    """A source with an image of one row, which needs no memory."""
 
     name = "wide"
 
@@ -171,10 +171,10 @@ class Wide:
         return np.broadcast_to(np.uint8(0), (1, self._width, 3))
 
 
-def test_where_memory_ends_the_image_fails_alone():
-    """For real: labels of a petabyte, and sums of scores of as much."""
+def test_an_image_that_does_not_fit_in_memory_fails_alone():
+    """The labels would need a petabyte, and the sums of the scores nearly as much."""
     [too_wide, window] = windows_of(
-        [Item(Wide(10**15), "", 0), Item(Wide(10**9), "", 1)],
+        [Item(WideSource(10**15), "", 0), Item(WideSource(10**9), "", 1)],
         Tiling((1, 10**15), (1, 10**15)),
         None,
     )
@@ -184,8 +184,8 @@ def test_where_memory_ends_the_image_fails_alone():
     assert (failed.index, str(failed.error)) == (1, NO_MEMORY)
 
 
-def test_windows_equal_paddlesegs_own_function(models):
-    """Its slide_inference, fed with this engine's outputs."""
+def test_labels_equal_those_of_paddlesegs_slide_inference(models):
+    """PaddleSeg's slide_inference gets the outputs of this program's engine."""
     import paddle
     from paddleseg.core.infer import slide_inference
 
@@ -203,7 +203,7 @@ def test_windows_equal_paddlesegs_own_function(models):
         assert np.array_equal(labels, expected)
 
 
-def test_after_a_failed_window_the_others_are_not_run():
+def test_after_a_failed_window_the_images_other_windows_are_not_run():
     images = [Item(ArraySource(scene(side, side)), "", side) for side in (64, 32)]
     windows = windows_of(images, Tiling((32, 32), (32, 32)), None)
     taken = []
@@ -221,7 +221,7 @@ def test_after_a_failed_window_the_others_are_not_run():
 # ---- the command line --------------------------------------------------------------------------
 
 
-def test_windows_from_the_command_line_in_workers(infer, models, tmp_path):
+def test_windows_in_workers_give_the_same_files_as_in_one_process(infer, models, tmp_path):
     for number in range(5):
         write_image(tmp_path / "photos" / f"{number}.png", (100 + number, 150), number)
     model = models / "softmax" / "deploy.yaml"

@@ -1,10 +1,10 @@
-"""PaddleSeg's sliding window as a formula, in plain numpy, to compare with."""
+"""Computes PaddleSeg's sliding windows with numpy. Tests compare the program with it."""
 
 import numpy as np
 
 
 def paddlesegs_windows(image, crop, stride):
-    """Starts along both sides, by the formula of PaddleSeg's slide_inference."""
+    """Returns the starts of the windows along both sides, by slide_inference's formula."""
     starts = []
     for side, length, step in zip(image, crop, stride, strict=True):
         count = int(np.ceil((side - length) / step)) + 1 if side > length else 1
@@ -14,7 +14,7 @@ def paddlesegs_windows(image, crop, stride):
 
 
 def paddlesegs_mean(window_scores, image, crop, stride):
-    """The mean of [C, h, w] of each window, as slide_inference makes it, in float64."""
+    """Returns the float64 mean of the windows' scores [C, h, w], by slide_inference's formula."""
     tops, lefts = paddlesegs_windows(image, crop, stride)
     total = np.zeros((len(window_scores[0]), *image))
     count = np.zeros(image)
