@@ -1,4 +1,4 @@
-"""Bad input to infer.py: a sentence, the right exit code, and all good images done."""
+"""Bad input to infer.py gives a clear message and exit code, and all good images are still done."""
 
 import os
 import re
@@ -11,11 +11,11 @@ import pytest
 import yaml
 from conftest import PADDLE, ROOT, masks, scene, write_image
 
-# ---- bad input: nothing can start --------------------------------------------------------------
+# ---- bad input that ends the run before it starts ----------------------------------------------
 
 
-def refused(infer, tmp_path, *arguments):
-    """The sentence of a run that must end before it starts."""
+def error_at_start(infer, tmp_path, *arguments):
+    """Runs infer.py, which must fail before it starts. Returns the error message."""
     run = infer(*arguments)
     assert run.code == 2, run
     assert run.err.startswith("error: ")
@@ -24,7 +24,7 @@ def refused(infer, tmp_path, *arguments):
     return run.err
 
 
-def test_images_that_are_not_there(infer, model, tmp_path):
+def test_an_image_path_without_images_is_refused(infer, model, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("a")
@@ -37,10 +37,10 @@ def test_images_that_are_not_there(infer, model, tmp_path):
         ("list.txt", "--image_path list.txt is a list that names no image"),
         ("pipe", "--image_path pipe is a pipe or a device"),
     ]:
-        assert message in refused(infer, tmp_path, "--config", model, "--image_path", path)
+        assert message in error_at_start(infer, tmp_path, "--config", model, "--image_path", path)
 
 
-def test_models_that_are_none(infer, models, model_copy, photos, tmp_path):
+def test_a_damaged_model_is_refused(infer, models, model_copy, photos, tmp_path):
     folder = model_copy("argmax")
     config = folder / "deploy.yaml"
     graph, params = folder / "model.pdmodel", folder / "model.pdiparams"
@@ -62,23 +62,25 @@ def test_models_that_are_none(infer, models, model_copy, photos, tmp_path):
     ]:
         path.write_bytes(content)
         assert re.search(
-            message, refused(infer, tmp_path, "--config", config, "--image_path", photos)
+            message, error_at_start(infer, tmp_path, "--config", config, "--image_path", photos)
         )
         graph.write_bytes(whole_graph)
         params.write_bytes(whole_params)
 
 
-def test_a_json_graph_under_paddle_2(infer, model_copy, photos, tmp_path):
+def test_paddle_2_refuses_a_json_graph(infer, model_copy, photos, tmp_path):
     if PADDLE >= (3, 0, 0):
         pytest.skip("Paddle 3 runs it")
     folder = model_copy("argmax")
     (folder / "model.pdmodel").unlink()
     (folder / "model.json").write_bytes(b'{"base_code":{"magic":"pir","version":1}}')
-    error = refused(infer, tmp_path, "--config", folder / "deploy.yaml", "--image_path", photos)
+    error = error_at_start(
+        infer, tmp_path, "--config", folder / "deploy.yaml", "--image_path", photos
+    )
     assert "is a json graph of Paddle 3" in error
 
 
-def test_output_folders_that_can_not_be(infer, model, photos, tmp_path):
+def test_an_unusable_output_folder_is_refused(infer, model, photos, tmp_path):
     (tmp_path / "closed").mkdir(mode=0o555)
     (tmp_path / "file").write_text("")
     for save_dir, message in [
@@ -88,21 +90,21 @@ def test_output_folders_that_can_not_be(infer, model, photos, tmp_path):
         ("photos", "--save_dir photos is the folder of the images itself"),
     ]:
         arguments = ("--config", model, "--image_path", "photos", "--save_dir", save_dir)
-        assert message in refused(infer, tmp_path, *arguments)
-    error = refused(
+        assert message in error_at_start(infer, tmp_path, *arguments)
+    error = error_at_start(
         infer, tmp_path, "--config", model, "--image_path", "photos/1.png", "--save_dir", "photos"
     )
     assert "the mask of photos/1.png would overwrite the image" in error
 
 
-def test_names_that_clash(infer, model, tmp_path):
+def test_two_masks_with_the_same_name_are_refused(infer, model, tmp_path):
     for name in ("a.png", "a.bmp", "a.png.jpg"):
         write_image(tmp_path / "in" / name)
-    error = refused(infer, tmp_path, "--config", model, "--image_path", "in")
+    error = error_at_start(infer, tmp_path, "--config", model, "--image_path", "in")
     assert "in/a.png and in/a.png.jpg would both be a.png.png" in error
 
 
-def test_dry_run_finds_what_a_run_would_refuse(infer, model_copy, model, photos, tmp_path):
+def test_dry_run_refuses_what_a_run_refuses(infer, model_copy, model, photos, tmp_path):
     folder = model_copy("argmax")
     graph = folder / "model.pdmodel"
     graph.write_bytes(graph.read_bytes()[:-100])
@@ -119,7 +121,7 @@ def test_dry_run_finds_what_a_run_would_refuse(infer, model_copy, model, photos,
         assert run.err.startswith("error: ")
 
 
-def test_a_missing_package_is_a_sentence(tmp_path, model):
+def test_a_missing_package_gives_a_one_line_error(tmp_path, model):
     (tmp_path / "cv2.py").write_text("raise ModuleNotFoundError(\"No module named 'cv2'\")")
     (tmp_path / "a.png").write_bytes(b"")
     command = [sys.executable, ROOT / "infer.py", "--config", model, "--image_path", "a.png"]
@@ -132,11 +134,11 @@ def test_a_missing_package_is_a_sentence(tmp_path, model):
     assert run.stderr.count("\n") == 1
 
 
-# ---- bad input: one image fails alone ----------------------------------------------------------
+# ---- bad images, which fail alone --------------------------------------------------------------
 
 
 def bad_files(folder):
-    """Fills `folder` with what is no good image; name to the reason that must be given."""
+    """Writes bad image files to `folder`. Returns the expected reason for each name."""
     folder.mkdir(exist_ok=True)
     jpeg = cv2.imencode(".jpg", scene(48, 64))[1].tobytes()
     png = cv2.imencode(".png", scene(48, 64))[1].tobytes()
@@ -167,7 +169,7 @@ def test_bad_images_fail_alone_and_are_named_at_the_end(infer, model, photos, tm
     assert run.out.startswith(f"5 of {5 + len(reasons)} images done in ")
     assert run.out.endswith(f" s, {len(reasons)} failed: masks in output\n")
     failures = [line for line in run.err.splitlines() if line.startswith("failed: ")]
-    assert "[ERROR" not in run.err  # OpenCV's own lines
+    assert "[ERROR" not in run.err  # OpenCV's own messages
     assert "[ WARN" not in run.err
     assert failures == sorted(failures)
     assert len(failures) == len(reasons)
@@ -176,7 +178,7 @@ def test_bad_images_fail_alone_and_are_named_at_the_end(infer, model, photos, tm
     assert masks(tmp_path / "output") == [f"{number}.png" for number in range(5)]
 
 
-def test_a_list_with_bad_lines_does_the_good_ones(infer, model, photos, tmp_path):
+def test_the_good_lines_of_a_list_are_done_despite_bad_lines(infer, model, photos, tmp_path):
     (tmp_path / "lists").mkdir()
     write_image(tmp_path / "my photo.png")
     (tmp_path / "lists" / "list.txt").write_text(
@@ -189,14 +191,14 @@ def test_a_list_with_bad_lines_does_the_good_ones(infer, model, photos, tmp_path
     assert "failed: lists/../photos: it is not a regular file" in run.err
 
 
-def test_one_bad_image_by_itself_is_exit_code_1(infer, model, tmp_path):
+def test_a_single_bad_image_gives_exit_code_1(infer, model, tmp_path):
     (tmp_path / "a.jpg").write_text("no picture")
     run = infer("--config", model, "--image_path", "a.jpg")
     assert run.code == 1
     assert "failed: a.jpg: it can't be decoded" in run.err
 
 
-def test_a_folder_that_may_not_be_read_is_named(infer, model, photos):
+def test_the_error_names_a_folder_without_read_permission(infer, model, photos):
     write_image(photos / "closed" / "a.png")
     (photos / "closed").chmod(0)
     run = infer("--config", model, "--image_path", "photos")
@@ -215,7 +217,7 @@ def test_a_folder_that_may_not_be_read_is_named(infer, model, photos):
     assert "photos: the folder can't be read: permission denied" in run.err
 
 
-def test_strange_names_are_done_and_shown_escaped(infer, model, tmp_path):
+def test_images_with_unusual_names_are_done_and_the_names_are_escaped(infer, model, tmp_path):
     folder = tmp_path / "in"
     names = ["a b.png", "街景.png", "new\nline.png", "x" * 246 + ".png", "\x1b[31mred.png"]
     names.append(os.fsdecode(b"caf\xe9.png"))
@@ -228,7 +230,7 @@ def test_strange_names_are_done_and_shown_escaped(infer, model, tmp_path):
     assert masks(tmp_path / "output") == sorted(names)
 
 
-def test_a_terminal_that_can_not_show_a_name_is_no_crash(infer, model, tmp_path):
+def test_a_name_that_the_terminal_cannot_show_does_not_crash_the_run(infer, model, tmp_path):
     write_image(tmp_path / "街景" / "行人.png")
     arguments = ("--config", model, "--image_path", "街景", "--save_dir", "输出")
     for more in ([], ["--dry_run"]):
@@ -248,7 +250,7 @@ def test_links_are_followed_to_files_only(infer, model, photos, tmp_path):
     assert len(masks(tmp_path / "output")) == 6
 
 
-def test_nothing_is_written_behind_a_link_in_the_output_folder(infer, model, tmp_path):
+def test_nothing_is_written_through_a_link_in_the_output_folder(infer, model, tmp_path):
     write_image(tmp_path / "in" / "a.png")
     write_image(tmp_path / "in" / "sub" / "b.png")
     (tmp_path / "output").mkdir()
@@ -261,7 +263,7 @@ def test_nothing_is_written_behind_a_link_in_the_output_folder(infer, model, tmp
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_sizes_that_do_not_fit_fail_alone(infer, models, model_copy, tmp_path):
+def test_images_whose_size_does_not_fit_the_model_fail_alone(infer, models, model_copy, tmp_path):
     write_image(tmp_path / "in" / "good.png")
     write_image(tmp_path / "in" / "dot.png", (1, 1))
     write_image(tmp_path / "in" / "thin.png", (1, 1000))

@@ -1,4 +1,4 @@
-"""infer.py as its users call it: a process, its files, what it prints and its exit code."""
+"""Tests of infer.py as users call it: its files, its output and its exit code."""
 
 import re
 import subprocess
@@ -15,10 +15,10 @@ from paddleseg_infer.flags import PARTS, make_parser
 from paddleseg_infer.machine import limits as machine
 from paddleseg_infer.option import options_of
 
-# ---- the main job ------------------------------------------------------------------------------
+# ---- the main task -----------------------------------------------------------------------------
 
 
-def test_a_folder_becomes_masks_of_the_images_sizes(infer, model, photos, tmp_path):
+def test_each_image_of_a_folder_gets_a_mask_of_its_size(infer, model, photos, tmp_path):
     run = infer("--config", model, "--image_path", "photos")
     assert run.code == 0
     assert run.err == ""
@@ -32,7 +32,9 @@ def test_a_folder_becomes_masks_of_the_images_sizes(infer, model, photos, tmp_pa
 @pytest.mark.parametrize("batch_size", ["1", "4"])
 @pytest.mark.parametrize("mkldnn", ["True", "False"])
 @pytest.mark.parametrize("name", ["argmax", "resize", "softmax", "logits"])
-def test_masks_equal_paddlesegs(infer, models, photos, tmp_path, name, mkldnn, batch_size):
+def test_masks_equal_the_labels_of_paddleseg(
+    infer, models, photos, tmp_path, name, mkldnn, batch_size
+):
     config = models / name / "deploy.yaml"
     run = infer(
         *("--config", config, "--image_path", photos, "--batch_size", batch_size),
@@ -45,13 +47,13 @@ def test_masks_equal_paddlesegs(infer, models, photos, tmp_path, name, mkldnn, b
         assert np.array_equal(mask, reference.labels(str(path)))
 
 
-def test_a_json_graph_becomes_masks(infer, json_models, photos, tmp_path):
+def test_a_json_graph_gives_masks(infer, json_models, photos, tmp_path):
     run = infer("--config", json_models / "resize" / "deploy.yaml", "--image_path", photos)
     assert run.code == 0
     assert len(masks(tmp_path / "output")) == 5
 
 
-def test_one_image_and_a_list_become_masks(infer, model, photos, tmp_path):
+def test_one_image_and_a_list_give_masks(infer, model, photos, tmp_path):
     run = infer("--config", model, "--image_path", "photos/1.png", "--save_dir", "one")
     assert (run.code, masks(tmp_path / "one")) == (0, ["1.png"])
     (tmp_path / "list.txt").write_text("photos/1.png 0\nphotos/2.jpg\nphotos/1.png\n")
@@ -60,7 +62,7 @@ def test_one_image_and_a_list_become_masks(infer, model, photos, tmp_path):
     assert run.err == "note: 1 repeated in the list: each image is done once\n"
 
 
-def test_with_argmax_saves_the_line_about_scores(infer, models, photos):
+def test_with_argmax_hides_the_note_about_scores(infer, models, photos):
     arguments = ("--config", models / "logits" / "deploy.yaml", "--image_path", "photos/0.jpg")
     assert infer(*arguments).err.startswith("note: this model's output is scores")
     assert infer(*arguments, "--with_argmax").err == ""
@@ -79,7 +81,7 @@ def test_the_batch_size_reaches_the_engine(infer, models, photos):
     assert run.err == "note: this model was exported for batches of 1: using that\n"
 
 
-def test_a_second_run_with_the_output_inside_the_images_does_the_same(infer, model, tmp_path):
+def test_a_second_run_does_not_take_masks_below_the_image_folder_for_images(infer, model, tmp_path):
     write_image(tmp_path / "a.png")
     write_image(tmp_path / "sub" / "b.png")
     for _ in range(2):
@@ -104,7 +106,7 @@ def test_without_device_a_cpu_build_warns_in_one_line(infer, model, photos):
         (["--config", "x.yaml", "--image_path", "x", "--batch_size", "0"], 2),
     ],
 )
-def test_help_and_wrong_arguments_need_no_heavy_import(arguments, code):
+def test_help_and_wrong_arguments_import_no_heavy_package(arguments, code):
     script = (
         "import sys; sys.argv = ['infer.py'] + sys.argv[1:]; from paddleseg_infer import cli\n"
         "try: cli.main()\n"
@@ -150,7 +152,7 @@ def test_help_names_every_flag_in_a_group_with_its_default(infer):
         (["0"], False),
     ],
 )
-def test_a_flag_stands_alone_or_takes_a_word(words, value):
+def test_a_boolean_flag_works_with_and_without_a_value(words, value):
     flags = [
         *("--use_trt", "--enable_auto_tune", "--enable_mkldnn", "--benchmark", "--with_argmax"),
         *("--print_detail", "--network_size", "--dry_run"),
@@ -216,7 +218,7 @@ def test_defaults_are_the_documented_ones():
         ("--colour", "1", "unrecognized arguments: --colour"),
     ],
 )
-def test_a_wrong_value_is_named_and_nothing_starts(infer, flag, value, message):
+def test_a_wrong_value_gives_a_one_line_error(infer, flag, value, message):
     run = infer("--config", "x", "--image_path", "x", flag, value, device=None)
     assert run.code == 2
     assert run.err.startswith("error: ")
@@ -224,14 +226,14 @@ def test_a_wrong_value_is_named_and_nothing_starts(infer, flag, value, message):
     assert message in run.err
 
 
-def test_a_gpu_on_a_cpu_build_is_refused(infer, model, photos, tmp_path):
+def test_a_cpu_build_refuses_device_gpu(infer, model, photos, tmp_path):
     run = infer("--config", model, "--image_path", photos, device="gpu")
     assert run.code == 2
     assert run.err.startswith("error: --device gpu needs paddlepaddle-gpu")
     assert not (tmp_path / "output").exists()
 
 
-def test_auto_tune_without_effect_collects_nothing(infer, model, photos, tmp_path):
+def test_auto_tune_without_tensorrt_collects_no_shapes(infer, model, photos, tmp_path):
     run = infer(
         *("--config", model, "--image_path", photos, "--use_trt", "--enable_auto_tune"),
         *("--auto_tuned_shape_file", "no/where"),
@@ -241,7 +243,7 @@ def test_auto_tune_without_effect_collects_nothing(infer, model, photos, tmp_pat
     assert "note" not in run.err
 
 
-def test_dry_run_tells_the_images_and_the_engine_and_does_nothing(infer, model, photos, tmp_path):
+def test_dry_run_prints_the_images_and_the_engine_and_saves_nothing(infer, model, photos, tmp_path):
     for number in range(5, 12):
         write_image(photos / f"{number}.png")
     run = infer(
@@ -261,7 +263,7 @@ def test_dry_run_tells_the_images_and_the_engine_and_does_nothing(infer, model, 
     assert not (tmp_path / "output").exists()
 
 
-def test_dry_run_counts_the_workers_and_the_batch_that_a_run_would_have(infer, models, photos):
+def test_dry_run_prints_the_batch_size_and_the_threads_of_a_real_run(infer, models, photos):
     run = infer(
         *("--config", models / "fixed" / "deploy.yaml", "--image_path", photos / "0.jpg"),
         *("--batch_size", "3", "--num_workers", "64", "--dry_run"),

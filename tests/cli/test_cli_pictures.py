@@ -1,4 +1,4 @@
-"""--save and what goes with it, as users call it: files, colours, and what is refused."""
+"""Tests of --save and related flags as users call them: files, colours and errors."""
 
 import os
 
@@ -18,7 +18,7 @@ from paddleseg_infer.segmenter import Segmenter
 from paddleseg_infer.tiling import checked_tiling, grid_of
 
 
-def test_every_kind_of_picture_is_saved_in_its_place(infer, models, photos, tmp_path):
+def test_each_kind_of_picture_is_saved_in_its_own_place(infer, models, photos, tmp_path):
     run = infer(
         *("--config", models / "softmax" / "deploy.yaml", "--image_path", "photos"),
         *("--save", "score", "overlay", "label", "mask", "mask", "--with_argmax"),
@@ -34,12 +34,12 @@ def test_every_kind_of_picture_is_saved_in_its_place(infer, models, photos, tmp_
         assert np.array_equal(np.array(label), mask)
 
 
-def test_without_mask_none_is_saved(infer, model, photos, tmp_path):
+def test_no_mask_is_saved_if_save_does_not_name_it(infer, model, photos, tmp_path):
     assert infer("--config", model, "--image_path", photos, "--save", "label").code == 0
     assert {os.path.dirname(name) for name in masks(tmp_path / "output")} == {"label"}
 
 
-def test_the_colours_asked_for_are_those_of_the_mask(infer, model, photos, tmp_path):
+def test_the_mask_has_the_requested_colours(infer, model, photos, tmp_path):
     arguments = ("--config", model, "--image_path", photos / "0.jpg")
     for colours, expected in (
         (("9", "8", "7"), [9, 8, 7]),
@@ -62,7 +62,7 @@ def test_the_colours_asked_for_are_those_of_the_mask(infer, model, photos, tmp_p
         (("--crop_size", "8", "8", "--stride", "9", "8"), "--stride is larger than --crop_size"),
     ],
 )
-def test_what_can_not_be_is_refused_before_anything_is_looked_at(infer, tmp_path, flags, message):
+def test_invalid_flags_are_refused_before_any_file_is_read(infer, tmp_path, flags, message):
     for more in ((), ("--dry_run",)):
         run = infer("--config", "nowhere.yaml", "--image_path", "nowhere", *flags, *more)
         assert (run.code, run.out) == (2, "")
@@ -76,14 +76,16 @@ def test_what_can_not_be_is_refused_before_anything_is_looked_at(infer, tmp_path
         (("--crop_size", "8", "8"), "windows make masks of the image's size: leave out --network"),
     ],
 )
-def test_a_mask_of_the_networks_size_goes_alone(infer, model, photos, flags, message):
+def test_network_size_is_refused_with_overlays_and_with_windows(
+    infer, model, photos, flags, message
+):
     for more in ((), ("--dry_run",)):
         run = infer("--config", model, "--image_path", photos, "--network_size", *flags, *more)
         assert run.code == 2
         assert run.err.startswith(f"error: {message}") and run.err.count("\n") == 1
 
 
-def test_the_threshold_of_one_channel(infer, models, photos, tmp_path):
+def test_a_higher_threshold_gives_fewer_pixels_of_class_1(infer, models, photos, tmp_path):
     arguments = ("--config", models / "foreground" / "deploy.yaml", "--image_path", photos)
     counts = []
     for threshold in ("-1000", "0", "0.5", "1000"):
@@ -99,7 +101,7 @@ def test_the_threshold_of_one_channel(infer, models, photos, tmp_path):
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_what_a_model_can_not_give_ends_the_run_before_anything_is_saved(
+def test_a_picture_that_the_model_cannot_give_ends_the_run_before_a_file_is_saved(
     infer, models, photos, tmp_path, workers
 ):
     for model, kind, message in (
@@ -117,8 +119,8 @@ def test_what_a_model_can_not_give_ends_the_run_before_anything_is_saved(
 
 @pytest.mark.parametrize("name", ["softmax", "logits"])
 @pytest.mark.parametrize("windows", [(), ("--crop_size", "40", "32", "--stride", "30", "20")])
-def test_all_pictures_of_a_run_agree(infer, models, photos, tmp_path, name, windows):
-    """Labels and scores against numpy's of the engine's own outputs, the others against these."""
+def test_the_pictures_of_an_image_agree(infer, models, photos, tmp_path, name, windows):
+    """Labels and scores are compared with numpy's results, and other pictures with these two."""
     folder = models / name
     config = yaml.safe_load((folder / "deploy.yaml").read_text())
     config["Deploy"]["labels"] = [f"class{number}" for number in range(19)]
@@ -130,8 +132,8 @@ def test_all_pictures_of_a_run_agree(infer, models, photos, tmp_path, name, wind
         *("--save", "mask", "label", "overlay", "score"),
     )
     assert run.code == 0, run
-    how = {"crop_size": (40, 32), "stride": (30, 20)} if windows else {}
-    segment = Segmenter(folder / "deploy.yaml", device="cpu", cpu_threads=1, **how)
+    options = {"crop_size": (40, 32), "stride": (30, 20)} if windows else {}
+    segment = Segmenter(folder / "deploy.yaml", device="cpu", cpu_threads=1, **options)
     for path in sorted(photos.iterdir()):
         target = f"{path.stem}.png"
         saved = {
@@ -143,8 +145,8 @@ def test_all_pictures_of_a_run_agree(infer, models, photos, tmp_path, name, wind
         assert np.array_equal(read_mask(tmp_path / "output" / target), labels)
         image = cv2.imread(str(path))
         assert saved["score"].shape == labels.shape == image.shape[:2]
-        if name == "logits" or windows:  # nothing is resized after: of the image's own size
-            scores = scores_of(segment, image, **how)
+        if name == "logits" or windows:  # the scores are not resized afterwards
+            scores = scores_of(segment, image, **options)
             if name == "logits":
                 scores = np.exp(scores - scores.max(axis=0))
                 scores /= scores.sum(axis=0)
@@ -166,22 +168,22 @@ def nearest(plane, rows, columns):
 
 
 def scores_of(segment, image, crop_size=None, stride=None):
-    """[C, H, W] of the engine's own outputs, by PaddleSeg's formula where it goes in windows."""
+    """Returns the engine's scores [C, H, W]. PaddleSeg's formula joins the scores of windows."""
     transforms, engine = segment.deploy.transforms, segment.load()
     grid = grid_of(image.shape[:2], checked_tiling(crop_size or image.shape[1::-1], stride))
     windows = [prepare(image[grid.slices(at)], transforms) for at in range(len(grid))]
     outputs = [engine(window.tensor()[None])[0] for window in windows]
-    sizes = [grid.slices(at) for at in range(len(grid))]
-    back = [
+    places = [grid.slices(at) for at in range(len(grid))]
+    resized = [
         np.stack([nearest(plane, r, c) for plane in output])
-        for output, (r, c) in zip(outputs, sizes, strict=True)
+        for output, (r, c) in zip(outputs, places, strict=True)
     ]
     steps = stride[::-1] if stride else image.shape[:2]
-    return paddlesegs_mean(back, image.shape[:2], grid.window, steps)
+    return paddlesegs_mean(resized, image.shape[:2], grid.window, steps)
 
 
-def test_nothing_is_replaced_before_all_can_be_made(infer, models, photos, tmp_path):
-    """Of a model whose labels a mask can't hold."""
+def test_no_file_is_replaced_if_one_picture_cannot_be_made(infer, models, photos, tmp_path):
+    """The model has labels that are too large for a mask."""
     mask = tmp_path / "output" / "0.png"
     mask.parent.mkdir()
     mask.write_bytes(b"mine")
@@ -195,7 +197,7 @@ def test_nothing_is_replaced_before_all_can_be_made(infer, models, photos, tmp_p
     assert not (tmp_path / "output" / "label").exists()
 
 
-def test_half_written_pictures_of_all_kinds_are_swept(infer, model, photos, tmp_path):
+def test_old_partial_files_of_other_kinds_are_deleted(infer, model, photos, tmp_path):
     part = tmp_path / "output" / "label" / f".0{PART_SUFFIX}"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"")

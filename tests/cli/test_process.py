@@ -1,4 +1,4 @@
-"""The program as a process among others: its streams, its folders, its signals."""
+"""Tests of how the process handles its streams, its folders and signals."""
 
 import os
 import re
@@ -13,12 +13,12 @@ from conftest import ROOT, masks, read_mask, restore_sigint, write_image
 
 @pytest.fixture
 def printing_model(json_models):
-    """Paddle 3.2 prints a line to standard output for every mean over an axis in a json graph."""
+    """A model for which Paddle 3.2 prints lines: one for each mean over an axis in a json graph."""
     return json_models / "mean" / "deploy.yaml"
 
 
 @pytest.mark.parametrize("more", [[], ["--dry_run"]])
-def test_a_closed_or_full_standard_output_is_no_crash(model, photos, tmp_path, more):
+def test_a_closed_or_full_standard_output_does_not_crash_the_run(model, photos, tmp_path, more):
     command = [sys.executable, ROOT / "infer.py", "--config", model, "--image_path", "photos"]
     command += ["--device", "cpu", *more]
     reader, writer = os.pipe()
@@ -31,7 +31,7 @@ def test_a_closed_or_full_standard_output_is_no_crash(model, photos, tmp_path, m
 
 
 @pytest.mark.parametrize("more", [[], ["--print_detail"]])
-def test_standard_output_is_the_programs_alone(infer, printing_model, photos, more):
+def test_standard_output_holds_only_lines_of_the_program(infer, printing_model, photos, more):
     run = infer("--config", printing_model, "--image_path", photos, *more)
     assert run.code == 0, run
     assert len(run.out.splitlines()) == 1
@@ -39,7 +39,9 @@ def test_standard_output_is_the_programs_alone(infer, printing_model, photos, mo
 
 @pytest.mark.parametrize("more", [[], ["--print_detail"]])
 @pytest.mark.parametrize("closed", [">&-", ">&- <&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_closed_streams_are_no_crash_and_no_file(printing_model, photos, tmp_path, closed, more):
+def test_closed_streams_neither_crash_the_run_nor_damage_a_file(
+    printing_model, photos, tmp_path, closed, more
+):
     command = [sys.executable, ROOT / "infer.py", "--config", printing_model, *more]
     command += ["--image_path", "photos", "--device", "cpu"]
     closing = ["bash", "-c", f'exec "$@" {closed}', "bash", *command]
@@ -50,7 +52,7 @@ def test_closed_streams_are_no_crash_and_no_file(printing_model, photos, tmp_pat
         assert read_mask(tmp_path / "output" / name).size
 
 
-def test_without_a_folder_for_temporary_files_a_run_goes_on(infer, model, photos, tmp_path):
+def test_a_run_works_without_a_folder_for_temporary_files(infer, model, photos, tmp_path):
     places = {name: str(tmp_path / "gone") for name in ("TMPDIR", "TEMP", "TMP")}
     run = infer("--config", model, "--image_path", photos, "--save_dir", "new", **places)
     assert run.code == 0
