@@ -1,7 +1,4 @@
-"""What the real GPU build of Paddle makes of the options: `make test-gpu-config`, without a GPU.
-
-Everything up to the driver: the `Config` says through its getters what the engine would be.
-"""
+"""Settings of the GPU build, read from Paddle's `Config`. `make test-gpu-config` needs no GPU."""
 
 import itertools
 import mmap
@@ -43,7 +40,7 @@ def config_of(core, deploy, shapes=None, **options):
 
 
 @pytest.mark.parametrize("device", ["gpu", None, "cpu"])
-def test_the_device_is_the_one_asked_for(core, models, device):
+def test_the_requested_device_is_used(core, models, device):
     config = config_of(core, deploy_of(models), device=device)
     assert config.use_gpu() == (device != "cpu")
     assert config.ir_optim()
@@ -52,8 +49,8 @@ def test_the_device_is_the_one_asked_for(core, models, device):
         assert config.cpu_math_library_num_threads() <= 10
 
 
-class Recorded:
-    """Paddle's module, with the calls to its `Config`s noted: not all have a getter."""
+class Recorder:
+    """Paddle's module, which records the calls to its `Config`. Not all settings have a getter."""
 
     def __init__(self, core):
         self._core, self.calls = core, {}
@@ -65,7 +62,7 @@ class Recorded:
     def AnalysisConfig(self):
         real, calls = self._core.AnalysisConfig, self.calls
 
-        class Noting:
+        class RecordingConfig:
             Precision = real.Precision
 
             def __init__(self, graph, params):
@@ -78,7 +75,7 @@ class Recorded:
 
                 return call
 
-        return Noting
+        return RecordingConfig
 
 
 @pytest.mark.parametrize(
@@ -89,24 +86,24 @@ class Recorded:
             (3, 20),
             (1, 4),
             ("argmax", "picture", "resize", "fixed", "pairs"),
-            (None, "to come", "there"),
+            (None, "new file", "existing file"),
         )
     ],
 )
-def test_tensorrt_is_what_the_flags_say(
+def test_the_flags_decide_the_settings_of_tensorrt(
     core, models, tmp_path, precision, min_subgraph_size, batch_size, name, tuning
 ):
     deploy = deploy_of(models, name)
     batch_size = deploy.batch_size_for(batch_size)
-    coming = expected([scene(48, 64), scene(100, 200)], batch_size)
-    shapes, file = trt.dynamic_shapes(coming, deploy), None
+    images = expected([scene(48, 64), scene(100, 200)], batch_size)
+    shapes, file = trt.dynamic_shapes(images, deploy), None
     if tuning:
         file = str(tmp_path / "shapes")
-        if tuning == "there":
+        if tuning == "existing file":
             (tmp_path / "shapes").write_text("")
-    recorded = Recorded(core)
+    recorder = Recorder(core)
     config = config_of(
-        *(recorded, deploy, shapes),
+        *(recorder, deploy, shapes),
         use_trt=True,
         precision=precision,
         min_subgraph_size=min_subgraph_size,
@@ -120,19 +117,19 @@ def test_tensorrt_is_what_the_flags_say(
     assert config.tuned_tensorrt_dynamic_shape() == (tuning is not None)
     assert not config.trt_allow_build_at_runtime()
     assert not config.shape_range_info_collected()
-    asked = recorded.calls["enable_tensorrt_engine"]
-    assert asked["min_subgraph_size"] == min_subgraph_size
-    assert asked["max_batch_size"] == batch_size
-    assert (asked["use_static"], asked["use_calib_mode"]) == (True, False)
+    arguments = recorder.calls["enable_tensorrt_engine"]
+    assert arguments["min_subgraph_size"] == min_subgraph_size
+    assert arguments["max_batch_size"] == batch_size
+    assert (arguments["use_static"], arguments["use_calib_mode"]) == (True, False)
     if tuning:
-        assert recorded.calls["enable_tuned_tensorrt_dynamic_shape"] == (file, False)
+        assert recorder.calls["enable_tuned_tensorrt_dynamic_shape"] == (file, False)
         return
     fewest = 2 if name == "pairs" else 1
     low, high, usual = [(48, 64)] * 3
     if name in ("argmax", "picture"):
         high, usual = (128, 256), (64, 64)
     graph_input = "picture" if name == "picture" else "x"
-    assert recorded.calls["set_trt_dynamic_shape_info"] == (
+    assert recorder.calls["set_trt_dynamic_shape_info"] == (
         {graph_input: [fewest, 3, *low]},
         {graph_input: [batch_size, 3, *high]},
         {graph_input: [batch_size, 3, *usual]},
@@ -141,19 +138,19 @@ def test_tensorrt_is_what_the_flags_say(
 
 @pytest.mark.parametrize(("worker", "gpu_id"), [(0, 0), (1, 1), (2, 0), (5, 1)])
 def test_workers_are_spread_over_the_gpus(core, models, worker, gpu_id):
-    recorded = Recorded(core)
-    recorded.get_cuda_device_count = lambda: 2
-    config_of(recorded, deploy_of(models), gpu=worker)
-    assert recorded.calls["enable_use_gpu"] == (100, gpu_id)
+    recorder = Recorder(core)
+    recorder.get_cuda_device_count = lambda: 2
+    config_of(recorder, deploy_of(models), gpu=worker)
+    assert recorder.calls["enable_use_gpu"] == (100, gpu_id)
 
 
-def test_tensorrt_without_a_gpu_in_use_is_left_out(core, models):
+def test_tensorrt_is_not_used_on_the_cpu(core, models):
     config = config_of(core, deploy_of(models), device="cpu", use_trt=True, precision="fp16")
     assert not config.tensorrt_engine_enabled()
     assert not config.use_gpu()
 
 
-def test_a_tuned_file_without_tuning_has_no_effect(core, models, caplog):
+def test_a_shape_file_without_auto_tune_has_no_effect(core, models, caplog):
     deploy = deploy_of(models)
     shapes = trt.dynamic_shapes(expected([scene(48, 64)], 1), deploy)
     config = config_of(core, deploy, shapes, use_trt=True, auto_tuned_shape_file="nowhere")
@@ -167,27 +164,27 @@ def test_int8_is_refused_for_a_graph_without_quantisation(core, models):
         config_of(core, deploy_of(models), use_trt=True, precision="int8")
 
 
-def test_int8_is_taken_for_a_quantised_graph(core, models):
+def test_int8_is_used_for_a_quantised_graph(core, models):
     deploy = deploy_of(models, "quantised")
     shapes = trt.dynamic_shapes(expected([scene(48, 64)], 1), deploy)
     config = config_of(core, deploy, shapes, use_trt=True, precision="int8")
     assert str(config.tensorrt_precision_mode()) == "Precision.Int8"
 
 
-# ---- what the wheel says without driver and libraries --------------------------------------------
+# ---- errors without driver and libraries ---------------------------------------------------------
 
 
-def test_without_tensorrts_libraries_the_version_to_install_is_named(core):
+def test_the_error_without_tensorrt_names_the_version_to_install(core):
     with pytest.raises(ConfigError, match=r"--use_trt needs TensorRT 8\.5\.3.*LD_LIBRARY_PATH"):
         gpu.check_tensorrt(core, BUILD)
 
 
-def test_without_cudnn_the_version_to_install_is_named(core):
+def test_the_error_without_cudnn_names_the_version_to_install(core):
     with pytest.raises(ConfigError, match=r"needs cuDNN 8\.6\.0.*isn't found.*LD_LIBRARY_PATH"):
         gpu.check_cudnn(core, BUILD)
 
 
-def test_paddles_own_error_without_a_driver_is_the_one_that_is_looked_for(core):
+def test_paddles_error_without_a_driver_is_recognised(core):
     with pytest.raises(OSError, match=gpu.NO_DRIVER) as raised:
         core.get_cuda_current_device_id()
     assert gpu.hint(str(raised.value)).startswith("the driver is missing or too old")
@@ -205,7 +202,7 @@ def test_paddles_own_error_without_a_driver_is_the_one_that_is_looked_for(core):
         b"/trt_serialized_",
     ],
 )
-def test_phrases_that_hints_go_by_are_in_the_wheel(phrase):
+def test_paddles_libraries_contain_the_phrases_that_hints_look_for(phrase):
     for library in ("base/libpaddle.so", "libs/libphi.so"):
         path = os.path.join(BUILD.folder, library)
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
@@ -214,7 +211,7 @@ def test_phrases_that_hints_go_by_are_in_the_wheel(phrase):
     raise AssertionError(f"{phrase!r} is in no library")
 
 
-def test_collecting_is_refused_before_it_begins(models, tmp_path):
+def test_collecting_shapes_without_a_gpu_is_refused(models, tmp_path):
     from paddleseg_infer.segmenter import Segmenter
 
     path = tmp_path / "shapes"
@@ -236,7 +233,7 @@ def run_infer(tmp_path, *arguments):
 
 
 @pytest.mark.parametrize("more", [(), ("--use_trt",), ("--device", "gpu")])
-def test_a_run_without_a_gpu_says_what_to_check(models, tmp_path, more):
+def test_the_error_without_a_gpu_says_what_to_check(models, tmp_path, more):
     write_image(tmp_path / "a.png")
     model = models / "argmax" / "deploy.yaml"
     run = run_infer(tmp_path, "--config", model, "--image_path", "a.png", *more)
@@ -252,7 +249,7 @@ def test_a_run_without_a_gpu_says_what_to_check(models, tmp_path, more):
 @pytest.mark.parametrize(
     "more", [("--dry_run",), ("--dry_run", "--use_trt"), ("--use_trt", "--enable_auto_tune")]
 )
-def test_a_file_that_is_no_graph_is_a_sentence(model_copy, tmp_path, content, more):
+def test_a_file_that_is_not_a_graph_gives_an_error_message(model_copy, tmp_path, content, more):
     folder = model_copy("argmax")
     (folder / "model.pdmodel").write_bytes(content)
     write_image(tmp_path / "a.png")
@@ -265,14 +262,14 @@ def test_a_file_that_is_no_graph_is_a_sentence(model_copy, tmp_path, content, mo
     assert re.search(r"error: .*model.pdmodel", run.stderr)
 
 
-def test_what_tensorrt_refuses_is_refused_before_shapes_are_collected(models, tmp_path):
+def test_int8_for_an_unquantised_model_is_refused_before_shapes_are_collected(models, tmp_path):
     given = ("--config", models / "argmax" / "deploy.yaml", "--image_path", ROOT / "demo/images")
     run = run_infer(tmp_path, *given, "--use_trt", "--enable_auto_tune", "--precision", "int8")
     assert run.returncode == 2
     assert "--precision int8 needs a quantised model" in run.stderr
 
 
-def test_dry_run_tells_the_same_state(models, tmp_path):
+def test_dry_run_prints_the_settings_of_tensorrt(models, tmp_path):
     write_image(tmp_path / "photos" / "a.png", (48, 64))
     write_image(tmp_path / "photos" / "b.png", (100, 200))
     run = run_infer(
@@ -293,7 +290,7 @@ def test_dry_run_tells_the_same_state(models, tmp_path):
     assert (run.returncode, run.stderr.count("Paddle sees no GPU")) == (2, 1)
 
 
-def test_the_cpu_runs_as_in_a_cpu_build(models, tmp_path):
+def test_the_gpu_build_runs_on_the_cpu_too(models, tmp_path):
     write_image(tmp_path / "a.png")
     model = models / "argmax" / "deploy.yaml"
     run = run_infer(tmp_path, "--config", model, "--image_path", "a.png", "--device", "cpu")

@@ -1,4 +1,4 @@
-"""OpenVINO: labels are oneDNN's whatever comes between, and every refusal is a sentence."""
+"""OpenVINO gives the same labels as oneDNN, also after failures. Errors are clear messages."""
 
 import os
 import re
@@ -49,22 +49,22 @@ def assert_equal(ones, others):
 
 @has_openvino
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_an_image_too_small_changes_no_label_of_any_image(models, caplog, batch_size):
+def test_an_image_too_small_for_openvino_changes_no_labels(models, caplog, batch_size):
     sizes = [GOOD, SMALL, GOOD, GOOD, SMALL, GOOD, OTHER, SMALLER, GOOD, GOOD, SMALL, SMALL, OTHER]
     images = [scene(*size, number) for number, size in enumerate(sizes)]
     expected = labels_of(models / "pools", images, batch_size=batch_size)
     got = labels_of(models / "pools", images, batch_size=batch_size, enable_openvino=True)
     assert_equal(got, expected)
-    told = [record.message for record in caplog.records if "can't run" in record.message]
-    assert told == [
+    messages = [record.message for record in caplog.records if "can't run" in record.message]
+    assert messages == [
         "OpenVINO can't run 9x3 (Kernel after dilation has size (dim: 2) larger than the data "
         "shape after padding (dim: 1) at axis 0): Paddle's own engine does, and what is smaller"
     ]
 
 
 @has_openvino
-def test_a_failure_is_seen_where_no_shape_tells(models):
-    """Outputs at half the size: what an earlier image left may have the right shape."""
+def test_a_failure_is_detected_if_the_output_has_the_right_shape(models):
+    """Outputs have half the image's size, so an earlier output may have the right shape."""
     images = [scene(*size, n) for n, size in enumerate([(4, 9), SMALL, GOOD, SMALL, GOOD, (4, 9)])]
     options = {"device": "cpu", "cpu_threads": 1, "network_size": True}
     config = models / "half" / "deploy.yaml"
@@ -74,7 +74,7 @@ def test_a_failure_is_seen_where_no_shape_tells(models):
 
 
 @has_openvino
-def test_a_failure_is_seen_by_the_shape_where_nothing_is_logged(models, monkeypatch, caplog):
+def test_a_failure_that_is_not_logged_is_detected_by_the_output_shape(models, monkeypatch, caplog):
     monkeypatch.setattr(openvino_engine, "RUN_FAILED", re.compile(rb"never"))
     images = [scene(*size, number) for number, size in enumerate([GOOD, SMALL, GOOD, OTHER])]
     got = labels_of(models / "pools", images, enable_openvino=True)
@@ -83,7 +83,7 @@ def test_a_failure_is_seen_by_the_shape_where_nothing_is_logged(models, monkeypa
 
 
 @has_openvino
-def test_failures_are_seen_in_two_threads_and_standard_error_stays(models, capfd):
+def test_failures_are_detected_in_two_threads_and_standard_error_still_works(models, capfd):
     images = [scene(*size, n) for n, size in enumerate([GOOD, SMALL, OTHER, SMALL] * 10)]
     expected = labels_of(models / "pools", images)
     options = {"device": "cpu", "cpu_threads": 1, "enable_openvino": True}
@@ -96,7 +96,7 @@ def test_failures_are_seen_in_two_threads_and_standard_error_stays(models, capfd
 
 
 @has_openvino
-def test_a_model_that_is_exported_again_meanwhile_is_not_mixed_in(model_copy):
+def test_model_files_that_change_during_a_run_are_an_error(model_copy):
     folder = model_copy("pools")
     segmenter = Segmenter(folder / "deploy.yaml", device="cpu", enable_openvino=True)
     segmenter(scene(*GOOD))
@@ -106,7 +106,7 @@ def test_a_model_that_is_exported_again_meanwhile_is_not_mixed_in(model_copy):
 
 
 @has_openvino
-def test_an_image_that_neither_can_run_fails_by_name_and_alone(models):
+def test_an_image_that_neither_engine_can_run_fails_alone(models):
     images = [scene(48, 64), scene(9, 9), scene(48, 64, 1), scene(9, 9), scene(40, 40)]
     segmenter = Segmenter(
         models / "needs16" / "deploy.yaml", device="cpu", cpu_threads=1, enable_openvino=True
@@ -120,7 +120,7 @@ def test_an_image_that_neither_can_run_fails_by_name_and_alone(models):
 
 @has_openvino
 def test_after_many_failures_onednn_runs_the_rest(models, caplog):
-    sizes = [(3, 10 * (number + 1)) for number in range(MAX_RESTARTS + 3)]  # each wider
+    sizes = [(3, 10 * (number + 1)) for number in range(MAX_RESTARTS + 3)]  # each image is wider
     images = [scene(*size) for size in [GOOD, *sizes, GOOD]]
     got = labels_of(models / "pools", images, enable_openvino=True)
     assert_equal(got, labels_of(models / "pools", images))
@@ -130,7 +130,7 @@ def test_after_many_failures_onednn_runs_the_rest(models, caplog):
 
 @has_openvino
 @pytest.mark.parametrize("name", ["argmax", "logits", "keepdim", "softmax", "fixed", "foreground"])
-def test_models_of_each_kind_run_in_it(models, name, caplog):
+def test_models_of_each_kind_run_in_openvino(models, name, caplog):
     images = [scene(48, 64, number) for number in range(3)]
     with_argmax = name in ("logits", "softmax")
     got = labels_of(models / name, images, enable_openvino=True, with_argmax=with_argmax)
@@ -139,7 +139,7 @@ def test_models_of_each_kind_run_in_it(models, name, caplog):
 
 
 @has_openvino
-def test_it_runs_in_openvino_and_says_so(models, capfd):
+def test_enable_openvino_makes_the_engine_use_openvino(models, capfd):
     state = engine(models / "argmax", enable_openvino=True, print_detail=True).config
     assert state.openvino_engine_enabled()
     assert "openvino_subgraph_pass" in capfd.readouterr().err
@@ -147,7 +147,7 @@ def test_it_runs_in_openvino_and_says_so(models, capfd):
 
 
 @has_openvino
-def test_a_graph_that_it_can_not_convert_is_told_and_runs_on_onednn(models, caplog):
+def test_a_graph_that_openvino_cannot_convert_is_reported_and_runs_on_onednn(models, caplog):
     images = [scene(48, 64)]
     got = labels_of(models / "gamma", images, enable_openvino=True)
     assert "OpenVINO can't run this model (Can't convert paddle model" in caplog.text
@@ -155,8 +155,8 @@ def test_a_graph_that_it_can_not_convert_is_told_and_runs_on_onednn(models, capl
 
 
 @has_openvino
-def test_a_graph_that_paddle_leaves_out_without_a_word_is_told(models, caplog):
-    """As Paddle does without graph optimisation, which nothing here turns off."""
+def test_a_graph_that_paddle_does_not_give_to_openvino_is_reported(models, caplog):
+    """Paddle does this without graph optimisation, which the program never turns off."""
 
     class WithoutPasses(Setup):
         def make_config(self):
@@ -188,14 +188,14 @@ def test_a_json_graph_and_a_gpu_are_refused(json_models):
 
 @has_openvino
 @pytest.mark.parametrize("more", [[], ["--batch_size", "2"], ["--num_workers", "2"]])
-def test_masks_are_those_of_onednn(infer, models, photos, tmp_path, more):
+def test_masks_equal_those_of_onednn(infer, models, photos, tmp_path, more):
     write_image(photos / "small.png", SMALL)
     model = models / "pools" / "deploy.yaml"
     common = ("--config", model, "--image_path", "photos", "--cpu_threads", "1", *more)
     plain = infer(*common, "--save_dir", "plain")
     run = infer(*common, "--save_dir", "fast", "--enable_openvino", XDG_CACHE_HOME=str(tmp_path))
     assert (plain.code, run.code) == (0, 0)
-    assert run.err.count("warning") == 1  # of the small one, and nothing of OpenVINO's own log
+    assert run.err.count("warning") == 1  # for the small image; OpenVINO's own log is hidden
     assert "OpenVINO can't run 9x3" in run.err
     assert masks(tmp_path / "fast") == masks(tmp_path / "plain")
     for name in masks(tmp_path / "plain"):
@@ -205,18 +205,18 @@ def test_masks_are_those_of_onednn(infer, models, photos, tmp_path, more):
 
 
 @has_openvino
-def test_memory_stays_level_over_many_sizes_and_threads_are_not_tied(models, tmp_path):
-    """A child, which has Paddle to itself: how much each hundred sizes add, in MB."""
+def test_memory_stays_level_over_many_sizes_and_threads_are_not_pinned(models, tmp_path):
+    """A child process runs images of 400 sizes and prints how many MB its memory grows by."""
     call = f"""
 import os, threading
 from conftest import scene
 from paddleseg_infer.segmenter import Segmenter
-usable, tied, ended = os.sched_getaffinity(0), set(), threading.Event()
-def watch():  # a thread is tied while it runs the network
+usable, pinned, ended = os.sched_getaffinity(0), set(), threading.Event()
+def watch():  # a thread is pinned while it runs the network
     while not ended.wait(0.01):
         for thread in os.listdir("/proc/self/task"):
             if os.sched_getaffinity(int(thread)) != usable:
-                tied.add(thread)
+                pinned.add(thread)
 watcher = threading.Thread(target=watch)
 watcher.start()
 run = Segmenter({str(models / "pools" / "deploy.yaml")!r}, device="cpu", cpu_threads=1,
@@ -231,7 +231,7 @@ print(levels[-1] - levels[0])
 print("kept" in open("/proc/self/maps").read())
 ended.set()
 watcher.join()
-print(len(tied))
+print(len(pinned))
 """
     child = subprocess.run(
         [sys.executable, "-c", call],
@@ -241,14 +241,14 @@ print(len(tied))
     )
     assert child.returncode == 0, child.stderr
     assert "own settings" not in child.stderr
-    growth, is_copy, tied = child.stdout.split()
+    growth, is_copy, pinned = child.stdout.split()
     assert is_copy == "True"
-    assert tied == "0"
-    assert int(growth) < 150, growth  # with 5,000 kernels kept over 400
+    assert pinned == "0"
+    assert int(growth) < 150, growth  # with 5,000 cached kernels it is over 400
 
 
 @has_openvino
-def test_settings_of_paddles_log_hide_no_failure(infer, models, photos, tmp_path):
+def test_failures_are_detected_with_any_settings_of_paddles_log(infer, models, photos, tmp_path):
     write_image(photos / "small.png", SMALL)
     common = ("--config", models / "half" / "deploy.yaml", "--image_path", "photos")
     assert infer(*common, "--save_dir", "plain").code == 0
@@ -274,7 +274,7 @@ def test_without_space_for_temporary_files_paddles_own_engine_runs(models, monke
 
 
 @has_openvino
-def test_where_it_has_no_settings_it_is_told(infer, models, photos):
+def test_a_warning_says_if_openvino_uses_its_own_settings(infer, models, photos):
     model = models / "argmax" / "deploy.yaml"
     run = infer(
         *("--config", model, "--image_path", "photos/0.jpg", "--enable_openvino"),
@@ -286,11 +286,11 @@ def test_where_it_has_no_settings_it_is_told(infer, models, photos):
 
 @has_openvino
 @pytest.mark.parametrize(("images", "more"), [(101, ()), (100, ()), (101, ("--enable_openvino",))])
-def test_a_long_run_without_it_names_the_flag(infer, model, tmp_path, images, more):
+def test_a_long_run_without_openvino_recommends_the_flag(infer, model, tmp_path, images, more):
     (tmp_path / "many").mkdir()
     cv2.imwrite(str(tmp_path / "image.png"), scene(16, 16))
     for number in range(images):
         (tmp_path / "many" / f"{number}.png").symlink_to(tmp_path / "image.png")
     run = infer("--config", model, "--image_path", "many", *more, "--cache_dir", tmp_path / "kept")
-    is_told = "note: --enable_openvino is faster for most models" in run.err
-    assert (run.code, is_told) == (0, images == 101 and not more)
+    is_recommended = "note: --enable_openvino is faster for most models" in run.err
+    assert (run.code, is_recommended) == (0, images == 101 and not more)

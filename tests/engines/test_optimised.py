@@ -1,4 +1,4 @@
-"""Optimised graphs are kept, checked before use, and never in the way of a run."""
+"""Optimised graphs are cached and checked before use. A problem with the cache stops no run."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ EVERY_GRAPH += "optimised.MIN_GRAPH_BYTES, optimised.SLOW_SECONDS = 0, 0.0; "
 
 @pytest.fixture
 def every_graph(monkeypatch):
-    """Small graphs are kept too, however fast they were made."""
+    """Makes the program cache small graphs and quickly optimised graphs too."""
     monkeypatch.setattr(optimised, "MIN_GRAPH_BYTES", 0)
     monkeypatch.setattr(optimised, "SLOW_SECONDS", 0.0)
 
@@ -46,17 +46,19 @@ def entries(folder):
 
 @pytest.mark.parametrize("name", ["argmax", "logits", "softmax", "resize"])
 @pytest.mark.parametrize("mkldnn", [None, False])
-def test_labels_are_the_same_with_and_without(every_graph, model, tmp_path, name, mkldnn, caplog):
+def test_labels_are_the_same_with_and_without_the_cache(
+    every_graph, model, tmp_path, name, mkldnn, caplog
+):
     expected = labels(model, "", name, enable_mkldnn=mkldnn)
     for _ in range(3):
-        kept = labels(model, tmp_path / "kept", name, enable_mkldnn=mkldnn, with_argmax=True)
-        assert np.array_equal(kept, expected)
+        cached = labels(model, tmp_path / "kept", name, enable_mkldnn=mkldnn, with_argmax=True)
+        assert np.array_equal(cached, expected)
     assert len(entries(tmp_path / "kept")) == 1
     assert "cache" not in caplog.text
 
 
-def test_the_second_start_uses_the_kept_graph(every_graph, model, tmp_path):
-    """Seen by giving the entry of one model the content of another."""
+def test_the_second_start_uses_the_cached_graph(every_graph, model, tmp_path):
+    """If one model's entry has the content of another, the labels are those of the other."""
     labels(model, tmp_path, "argmax")
     [entry] = entries(tmp_path)
     other = labels(model, tmp_path / "other", "keepdim")
@@ -67,7 +69,7 @@ def test_the_second_start_uses_the_kept_graph(every_graph, model, tmp_path):
     assert np.array_equal(other, labels(model, tmp_path))
 
 
-def test_an_entry_belongs_to_one_model_one_paddle_one_setting_one_processor(model):
+def test_the_key_of_an_entry_depends_on_model_paddle_settings_and_processor(model):
     from paddleseg_infer.deploy import load_deploy_config
 
     build, options = find_paddle(), EngineOptions(device="cpu")
@@ -89,19 +91,19 @@ def test_an_entry_belongs_to_one_model_one_paddle_one_setting_one_processor(mode
     assert len(set(keys)) == 7
 
 
-@pytest.mark.parametrize("harm", ["zeroed", "cut", "gone", "no digests", "foreign digests"])
-def test_a_damaged_entry_is_told_and_made_again(every_graph, model, tmp_path, caplog, harm):
+@pytest.mark.parametrize("damage", ["zeroed", "cut", "gone", "no digests", "foreign digests"])
+def test_a_damaged_entry_is_reported_and_made_again(every_graph, model, tmp_path, caplog, damage):
     expected = labels(model, tmp_path)
     entry = tmp_path / entries(tmp_path)[0]
     params, digests = entry / "_optimized.pdiparams", entry / store.DIGESTS
     content = params.read_bytes()
-    if harm == "zeroed":
+    if damage == "zeroed":
         params.write_bytes(content[:-400] + bytes(400))
-    elif harm == "cut":
+    elif damage == "cut":
         params.write_bytes(content[:-4])
-    elif harm == "gone":
+    elif damage == "gone":
         params.unlink()
-    elif harm == "no digests":
+    elif damage == "no digests":
         digests.unlink()
     else:
         digests.write_text("[1]")
@@ -113,7 +115,7 @@ def test_a_damaged_entry_is_told_and_made_again(every_graph, model, tmp_path, ca
     assert not caplog.records
 
 
-def test_an_entry_that_paddle_can_not_load_is_told_and_made_again(
+def test_an_entry_that_paddle_cannot_load_is_reported_and_made_again(
     every_graph, model, tmp_path, caplog
 ):
     expected = labels(model, tmp_path)
@@ -148,14 +150,14 @@ def test_another_users_folder_is_not_used(every_graph, model, tmp_path, caplog):
     assert entries(folder) == []
 
 
-def test_what_can_not_be_made_or_kept_is_told_and_harms_nothing(
+def test_an_unusable_cache_folder_is_reported_and_changes_no_labels(
     every_graph, model, tmp_path, caplog, monkeypatch
 ):
     expected = labels(model, "")
     (tmp_path / "file").write_bytes(b"")
-    for folder, told in [("file", "it is no folder"), ("file/below", "file exists")]:
+    for folder, message in [("file", "it is no folder"), ("file/below", "file exists")]:
         assert np.array_equal(labels(model, tmp_path / folder), expected)
-        assert told in caplog.text
+        assert message in caplog.text
     monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     assert np.array_equal(labels(model, tmp_path / "full"), expected)
     assert "too little space left" in caplog.text
@@ -163,10 +165,10 @@ def test_what_can_not_be_made_or_kept_is_told_and_harms_nothing(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
-def test_a_disk_that_fills_while_paddle_writes_keeps_nothing(
+def test_no_entry_is_kept_if_the_disk_becomes_full_while_paddle_writes(
     every_graph, model, tmp_path, caplog, monkeypatch
 ):
-    """As another program would fill it, after the check before."""
+    """Another program may fill the disk after the check for free space."""
     monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 40))
     expected = labels(model, "")
     disk = tmp_path / "disk"
@@ -208,7 +210,7 @@ def test_ten_processes_at_once_leave_one_whole_entry(model, tmp_path):
     assert len(made) == 1
 
 
-def test_entries_that_nobody_used_for_a_month_go_at_the_next_write(every_graph, model, tmp_path):
+def test_entries_unused_for_a_month_are_deleted_at_the_next_write(every_graph, model, tmp_path):
     tmp_path.chmod(0o700)
     names = {"a" * 64: 31, "b" * 64: 29, store.NEW_PREFIX + "old": 2, store.NEW_PREFIX + "now": 0}
     names |= {"not from here": 100}
@@ -216,16 +218,18 @@ def test_entries_that_nobody_used_for_a_month_go_at_the_next_write(every_graph, 
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (time.time() - days * 86400 - 60,) * 2)
     labels(model, tmp_path)
-    left = set(names) - {"a" * 64, store.NEW_PREFIX + "old"}
-    assert set(entries(tmp_path)) > left
-    assert len(entries(tmp_path)) == len(left) + 1
-    mine = tmp_path / (set(entries(tmp_path)) - left).pop()
-    os.utime(mine, (0, 0))
+    remaining = set(names) - {"a" * 64, store.NEW_PREFIX + "old"}
+    assert set(entries(tmp_path)) > remaining
+    assert len(entries(tmp_path)) == len(remaining) + 1
+    new_entry = tmp_path / (set(entries(tmp_path)) - remaining).pop()
+    os.utime(new_entry, (0, 0))
     labels(model, tmp_path)
-    assert time.time() - mine.stat().st_mtime < 60  # used, and so not swept
+    assert time.time() - new_entry.stat().st_mtime < 60  # a used entry counts as new
 
 
-def test_small_graphs_leave_nothing_and_fast_ones_a_mark(model, tmp_path, monkeypatch, caplog):
+def test_a_small_graph_leaves_no_entry_and_a_fast_one_an_empty_entry(
+    model, tmp_path, monkeypatch, caplog
+):
     expected = labels(model, tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
     monkeypatch.setattr(optimised, "MIN_GRAPH_BYTES", 0)
@@ -236,7 +240,7 @@ def test_small_graphs_leave_nothing_and_fast_ones_a_mark(model, tmp_path, monkey
     assert not caplog.records
 
 
-def test_a_cache_that_can_not_help_is_told(json_models, tmp_path, caplog):
+def test_a_warning_says_if_the_cache_has_no_effect(json_models, tmp_path, caplog):
     labels(json_models / "argmax" / "deploy.yaml", tmp_path / "kept")
     assert "--cache_dir has no effect" in caplog.text
     assert not (tmp_path / "kept").exists()
@@ -250,15 +254,15 @@ def test_the_default_folder_is_the_users_cache(monkeypatch):
     assert EngineOptions().cache_folder == "/home/me/.cache/paddleseg-infer"
 
 
-def test_logging_says_nothing_of_a_cache_that_works(every_graph, model, tmp_path, caplog):
+def test_a_working_cache_logs_nothing(every_graph, model, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     labels(model, tmp_path / "kept")
     labels(model, tmp_path / "kept")
     assert not caplog.records
 
 
-def test_nobody_waits_for_another_who_makes_an_entry(every_graph, model, tmp_path, caplog):
-    """As one that is stopped, or that makes the graph of another model for minutes."""
+def test_a_run_does_not_wait_while_another_makes_an_entry(every_graph, model, tmp_path, caplog):
+    """The other run may be stopped, or may need minutes for the graph of another model."""
     tmp_path.chmod(0o700)
     with store.locked(str(tmp_path)):
         assert np.array_equal(labels(model, tmp_path), labels(model, ""))

@@ -1,4 +1,4 @@
-"""The engine runs both graph forms as Paddle's public interface does, and explains its refusals."""
+"""The engine runs both graph formats like Paddle's public interface, and its errors are clear."""
 
 import os
 import shutil
@@ -51,12 +51,12 @@ def test_a_json_graph_runs_on_paddle_3(json_models, models, mkldnn, caplog):
     scores = predictor(json_models / "softmax", enable_mkldnn=mkldnn)(tensor())
     same = predictor(models / "softmax", enable_mkldnn=mkldnn)(tensor())
     assert np.allclose(scores, same, atol=1e-5)  # the same seed made the same network
-    told = [record.message for record in caplog.records]
+    messages = [record.message for record in caplog.records]
     if PADDLE[:2] == (3, 3) and mkldnn is not False:
-        assert len(told) == 1
-        assert "most of oneDNN is left out" in told[0]
+        assert len(messages) == 1
+        assert "most of oneDNN is left out" in messages[0]
     else:
-        assert not told
+        assert not messages
 
 
 def test_a_json_graph_is_refused_before_paddle_2_sees_it(json_models):
@@ -75,20 +75,20 @@ def test_the_options_reach_the_engine(models):
         return engine_config(core, deploy, options, BUILD)
 
     assert state(cpu_threads=3).cpu_math_library_num_threads() == 3
-    assert state().mkldnn_enabled()  # Paddle's own
+    assert state().mkldnn_enabled()  # Paddle's default
     assert state(enable_mkldnn=True).mkldnn_enabled()
     assert not state(enable_mkldnn=False).mkldnn_enabled()
     assert state().glog_info_disabled()
     assert not state(print_detail=True).glog_info_disabled()
 
 
-def test_a_batch_gives_what_its_images_give_alone(models):
+def test_a_batch_gives_the_same_outputs_as_its_images_alone(models):
     run = predictor(models / "logits")
     batch = tensor(images=3)
     assert np.array_equal(run(batch), np.concatenate([run(batch[n : n + 1]) for n in range(3)]))
 
 
-def test_a_size_that_the_network_refuses_is_an_error_and_harms_no_later_run(models):
+def test_a_size_that_the_network_refuses_is_an_error_and_later_runs_still_work(models):
     run = predictor(models / "needs16")
     before = run(tensor())
     with pytest.raises(EngineError) as caught:
@@ -120,7 +120,7 @@ def test_an_empty_output_is_an_error(models):
         run(tensor((8, 8)))
 
 
-def test_a_path_that_is_not_utf8_is_a_sentence(models, tmp_path):
+def test_a_path_that_is_not_utf8_gives_an_error_message(models, tmp_path):
     folder = tmp_path / os.fsdecode(b"mod\xe9l")
     shutil.copytree(models / "argmax", folder)
     with pytest.raises(ConfigError, match=r"mod\\xe9l.* isn't UTF-8, which Paddle needs"):
@@ -128,14 +128,14 @@ def test_a_path_that_is_not_utf8_is_a_sentence(models, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["logits", "classes300"])
-def test_parameters_of_another_model_are_a_sentence(model_copy, models, name):
+def test_parameters_of_another_model_give_an_error_message(model_copy, models, name):
     folder = model_copy("argmax")
     (folder / "model.pdiparams").write_bytes((models / name / "model.pdiparams").read_bytes())
     with pytest.raises(ConfigError, match="can't load .*model.pdmodel with .*model.pdiparams"):
         predictor(folder)
 
 
-def test_a_graph_that_is_cut_off_is_a_sentence(model_copy):
+def test_a_truncated_graph_gives_an_error_message(model_copy):
     folder = model_copy("argmax")
     graph = folder / "model.pdmodel"
     whole = graph.read_bytes()
@@ -145,7 +145,7 @@ def test_a_graph_that_is_cut_off_is_a_sentence(model_copy):
             predictor(folder)
 
 
-def test_a_json_graph_that_is_cut_off_is_a_sentence(json_models, tmp_path):
+def test_a_truncated_json_graph_gives_an_error_message(json_models, tmp_path):
     folder = tmp_path / "cut"
     shutil.copytree(json_models / "argmax", folder)
     whole = (folder / "model.json").read_bytes()
@@ -183,19 +183,19 @@ def test_paddle_can_be_imported_afterwards_and_is_the_same_engine():
     assert python(code).stdout.endswith("True\n")
 
 
-def test_a_paddle_that_is_imported_already_is_used():
+def test_a_paddle_that_was_imported_before_is_used():
     code = (
         "import paddle.inference; " + LOAD + "; import paddle; print(core is paddle.base.libpaddle)"
     )
     assert python(code).stdout.endswith("True\n")
 
 
-def test_the_full_import_can_be_asked_for():
+def test_an_environment_variable_turns_the_full_import_on():
     run = python(LOAD + "; print('paddle' in sys.modules)", PADDLESEG_INFER_FULL_IMPORT="1")
     assert run.stdout.endswith("True\n")
 
 
-def test_where_the_native_module_does_not_load_paddle_is_imported_with_a_line():
+def test_paddle_is_imported_with_a_warning_if_the_native_module_does_not_load():
     code = LOAD.replace("core = load_core(find_paddle(), False)", "core = load_core(build, False)")
     code = (
         "import dataclasses; from paddleseg_infer.machine.paddle_build import find_paddle; "

@@ -1,4 +1,4 @@
-"""Around TensorRT's engines, which need a GPU: what is built there is stood in for by a file."""
+"""Tests of the cache of TensorRT's engines. A file replaces the engine, which would need a GPU."""
 
 import json
 import os
@@ -27,13 +27,13 @@ BUILD = find_paddle()
 SHAPES = Shapes([1, 3, 32, 32], [2, 3, 64, 64], [2, 3, 64, 64])
 
 
-class Gpu:
-    """Where Paddle's module and its Config would be: notes the folder, and builds into it."""
+class FakeGpu:
+    """Replaces Paddle's module and its `Config`. It writes an engine to the folder that it gets."""
 
     def __init__(
-        self, name="A", fails=False, refuses_kept=False, key=1, libraries=(8600, (8, 5, 3))
+        self, name="A", fails=False, refuses_cached=False, key=1, libraries=(8600, (8, 5, 3))
     ):
-        self.name, self.fails, self.refuses_kept = name, fails, refuses_kept
+        self.name, self.fails, self.refuses_cached = name, fails, refuses_cached
         self.engine = f"trt_serialized_{key}"
         self.libraries = libraries
         self.built, self.folders = 0, []
@@ -53,7 +53,7 @@ class Gpu:
     def create_predictor(self, config):
         if self.fails:
             raise OSError("(External) CUDA error(46), all CUDA-capable devices are busy")
-        if self.refuses_kept and files_of(self.folders[-1]):
+        if self.refuses_cached and files_of(self.folders[-1]):
             raise RuntimeError("Engine deserialize failed")
         if self.engine not in os.listdir(self.folders[-1]):
             self.built += 1
@@ -64,9 +64,9 @@ class Gpu:
 
 @dataclass(frozen=True, kw_only=True)
 class OnGpu(Setup):
-    """A setup whose module and `Config` are a `Gpu`."""
+    """A setup whose module and `Config` are a `FakeGpu`."""
 
-    gpu: Gpu
+    gpu: FakeGpu
 
     @property
     def core(self):
@@ -78,10 +78,10 @@ class OnGpu(Setup):
 
 @pytest.fixture
 def start(models, tmp_path):
-    """Makes a predictor with these settings, and returns how many engines were built for it."""
+    """A function that makes a predictor and returns how many engines were built for it."""
 
     def started(gpu=None, shapes=SHAPES, model="argmax", **options):
-        gpu = gpu or Gpu()
+        gpu = gpu or FakeGpu()
         deploy = load_deploy_config(models / model / "deploy.yaml")
         options = {"device": "gpu", "cache_dir": str(tmp_path / "cache"), **options}
         options = EngineOptions(use_trt=True, **options)
@@ -97,15 +97,15 @@ def test_an_engine_is_built_once(start, tmp_path):
     assert list(json.loads((entry / DIGESTS).read_text())) == ["trt_serialized_1"]
 
 
-def test_it_belongs_to_gpu_model_precision_and_shapes(start, tmp_path):
+def test_another_gpu_model_setting_or_shape_gets_its_own_engine(start, tmp_path):
     start()
     other = SHAPES._replace(largest=[4, 3, 64, 64])
     tuned = tmp_path / "shapes"
     tuned.write_text("one")
     for change in (
-        {"gpu": Gpu("B")},
-        {"gpu": Gpu(libraries=(8902, (8, 5, 3)))},
-        {"gpu": Gpu(libraries=(8600, (8, 6, 1)))},
+        {"gpu": FakeGpu("B")},
+        {"gpu": FakeGpu(libraries=(8902, (8, 5, 3)))},
+        {"gpu": FakeGpu(libraries=(8600, (8, 6, 1)))},
         {"precision": "fp16"},
         {"min_subgraph_size": 9},
         {"shapes": other},
@@ -117,7 +117,7 @@ def test_it_belongs_to_gpu_model_precision_and_shapes(start, tmp_path):
     assert start(auto_tuned_shape_file=str(tuned)) == 1
 
 
-def test_a_damaged_one_is_built_again(start, tmp_path, caplog):
+def test_a_damaged_engine_is_built_again(start, tmp_path, caplog):
     start()
     [entry] = (tmp_path / "cache").iterdir()
     (entry / "trt_serialized_1").write_text("engime")
@@ -125,28 +125,28 @@ def test_a_damaged_one_is_built_again(start, tmp_path, caplog):
     assert "is damaged: it is made again" in caplog.text
 
 
-def test_one_that_tensorrt_refuses_is_built_again(start, tmp_path, caplog):
+def test_an_engine_that_tensorrt_refuses_is_built_again(start, tmp_path, caplog):
     start()
-    assert start(Gpu(refuses_kept=True)) == 1
+    assert start(FakeGpu(refuses_cached=True)) == 1
     assert "can't be loaded (Engine deserialize failed): it is made again" in caplog.text
     assert start() == 0
 
 
-def test_what_paddle_writes_beside_a_kept_one_does_not_harm_it(start, caplog):
+def test_another_engine_in_an_entry_does_not_damage_the_cached_one(start, caplog):
     start()
-    assert [start(Gpu(key=2)), start(Gpu(key=2)), start()] == [1, 1, 0]
+    assert [start(FakeGpu(key=2)), start(FakeGpu(key=2)), start()] == [1, 1, 0]
     assert caplog.text.count("TensorRT has built an engine although the cache entry") == 2
     assert "damaged" not in caplog.text
 
 
-def test_without_space_none_is_kept(start, tmp_path, monkeypatch, caplog):
+def test_no_engine_is_cached_without_disk_space(start, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     assert [start(), start()] == [1, 1]
     assert "there is too little space left" in caplog.text
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_of_several_processes_one_builds(tmp_path):
+def test_only_one_of_several_processes_builds_the_engine(tmp_path):
     call = f"""
 import time
 from paddleseg_infer.machine.store import Store
@@ -156,7 +156,7 @@ def fill(folder):
     print("built")
 Store({str(tmp_path / "cache")!r}).keep("0" * 64, fill)
 """
-    for _ in range(2):  # the second time with one that is damaged
+    for _ in range(2):  # the second time, the entry is damaged
         processes = [
             subprocess.Popen(
                 [sys.executable, "-c", call], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -168,17 +168,17 @@ Store({str(tmp_path / "cache")!r}).keep("0" * 64, fill)
         (tmp_path / "cache" / ("0" * 64) / "engine").write_text("engime")
 
 
-def test_without_a_cache_paddle_gets_a_folder_that_goes(start, tmp_path, caplog):
+def test_without_a_cache_paddle_gets_a_temporary_folder(start, tmp_path, caplog):
     for cache_dir in ("", str(tmp_path / "file")):
         (tmp_path / "file").write_text("")
-        gpu = Gpu()
+        gpu = FakeGpu()
         assert start(gpu, cache_dir=cache_dir) == 1
         assert not os.path.exists(gpu.folders[0])
     assert "the cache " in caplog.text and "it is no folder" in caplog.text
 
 
-def test_what_paddle_raises_is_not_taken_for_the_caches(start, tmp_path, caplog):
-    gpu = Gpu(fails=True)
+def test_an_error_of_paddle_is_not_taken_for_an_error_of_the_cache(start, tmp_path, caplog):
+    gpu = FakeGpu(fails=True)
     with pytest.raises(EngineError, match="busy"):
         start(gpu)
     assert len(gpu.folders) == 1
@@ -189,7 +189,7 @@ def test_what_paddle_raises_is_not_taken_for_the_caches(start, tmp_path, caplog)
 # ---- shapes outside the bounds -----------------------------------------------------------------
 
 
-def test_shapes_outside_the_bounds_go_to_paddles_own_engine(models, caplog):
+def test_shapes_outside_the_bounds_run_in_paddles_own_engine(models, caplog):
     options = resolved(EngineOptions(device="cpu", cache_dir=""), BUILD)
     setup = Setup(load_deploy_config(models / "argmax" / "deploy.yaml"), options, BUILD)
     own = load_paddle(setup)
@@ -214,7 +214,7 @@ def test_shapes_outside_the_bounds_go_to_paddles_own_engine(models, caplog):
     )
 
 
-def test_where_that_can_not_be_loaded_each_image_outside_fails(model_copy, caplog):
+def test_each_image_outside_the_bounds_fails_if_paddles_own_engine_cannot_load(model_copy, caplog):
     folder = model_copy("argmax")
     options = resolved(EngineOptions(device="cpu", cache_dir=""), BUILD)
     outside = Outside(SHAPES, Setup(load_deploy_config(folder / "deploy.yaml"), options, BUILD))
@@ -223,23 +223,23 @@ def test_where_that_can_not_be_loaded_each_image_outside_fails(model_copy, caplo
     for _ in range(3):
         with pytest.raises(EngineError, match="model.pdmodel is empty"):
             outside(np.zeros((1, 3, 100, 100), np.float32))
-        (folder / "model.pdmodel").write_bytes(whole)  # it isn't tried again
+        (folder / "model.pdmodel").write_bytes(whole)  # loading isn't tried again
     assert len(caplog.messages) == 1
 
 
-# ---- what is decided ---------------------------------------------------------------------------
+# ---- decisions before the engine is loaded -----------------------------------------------------
 
 IMAGES = [scene(40, 64), scene(100, 64)]
 
 
-def decided(models, images=IMAGES, **options):
+def setup_for(models, images=IMAGES, **options):
     options = EngineOptions(**{"device": "gpu", "use_trt": True, **options})
     deploy = load_deploy_config(models / "argmax" / "deploy.yaml")
     return set_up(deploy, options, BUILD, expected(images, batch_size=2))
 
 
-def test_tensorrt_is_given_the_images_shapes(models):
-    setup = decided(models)
+def test_tensorrt_gets_the_shapes_of_the_images(models):
+    setup = setup_for(models)
     assert setup.shapes == ([1, 3, 40, 64], [2, 3, 128, 64], [2, 3, 64, 64])
     assert not setup.collects_shapes
 
@@ -251,21 +251,21 @@ TUNED = "".join(
 )
 
 
-def test_a_tuned_file_that_exists_gives_the_shapes(models, tmp_path):
+def test_an_existing_shape_file_gives_the_shapes(models, tmp_path):
     path = tmp_path / "shapes"
     path.write_text(f'shape_range_info {{\n  name: "x"\n{TUNED}}}\n')
-    setup = decided(models, enable_auto_tune=True, auto_tuned_shape_file=str(path))
+    setup = setup_for(models, enable_auto_tune=True, auto_tuned_shape_file=str(path))
     assert setup.shapes == ([1, 3, 8, 8], [4, 3, 9, 9], [2, 3, 8, 9])
     assert not setup.collects_shapes
 
 
 @pytest.mark.parametrize("file", [None, "/nowhere/shapes"])
-def test_one_that_does_not_exist_is_collected_first(models, file):
-    setup = decided(models, enable_auto_tune=True, auto_tuned_shape_file=file)
+def test_shapes_are_collected_if_the_shape_file_does_not_exist(models, file):
+    setup = setup_for(models, enable_auto_tune=True, auto_tuned_shape_file=file)
     assert setup.collects_shapes
 
 
 def test_without_tensorrt_no_shapes_are_needed(models):
-    setup = decided(models, [], use_trt=False)
+    setup = setup_for(models, [], use_trt=False)
     assert setup.shapes is None
     assert not setup.collects_shapes

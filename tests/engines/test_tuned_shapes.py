@@ -1,4 +1,4 @@
-"""Tuned shapes are collected from real runs on the CPU, once, and read again."""
+"""Tuned shapes are collected once, in real runs on the CPU, and read from a file afterwards."""
 
 import re
 import subprocess
@@ -26,16 +26,18 @@ def deploy(models, name):
 
 def collected(models, name, images, path, batch_size=2, crop=None):
     options = resolved(EngineOptions(device="cpu"), BUILD)
-    coming = expected(images, batch_size, crop)
+    expected_images = expected(images, batch_size, crop)
     trt.make_shape_file(
         str(path),
-        lambda new: collect_shapes(Setup(deploy(models, name), options, BUILD), coming, new),
+        lambda new: collect_shapes(
+            Setup(deploy(models, name), options, BUILD), expected_images, new
+        ),
     )
     return path.read_text()
 
 
-def in_file(text):
-    """Each tensor's min, max and opt in Paddle's shape file."""
+def shapes_in(text):
+    """Returns the min, max and opt shape of each tensor in Paddle's shape file."""
     return {
         re.search(r'name: "(.*)"', entry)[1]: [
             [int(side) for side in re.findall(rf"{kind}_shape: (\d+)", entry)]
@@ -49,9 +51,9 @@ SIZES = [(40, 50)] * 3 + [(20, 30), (80, 100), (60, 70), (24, 90)]
 
 
 def test_collected_shapes_are_those_of_the_images(models, tmp_path):
-    """On the CPU, for real; that TensorRT then reads the file needs a GPU to see."""
+    """Paddle collects them on the CPU. Only a GPU could show that TensorRT reads the file."""
     images = [scene(*size, number) for number, size in enumerate(SIZES)]
-    found = in_file(collected(models, "picture", images, tmp_path / "shapes"))
+    found = shapes_in(collected(models, "picture", images, tmp_path / "shapes"))
     assert found["picture"] == [[1, 3, 20, 30], [2, 3, 80, 100], [2, 3, 40, 50]]
     inner = [shapes for shapes in found.values() if len(shapes[0]) == 4]
     assert len(inner) > 5
@@ -63,13 +65,13 @@ def test_collected_shapes_are_those_of_the_images(models, tmp_path):
         assert (high[0], usual[0]) == (2, 2)
 
 
-def test_of_windows_their_size_is_collected(models, tmp_path):
+def test_with_windows_the_size_of_a_window_is_collected(models, tmp_path):
     images = [scene(*size) for size in SIZES]
-    found = in_file(collected(models, "argmax", images, tmp_path / "shapes", crop=(32, 48)))
+    found = shapes_in(collected(models, "argmax", images, tmp_path / "shapes", crop=(32, 48)))
     assert found["x"][:2] == [[1, 3, 20, 30], [2, 3, 32, 48]]
 
 
-def test_what_paddle_has_written_is_read(models, tmp_path):
+def test_paddles_shape_file_is_read_and_checked(models, tmp_path):
     images = [scene(*size, number) for number, size in enumerate(SIZES)]
     path = tmp_path / "shapes"
     text = collected(models, "picture", images, path)
@@ -91,7 +93,7 @@ def test_what_paddle_has_written_is_read(models, tmp_path):
 
 
 def runs_of(models, sizes, fits=lambda size: True, is_good=lambda size: True):
-    """What is run for so many images of those sizes, in batches of four."""
+    """Returns the runs for these sizes and numbers of images, in batches of four."""
     images = [scene(*size) for size, count in sizes.items() for _ in range(count)]
     runs = []
 
@@ -108,7 +110,7 @@ def runs_of(models, sizes, fits=lambda size: True, is_good=lambda size: True):
     return runs
 
 
-def test_the_sizes_that_matter_are_run(models):
+def test_the_extreme_sizes_and_the_most_frequent_size_are_run(models):
     sizes = {(50, 60): 9, (10, 12): 1, (11, 90): 1, (95, 13): 1, (80, 85): 1, (30, 30): 1}
     runs = runs_of(models, sizes)
     assert runs[:2] == [((10, 12), 1), ((80, 85), 4)]
@@ -116,14 +118,14 @@ def test_the_sizes_that_matter_are_run(models):
     assert runs[5:] == [((50, 60), 4)] * 5
 
 
-def test_where_memory_does_not_hold_the_largest_the_next_smaller_is_run(models):
+def test_if_the_largest_size_does_not_fit_in_memory_the_next_smaller_is_run(models):
     sizes = {(side, side): 1 for side in (10, 20, 30, 40)}
     runs = runs_of(models, sizes, fits=lambda size: size[0] <= 20)
     assert runs[:3] == [((10, 10), 1), ((20, 20), 4), ((10, 10), 4)]
     assert runs_of(models, sizes, fits=lambda size: False) == [((10, 10), 1)]
 
 
-def test_of_a_thousand_sizes_that_do_not_fit_few_are_tried(models):
+def test_of_many_sizes_that_do_not_fit_only_a_few_are_tried(models):
     tried = []
     sizes = {(30 + number, 40): 1 for number in range(300)}
     runs = runs_of(models, sizes, fits=lambda size: tried.append(size) or size[0] < 50)
@@ -131,33 +133,33 @@ def test_of_a_thousand_sizes_that_do_not_fit_few_are_tried(models):
     assert runs[0] == ((30, 40), 1)
 
 
-def test_where_the_smallest_can_not_be_read_the_next_is_run_alone(models):
+def test_if_the_smallest_image_cannot_be_read_the_next_is_run_alone(models):
     sizes = {(side, side): 1 for side in (10, 20, 30)}
     runs = runs_of(models, sizes, is_good=lambda size: size[0] > 10)
     assert runs[:2] == [((20, 20), 1), ((30, 30), 4)]
 
 
-def test_of_full_batches_only_such_are_collected(models, tmp_path):
+def test_a_model_with_a_fixed_batch_size_collects_only_full_batches(models, tmp_path):
     text = collected(models, "pairs", [scene(48, 64)], tmp_path / "shapes")
-    assert in_file(text)["x"] == [[2, 3, 48, 64]] * 3
+    assert shapes_in(text)["x"] == [[2, 3, 48, 64]] * 3
 
 
-def test_an_image_that_can_not_be_read_gives_its_turn_to_another(models, tmp_path):
+def test_another_image_replaces_one_that_cannot_be_read(models, tmp_path):
     write_image(tmp_path / "good.png", (20, 30))
     bad = tmp_path / "bad.png"
-    bad.write_bytes((tmp_path / "good.png").read_bytes()[:60])  # a header and no more
+    bad.write_bytes((tmp_path / "good.png").read_bytes()[:60])  # only the header is left
     text = collected(models, "argmax", [bad, tmp_path / "good.png"], tmp_path / "shapes")
-    assert in_file(text)["x"][1] == [2, 3, 20, 30]
+    assert shapes_in(text)["x"][1] == [2, 3, 20, 30]
 
 
-def test_a_file_that_is_there_is_used_with_a_line(models, tmp_path, caplog):
+def test_an_existing_shape_file_is_used_and_this_is_logged(models, tmp_path, caplog):
     caplog.set_level("INFO")
     (tmp_path / "shapes").write_text("mine")
     assert collected(models, "argmax", [scene(20, 30)], tmp_path / "shapes") == "mine"
     assert f"the dynamic shapes are those of {tmp_path / 'shapes'}" in caplog.text
 
 
-def test_of_several_processes_one_collects(models, tmp_path):
+def test_only_one_of_several_processes_collects_shapes(models, tmp_path):
     call = f"""
 import sys, time
 from paddleseg_infer.engines import shapes as trt
