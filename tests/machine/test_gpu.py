@@ -1,6 +1,6 @@
-"""Sentences for what is wrong with a GPU; the real errors of its build are in test_gpu_config.py.
+"""Messages about problems with a GPU. test_gpu_config.py tests the errors of the real GPU build.
 
-Versions of libraries that aren't installed are stood in for by the numbers that Paddle would give.
+The libraries need not be installed: a fake module gives the versions that Paddle would give.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ from paddleseg_infer.settings import EngineOptions
 BUILD = replace(find_paddle(), version=(2, 6, 2), has_gpu=True, cuda="11.8", cudnn="8.6.0")
 
 
-def core(cudnn=8600, built_for=(8, 5, 3), tensorrt=(8, 5, 3), gpus=1, error=""):
+def fake_core(cudnn=8600, built_for=(8, 5, 3), tensorrt=(8, 5, 3), gpus=1, error=""):
     def current():
         raise OSError(error)
 
@@ -32,17 +32,17 @@ def core(cudnn=8600, built_for=(8, 5, 3), tensorrt=(8, 5, 3), gpus=1, error=""):
 
 
 @pytest.mark.parametrize("cudnn", [8600, 8902])
-def test_fitting_libraries_are_fine(cudnn, caplog):
-    gpu.check_gpu(core(cudnn), BUILD, use_trt=True)
+def test_matching_libraries_are_accepted(cudnn, caplog):
+    gpu.check_gpu(fake_core(cudnn), BUILD, use_trt=True)
     assert caplog.text == ""
 
 
 @pytest.mark.parametrize(
     ("cudnn", "state"), [(-1, "isn't found"), (7605, "is of version 7"), (90100, "is of version 9")]
 )
-def test_cudnn_missing_or_of_another_version(cudnn, state):
+def test_a_missing_or_wrong_cudnn_is_refused(cudnn, state):
     with pytest.raises(ConfigError) as raised:
-        gpu.check_gpu(core(cudnn), BUILD, use_trt=False)
+        gpu.check_gpu(fake_core(cudnn), BUILD, use_trt=False)
     assert str(raised.value) == (
         "--device gpu needs cuDNN 8.6.0, for which Paddle 2.6.2 (GPU build) was built, and its "
         f"library (libcudnn.so) {state}: install that version and add its folder to "
@@ -50,21 +50,21 @@ def test_cudnn_missing_or_of_another_version(cudnn, state):
     )
 
 
-def test_tensorrt_of_another_version(caplog):
+def test_another_major_version_of_tensorrt_is_refused_and_a_minor_one_is_logged(caplog):
     with pytest.raises(ConfigError, match=r"needs TensorRT 8\.5\.3.*and 10\.0\.1 is loaded: put"):
-        gpu.check_gpu(core(tensorrt=(10, 0, 1)), BUILD, use_trt=True)
-    gpu.check_gpu(core(tensorrt=(8, 6, 1)), BUILD, use_trt=True)
+        gpu.check_gpu(fake_core(tensorrt=(10, 0, 1)), BUILD, use_trt=True)
+    gpu.check_gpu(fake_core(tensorrt=(8, 6, 1)), BUILD, use_trt=True)
     assert "needs TensorRT 8.5.3" in caplog.text and "8.6.1 is loaded" in caplog.text
 
 
-def test_tensorrt_that_is_not_built_in(models):
-    """Such a build's `Config` raises where it is asked for TensorRT."""
+def test_a_build_without_tensorrt_is_refused(models):
+    """The `Config` of such a build raises an error if TensorRT is turned on."""
     config = SimpleNamespace(
         enable_memory_optim=lambda: None,
         disable_glog_info=lambda: None,
         enable_use_gpu=lambda memory, gpu: None,
     )
-    without = core(built_for=(0, 0, 0))
+    without = fake_core(built_for=(0, 0, 0))
     without.AnalysisConfig = lambda graph, params: config
     deploy = load_deploy_config(models / "argmax" / "deploy.yaml")
     options = EngineOptions(use_trt=True, device="gpu")
@@ -80,14 +80,14 @@ def test_tensorrt_that_is_not_built_in(models):
         ("CUDA error(100), no CUDA-capable device", None, "the driver may not see one either"),
     ],
 )
-def test_no_gpu(error, visible, advice, monkeypatch):
+def test_a_missing_gpu_gives_an_error_with_advice(error, visible, advice, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with pytest.raises(
         ConfigError, match=rf"Paddle sees no GPU \(CUDA error.*\): {advice}.*--device cpu"
     ):
-        gpu.check_gpu(core(gpus=0, error=error), BUILD, use_trt=False)
+        gpu.check_gpu(fake_core(gpus=0, error=error), BUILD, use_trt=False)
 
 
 @pytest.mark.parametrize(
@@ -112,12 +112,12 @@ def test_no_gpu(error, visible, advice, monkeypatch):
         ("The shape of input is wrong", ""),
     ],
 )
-def test_hints(error, advice):
+def test_each_error_gets_the_right_hint(error, advice):
     assert gpu.hint(error).startswith(advice) if not advice else advice in gpu.hint(error)
 
 
-def test_the_hint_is_in_what_the_user_reads(monkeypatch):
-    """On loading and in a run; Paddle's text is of its source, for want of a GPU to raise it."""
+def test_an_engine_error_contains_the_hint(monkeypatch):
+    """The text comes from Paddle's source code, because only a GPU could raise the error."""
     text = (
         "C++ Traceback\n----------------------\nError Message Summary:\n----------------------\n"
         "ResourceExhaustedError: Out of memory error on GPU 0. Cannot allocate 1.0GB memory.\n"

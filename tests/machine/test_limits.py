@@ -1,4 +1,4 @@
-"""The installed Paddle and the processors are told without importing Paddle."""
+"""The program finds Paddle's version, the processors and the memory without importing Paddle."""
 
 import os
 import subprocess
@@ -13,8 +13,8 @@ from paddleseg_infer.machine.paddle_build import find_paddle
 
 
 @pytest.fixture
-def paddle_of(tmp_path, monkeypatch):
-    """A function that puts a Paddle package with this version file first on the path."""
+def fake_paddle(tmp_path, monkeypatch):
+    """A function that puts a fake Paddle with this version file first on the import path."""
 
     def put(text):
         folder = tmp_path / "paddle" / "version"
@@ -27,10 +27,10 @@ def paddle_of(tmp_path, monkeypatch):
     return put
 
 
-def test_the_installed_paddle_is_told_as_it_tells_itself():
+def test_the_version_found_is_that_of_the_installed_paddle():
     code = "import paddle; print(paddle.__version__, paddle.is_compiled_with_cuda())"
-    said = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True)
-    version, has_gpu = said.stdout.decode().split()[-2:]
+    process = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True)
+    version, has_gpu = process.stdout.decode().split()[-2:]
     build = find_paddle()
     assert ".".join(map(str, build.version)) == version
     assert str(build.has_gpu) == has_gpu
@@ -45,8 +45,8 @@ def test_the_installed_paddle_is_told_as_it_tells_itself():
         ("full_version = '0.0.0'\n", (0, 0, 0), False),
     ],
 )
-def test_versions_are_read(paddle_of, text, version, has_gpu):
-    paddle_of(text)
+def test_version_and_gpu_support_are_read(fake_paddle, text, version, has_gpu):
+    fake_paddle(text)
     build = find_paddle()
     assert (build.version, build.has_gpu) == (version, has_gpu)
 
@@ -58,13 +58,13 @@ def test_versions_are_read(paddle_of, text, version, has_gpu):
         ("nothing = 1", "names no version"),
     ],
 )
-def test_a_paddle_that_will_not_do_is_refused(paddle_of, text, message):
-    paddle_of(text)
+def test_an_old_or_unknown_paddle_is_refused(fake_paddle, text, message):
+    fake_paddle(text)
     with pytest.raises(ConfigError, match=message):
         find_paddle()
 
 
-def test_a_missing_paddle_is_a_sentence():
+def test_a_missing_paddle_gives_an_error_message():
     code = "from paddleseg_infer.machine.paddle_build import find_paddle; find_paddle()"
     run = subprocess.run(
         [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True
@@ -73,7 +73,7 @@ def test_a_missing_paddle_is_a_sentence():
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity on this system")
-def test_affinity_bounds_the_processors():
+def test_the_affinity_limits_the_number_of_processors():
     code = "import os; from paddleseg_infer.machine import limits as machine; "
     code += "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
     code += "print(machine.usable_processors())"
@@ -101,7 +101,7 @@ def test_affinity_bounds_the_processors():
         ("2:memory:/\n", {"cpu.max": "100000 100000"}, float("inf")),
     ],
 )
-def test_the_quota_of_a_container_is_found(tmp_path, cgroup, files, quota):
+def test_the_processor_quota_of_a_container_is_found(tmp_path, cgroup, files, quota):
     (tmp_path / "self").write_text(cgroup)
     for name, text in files.items():
         path = tmp_path / "fs" / name
@@ -119,7 +119,7 @@ def test_the_quota_of_a_container_is_found(tmp_path, cgroup, files, quota):
         ("2:cpu:/x\n", {"memory/x/memory.limit_in_bytes": "512"}, float("inf")),
     ],
 )
-def test_the_memory_of_a_container_is_found(tmp_path, cgroup, files, limit):
+def test_the_memory_limit_of_a_container_is_found(tmp_path, cgroup, files, limit):
     (tmp_path / "self").write_text(cgroup)
     for name, text in files.items():
         path = tmp_path / "fs" / name
@@ -128,5 +128,5 @@ def test_the_memory_of_a_container_is_found(tmp_path, cgroup, files, limit):
     assert machine.cgroup_memory(str(tmp_path / "self"), str(tmp_path / "fs")) == limit
 
 
-def test_some_memory_is_available():
+def test_the_available_memory_is_a_plausible_number():
     assert 1 << 20 < machine.available_memory() < 1 << 60
