@@ -1,7 +1,7 @@
-"""--benchmark reports, through AutoLog or alone, and changes neither masks nor exit code.
+"""--benchmark prints a report, with or without AutoLog. It changes neither masks nor exit code.
 
-AutoLog is on no registry, so a stand-in for it has what this program uses and its traps: a process
-of its own that never ends, a config that is asked for its state, an exit in the report.
+No package registry has AutoLog, so the tests use a fake AutoLog. Like the real one, it starts a
+process that never ends, reads values from the config, and calls sys.exit in its report.
 """
 
 import re
@@ -43,8 +43,8 @@ class AutoLogger:
 
 
 @pytest.fixture
-def with_module(infer, model, photos, tmp_path):
-    """A function that runs with a module `auto_log` of that text."""
+def infer_with_auto_log(infer, model, photos, tmp_path):
+    """A function that runs infer.py with a module `auto_log` that has this text."""
 
     def run(text, *flags):
         (tmp_path / "modules").mkdir()
@@ -57,7 +57,7 @@ def with_module(infer, model, photos, tmp_path):
     return run
 
 
-def test_masks_and_exit_code_are_those_without(infer, model, photos, tmp_path):
+def test_masks_and_exit_code_are_the_same_without_benchmark(infer, model, photos, tmp_path):
     (photos / "bad.jpg").write_bytes(b"")
     plain = infer("--config", model, "--image_path", photos, "--save_dir", "plain")
     flags = ["--benchmark", "--batch_size", "2", "--num_workers", "2"]
@@ -83,22 +83,28 @@ def test_the_report_has_autologs_groups_and_keys(infer, model, photos):
         "Data info",
         "Perf info",
     ]
-    said = dict(re.findall(r"([\w()]+): ([^,\n]+)", run.out))
-    assert said["runtime_device"] == "cpu"
-    assert said["cpu_math_library_num_threads"] == "1"
-    assert (said["model_name"], said["precision"], said["batch_size"]) == ("argmax", "fp32", "1")
-    assert (said["data_num"], said["input_shape"]) == ("5", "dynamic")
-    stages = [float(said[f"{s}_time(ms)"]) for s in ("preprocess", "inference", "postprocess")]
+    values_by_key = dict(re.findall(r"([\w()]+): ([^,\n]+)", run.out))
+    assert values_by_key["runtime_device"] == "cpu"
+    assert values_by_key["cpu_math_library_num_threads"] == "1"
+    assert (
+        values_by_key["model_name"],
+        values_by_key["precision"],
+        values_by_key["batch_size"],
+    ) == ("argmax", "fp32", "1")
+    assert (values_by_key["data_num"], values_by_key["input_shape"]) == ("5", "dynamic")
+    stages = [
+        float(values_by_key[f"{s}_time(ms)"]) for s in ("preprocess", "inference", "postprocess")
+    ]
     assert all(0 < milliseconds < 10_000 for milliseconds in stages)
     assert sum(stages) * 5 / 1000 == pytest.approx(
-        float(said["total time spent(s)"[11:]]), rel=0.01
+        float(values_by_key["total time spent(s)"[11:]]), rel=0.01
     )
-    assert float(said["images_per_second"]) > 0
+    assert float(values_by_key["images_per_second"]) > 0
     assert run.out.splitlines()[-1].startswith("5 of 5 images done")
 
 
-def test_an_installed_autolog_reports(with_module, tmp_path):
-    run = with_module(AUTO_LOG, "--model_name", "mine", "--batch_size", "2")
+def test_an_installed_autolog_prints_the_report(infer_with_auto_log, tmp_path):
+    run = infer_with_auto_log(AUTO_LOG, "--model_name", "mine", "--batch_size", "2")
     assert (run.code, run.err) == (0, "")
     lines = run.out.splitlines()
     assert lines[0] == " by AutoLog: mine fp32 2 1"
@@ -114,7 +120,7 @@ def test_an_installed_autolog_reports(with_module, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("import a_module_that_is_missing", "auto_log can't be imported (No module named 'a_mod"),
         ("raise KeyError('driver')", "auto_log can't be imported ('driver')"),
@@ -122,16 +128,16 @@ def test_an_installed_autolog_reports(with_module, tmp_path):
         (AUTO_LOG.replace("self.queue.get()", "raise OSError('gone')"), "work here (gone)"),
     ],
 )
-def test_an_autolog_that_does_not_work_is_told_and_replaced(with_module, text, told):
-    run = with_module(text)
+def test_a_broken_autolog_is_reported_and_replaced(infer_with_auto_log, text, message):
+    run = infer_with_auto_log(text)
     assert run.code == 0
     [line] = run.err.splitlines()
-    assert told in line
+    assert message in line
     assert line.endswith("the report is this program's own")
     assert "inference_time(ms): " in run.out
 
 
-def test_nothing_done_is_nothing_to_report(infer, model, photos):
+def test_a_run_without_a_good_image_has_no_report(infer, model, photos):
     for path in photos.iterdir():
         path.write_bytes(b"no image")
     run = infer("--config", model, "--image_path", photos, "--benchmark")
@@ -140,6 +146,6 @@ def test_nothing_done_is_nothing_to_report(infer, model, photos):
     assert "there is nothing to report" in run.err
 
 
-def test_a_name_without_a_report_is_told(infer, model, photos):
+def test_model_name_without_benchmark_gives_a_warning(infer, model, photos):
     run = infer("--config", model, "--image_path", photos, "--model_name", "mine")
     assert run.err == "warning: --model_name has no effect without --benchmark\n"

@@ -1,4 +1,4 @@
-"""--ray on a real cluster of two nodes, one of which is killed, and with nodes that see nothing."""
+"""--ray on a real cluster of two nodes. Nodes die, take too long or don't see the files."""
 
 import os
 import pickle
@@ -24,9 +24,9 @@ pytestmark = pytest.mark.xdist_group("ray")  # two clusters at once are slow
 
 @pytest.fixture
 def cluster(monkeypatch):
-    """Two nodes of one processor each, which find out within seconds that the other has gone."""
+    """A cluster of two nodes with one processor each. It detects a dead node within seconds."""
     for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
-        monkeypatch.delenv(name, raising=False)  # Ray's many processes would be measured too
+        monkeypatch.delenv(name, raising=False)  # else coverage measures Ray's processes too
     config = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
     cluster = cluster_utils.Cluster(
         initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": config}
@@ -36,8 +36,8 @@ def cluster(monkeypatch):
     cluster.shutdown()
 
 
-def is_mine(pid):
-    """Whether a process comes from this one: other tests may have a cluster too."""
+def is_descendant(pid):
+    """Returns whether this process started a process. Other tests may have a cluster too."""
     while int(pid) > 1:
         if int(pid) == os.getpid():
             return True
@@ -49,19 +49,19 @@ def is_mine(pid):
 
 
 def actors():
-    """Process numbers of the actors that have begun to load Paddle."""
+    """Returns the process ids of the actors that have started to load Paddle."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             is_one = b"ray::MapWorker(MapBatches(Segment)" in (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if is_one and is_mine(process.name) and loads_paddle(process.name):
+        if is_one and is_descendant(process.name) and loads_paddle(process.name):
             found.append(int(process.name))
     return found
 
 
-def test_a_node_that_is_killed_costs_nothing(start, cluster, tmp_path):
+def test_no_result_is_lost_if_a_node_is_killed(start, cluster, tmp_path):
     names = [f"{number % 7}/{number}.png" for number in range(240)]
     for number, name in enumerate(names):
         write_image(tmp_path / "in" / name, (60 + number % 5, 80), number)
@@ -77,7 +77,7 @@ def test_a_node_that_is_killed_costs_nothing(start, cluster, tmp_path):
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
     assert "240 of 241 images done" in out
-    assert "raylet" not in out  # what Ray has to say
+    assert "raylet" not in out  # Ray's own messages are hidden
     assert "failed: in/3/bad.png: " in err
     assert masks(tmp_path / "out") == masks(tmp_path / "plain") == sorted(names)
     for name in names:
@@ -88,7 +88,7 @@ def test_a_node_that_is_killed_costs_nothing(start, cluster, tmp_path):
     assert len({line["worker"] for line in images}) > 1
 
 
-def test_resume_makes_what_is_missing(start, cluster, tmp_path):
+def test_resume_makes_only_the_missing_masks(start, cluster, tmp_path):
     for name in ("a.png", "b.png"):
         write_image(tmp_path / "in" / name)
     assert start("--image_path", "in/a.png").wait() == 0
@@ -110,7 +110,7 @@ def test_an_image_that_takes_too_long_twice_fails_alone(start, one_slow_image, c
     for name in names:
         write_image(tmp_path / "in" / name)
     arguments = ("--image_path", "in", "--timeout", "0.7", "--ray", cluster.address)
-    process = start(*arguments, "--num_workers", "2")  # which get chunks of two images
+    process = start(*arguments, "--num_workers", "2")  # a worker gets chunks of two images
     _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     failures = [line for line in err.splitlines() if line.startswith("failed: ")]
@@ -118,11 +118,11 @@ def test_an_image_that_takes_too_long_twice_fails_alone(start, one_slow_image, c
     assert "--timeout 0.7 seconds, 2 times" in failures[0]
     assert masks(tmp_path / "output") == ["a.png", "c.png", *names]
     again = [int(number) for number in re.findall(r"died: (\d+) of their images", err)]
-    assert again[0] in (2, 4) and again[1:] == [1]  # with its chunk and the next, alone, and again
+    assert again[0] in (2, 4) and again[1:] == [1]  # whole chunks first, then the image alone
 
 
 def test_five_deaths_before_the_first_result_end_the_run(start, one_slow_image, cluster, tmp_path):
-    for number in range(30):  # chunks enough to go on dying
+    for number in range(30):  # enough chunks for five deaths
         write_image(tmp_path / "in" / f"{number}.png")
     process = start("--image_path", "in", "--ray", cluster.address, "--num_workers", "2")
     while process.poll() is None:
@@ -158,8 +158,8 @@ def test_a_full_disk_stops_the_run(start, small_disk, tmp_path):
     assert " images were not tried" in err
 
 
-def test_a_node_that_does_not_see_everything_says_so(start, model_copy, cluster, tmp_path):
-    """A node that sees an empty disk in place of a folder."""
+def test_a_node_that_does_not_see_a_folder_ends_the_run(start, model_copy, cluster, tmp_path):
+    """The node sees an empty disk in the place of one folder."""
     cluster.remove_node(cluster.second)
     write_image(tmp_path / "in" / "a.png")
     (tmp_path / "out").mkdir()
@@ -186,7 +186,7 @@ def test_a_node_that_does_not_see_everything_says_so(start, model_copy, cluster,
         wait_until(lambda: len(nodes(cluster)) == 1)
 
 
-def test_a_node_that_joins_later_and_sees_nothing_ends_the_run(tmp_path):
+def test_a_node_that_joins_later_and_does_not_see_the_files_is_an_error(tmp_path):
     before = actor.log.handlers, actor.log.propagate, actor.log.level
     try:
         settings = Settings(RunOptions("deploy.yaml", "in"))
@@ -204,7 +204,7 @@ def nodes(cluster):
     return [node for node in cluster.global_state.node_table() if node["Alive"]]
 
 
-def test_more_processors_than_any_node_has(start, cluster, tmp_path):
+def test_more_threads_than_any_node_has_processors_are_refused(start, cluster, tmp_path):
     write_image(tmp_path / "in" / "a.png")
     process = start("--image_path", "in", "--ray", cluster.address, "--cpu_threads", "2")
     _, err = process.communicate(timeout=300)
@@ -223,20 +223,20 @@ def test_more_processors_than_any_node_has(start, cluster, tmp_path):
         ("host:port", "give auto, local or host:port"),
     ],
 )
-def test_no_cluster_there(infer, model, photos, address, why):
+def test_an_address_without_a_cluster_is_an_error(infer, model, photos, address, why):
     run = infer("--config", model, "--image_path", photos, "--ray", address)
     assert run.code == 2
     assert run.err.startswith(f"error: --ray {address}: ") and why.lower() in run.err.lower()
 
 
-def test_a_model_that_is_not_there_is_told_before_a_cluster_is_started(infer, photos, tmp_path):
+def test_a_missing_model_is_an_error_before_a_cluster_is_started(infer, photos, tmp_path):
     run = infer("--config", "gone.yaml", "--image_path", photos, "--ray", "local")
     assert run.code == 2
     assert run.err == "error: gone.yaml: can't be read: no such file or directory\n"
     assert not (tmp_path / "output").exists()
 
 
-def test_without_ray_a_line_says_how_to_get_it(infer, model, photos, tmp_path):
+def test_the_error_without_ray_says_how_to_install_it(infer, model, photos, tmp_path):
     (tmp_path / "without" / "ray.py").parent.mkdir()
     (tmp_path / "without" / "ray.py").write_text("raise ModuleNotFoundError('no Ray here')")
     arguments = ("--config", model, "--image_path", photos, "--ray", "auto")
@@ -245,7 +245,7 @@ def test_without_ray_a_line_says_how_to_get_it(infer, model, photos, tmp_path):
     assert "pip install -r requirements/ray.txt" in run.err
 
 
-def test_threads_are_as_many_as_let_all_workers_find_a_place():
+def test_workers_get_as_many_threads_as_possible_while_all_can_run():
     assert threads_for([8, 8], 2) == 8
     assert threads_for([8, 8], 3) == 4
     assert threads_for([64, 64], 2) == 10

@@ -1,4 +1,4 @@
-"""Whatever dies or stops, nothing is lost: real kills, a real full disk, a real slow image."""
+"""No result is lost if a worker dies or a disk is full. Kills, disks and slow images are real."""
 
 import os
 import re
@@ -15,16 +15,16 @@ from paddleseg_infer.pictures import files
 
 
 def test_an_image_whose_worker_dies_twice_fails_alone(start, one_slow_image, tmp_path):
-    """The worker is killed whenever the small images that it was given before are done."""
+    """The test kills the worker each time it works on the large image."""
     process = start("--image_path", "in")
     output = tmp_path / "output"
     wait_until(lambda: (output / "a.png").exists())
     while process.poll() is None:
         pids = children(process)
-        if not all(map(loads_paddle, pids)):  # one that is killed as it loads tells nothing
+        if not all(map(loads_paddle, pids)):  # a death while loading counts for no image
             time.sleep(0.05)
             continue
-        time.sleep(1.0)  # more than a small image takes, less than the large one
+        time.sleep(1.0)  # longer than a small image takes, shorter than the large one
         if children(process) == pids:
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
@@ -77,14 +77,14 @@ def test_five_deaths_before_the_first_result_end_the_run(start, tmp_path):
     assert len(killed) == 5
 
 
-def many(folder, count=300):
+def write_many_images(folder, count=300):
     for number in range(count):
         write_image(folder / f"{number}.png", (300, 400), number)
 
 
-def test_an_engine_that_begins_to_kill_is_no_images_fault(start, tmp_path):
-    """Workers are killed as they load Paddle, once some images are done."""
-    many(tmp_path / "in")
+def test_no_image_fails_if_workers_die_while_they_load(start, tmp_path):
+    """After some images, the test kills each worker while it loads Paddle."""
+    write_many_images(tmp_path / "in")
     process = start("--image_path", "in")
     wait_until(lambda: len(masks(tmp_path / "output")) > 5)
     while process.poll() is None:
@@ -97,8 +97,8 @@ def test_an_engine_that_begins_to_kill_is_no_images_fault(start, tmp_path):
     assert "images were not tried" in err and "failed: " not in err
 
 
-def test_a_worker_that_hangs_as_it_starts_is_not_waited_for(start, tmp_path):
-    many(tmp_path / "in", 40)
+def test_a_run_does_not_wait_for_a_worker_that_hangs_while_it_starts(start, tmp_path):
+    write_many_images(tmp_path / "in", 40)
     process = start("--image_path", "in", "--num_workers", "2")
     wait_until(lambda: len(children(process)) == 2)
     os.kill(children(process)[1], signal.SIGSTOP)
@@ -107,8 +107,8 @@ def test_a_worker_that_hangs_as_it_starts_is_not_waited_for(start, tmp_path):
     assert out.startswith("40 of 40 images done")
 
 
-def test_a_model_that_goes_while_it_is_needed_ends_the_run(start, model_copy, tmp_path):
-    many(tmp_path / "in")
+def test_a_model_that_is_deleted_during_the_run_ends_the_run(start, model_copy, tmp_path):
+    write_many_images(tmp_path / "in")
     model = model_copy("argmax")
     process = start("--image_path", "in", model=model / "deploy.yaml")
     wait_until(lambda: len(masks(tmp_path / "output")) > 5)
@@ -122,7 +122,7 @@ def test_a_model_that_goes_while_it_is_needed_ends_the_run(start, model_copy, tm
 def test_a_second_signal_ends_the_run_at_once(start, one_slow_image, tmp_path):
     process = start("--image_path", "in")
     wait_until(lambda: (tmp_path / "output" / "a.png").exists())
-    time.sleep(0.3)  # b.png is in the network
+    time.sleep(0.3)  # the network is running b.png
     process.terminate()
     time.sleep(0.3)
     assert process.poll() is None
@@ -156,7 +156,7 @@ def test_a_full_disk_stops_the_run_and_resume_completes_it(start, small_disk, tm
 
 
 @pytest.mark.parametrize("comes_back", [True, False])
-def test_a_folder_that_is_away_is_waited_for_a_while(start, tmp_path, comes_back):
+def test_a_run_waits_for_a_missing_output_folder_for_a_while(start, tmp_path, comes_back):
     for number in range(300):
         write_image(tmp_path / "in" / f"{number}.png", (300, 400), number)
     out, away = tmp_path / "output", tmp_path / "away"
@@ -166,7 +166,7 @@ def test_a_folder_that_is_away_is_waited_for_a_while(start, tmp_path, comes_back
     time.sleep(1)
     if comes_back:
         away.rename(out)
-    said, err = process.communicate(timeout=300)
+    output, err = process.communicate(timeout=300)
     assert "warning: --save_dir output can't be written to: tried again" in err
     if comes_back:
         assert process.returncode == 0, err
@@ -175,12 +175,12 @@ def test_a_folder_that_is_away_is_waited_for_a_while(start, tmp_path, comes_back
         assert process.returncode == 1
         assert "error: --save_dir output: no such file or directory" in err
         not_tried = int(re.search(r"(\d+) images were not tried", err)[1])
-        assert len(masks(away)) == int(said.split()[0]) == 300 - not_tried
+        assert len(masks(away)) == int(output.split()[0]) == 300 - not_tried
         assert not out.exists()
 
 
-def test_a_folder_that_has_gone_is_not_made_again_by_another_worker(start, tmp_path):
-    many(tmp_path / "in")
+def test_another_worker_does_not_create_a_missing_output_folder_again(start, tmp_path):
+    write_many_images(tmp_path / "in")
     out = tmp_path / "output"
     process = start("--image_path", "in")
     wait_until(lambda: len(masks(out)) > 5)
@@ -193,19 +193,19 @@ def test_a_folder_that_has_gone_is_not_made_again_by_another_worker(start, tmp_p
     assert not [name for name in masks(tmp_path / "away") if not name.endswith((".png", ".part"))]
 
 
-def test_a_batch_waits_for_its_folder_once(start, tmp_path):
-    many(tmp_path / "in")
+def test_a_batch_waits_only_once_for_the_output_folder(start, tmp_path):
+    write_many_images(tmp_path / "in")
     process = start("--image_path", "in", "--batch_size", "24")
     wait_until(lambda: len(masks(tmp_path / "output")) > 5)
     (tmp_path / "output").rename(tmp_path / "away")
-    process.communicate(timeout=40)  # a wait of 7.5 s each would be 180
+    process.communicate(timeout=40)  # a wait of 7.5 s for each image would take 180 s
     assert process.returncode == 1
 
 
 def test_a_disk_that_turns_read_only_ends_the_run(start, small_disk, tmp_path):
     disk, resize = small_disk
     assert resize("64m")
-    many(tmp_path / "in")
+    write_many_images(tmp_path / "in")
     process = start("--image_path", "in", "--save_dir", "disk/out")
     wait_until(lambda: len(masks(disk / "out")) > 5)
     while subprocess.run(["mount", "-o", "remount,ro", disk], capture_output=True).returncode:

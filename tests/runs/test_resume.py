@@ -1,4 +1,4 @@
-"""Runs that go on where they were, in parts, and what they report."""
+"""Tests of --resume, --report, --quiet and --shard, and of the progress bar."""
 
 import contextlib
 import fcntl
@@ -21,7 +21,7 @@ from paddleseg_infer.runs.jobs import part_of
 from paddleseg_infer.runs.report import Report
 
 
-def test_a_killed_run_is_completed_and_what_is_whole_stays(start, tmp_path):
+def test_resume_completes_a_killed_run_and_keeps_whole_files(start, tmp_path):
     for number in range(80):
         write_image(tmp_path / "in" / f"{number}.png", (200, 300), number)
     arguments = ("--image_path", "in", "--save", "mask", "label", "--num_workers", "2")
@@ -47,7 +47,7 @@ def test_a_killed_run_is_completed_and_what_is_whole_stays(start, tmp_path):
         one, two = ((tmp_path / run / name).read_bytes() for run in ("whole", "output"))
         assert one == two
     kept = [name for name in before if name.startswith("label/") and name[6:] in before]
-    for name in kept:  # both were there, so nothing of the image was made again
+    for name in kept:  # both files existed, so neither was made again
         for each in (name, name[6:]):
             status = os.stat(tmp_path / "output" / each)
             assert before[each] == (status.st_ino, status.st_mtime_ns)
@@ -57,7 +57,7 @@ def test_a_killed_run_is_completed_and_what_is_whole_stays(start, tmp_path):
     assert by_status.count("done") >= 80 - len(kept)
 
 
-def test_what_is_there_is_told_as_it_is_found_and_a_signal_is_heard(start, tmp_path):
+def test_skipped_images_are_reported_at_once_and_a_signal_ends_the_search(start, tmp_path):
     first = write_image(tmp_path / "in" / "0.png")
     for number in range(1, 20000):
         os.link(first, tmp_path / "in" / f"{number}.png")
@@ -76,27 +76,27 @@ def test_what_is_there_is_told_as_it_is_found_and_a_signal_is_heard(start, tmp_p
     assert 10 < len(images) == last["summary"]["skipped"] < 19999
 
 
-@pytest.mark.parametrize("harm", ["cut", "smaller", "empty", "no png", "gone"])
-def test_what_is_not_whole_is_made_again(infer, model, tmp_path, harm):
+@pytest.mark.parametrize("damage", ["cut", "smaller", "empty", "no png", "gone"])
+def test_a_damaged_or_missing_mask_is_made_again(infer, model, tmp_path, damage):
     write_image(tmp_path / "in" / "a.png", (48, 64))
     write_image(tmp_path / "in" / "b.png", (48, 64))
     arguments = ("--config", model, "--image_path", "in", "--save", "mask", "overlay")
     assert infer(*arguments).code == 0
     mask = tmp_path / "output" / "a.png"
     whole = mask.read_bytes()
-    if harm == "gone":
+    if damage == "gone":
         mask.unlink()
-    elif harm == "smaller":
+    elif damage == "smaller":
         cv2.imwrite(str(mask), np.zeros((9, 9), np.uint8))
     else:
-        mask.write_bytes({"cut": whole[:-1], "empty": b"", "no png": b"x" * len(whole)}[harm])
+        mask.write_bytes({"cut": whole[:-1], "empty": b"", "no png": b"x" * len(whole)}[damage])
     run = infer(*arguments, "--resume")
     assert run.code == 0
     assert run.out.startswith("1 of 2 images done") and "1 were there" in run.out
     assert mask.read_bytes() == whole
 
 
-def test_an_image_of_another_size_is_made_again(infer, model, tmp_path):
+def test_a_mask_is_made_again_if_the_image_has_a_new_size(infer, model, tmp_path):
     image = write_image(tmp_path / "a.png", (48, 64))
     assert infer("--config", model, "--image_path", image).code == 0
     write_image(tmp_path / "a.png", (50, 64))
@@ -106,7 +106,7 @@ def test_an_image_of_another_size_is_made_again(infer, model, tmp_path):
     assert run.out.startswith("0 of 1 images done")
 
 
-def test_the_report_says_what_became_of_each_image(infer, model, photos, tmp_path):
+def test_the_report_contains_the_result_of_each_image(infer, model, photos, tmp_path):
     (photos / "bad.png").write_bytes(b"")
     run = infer("--config", model, "--image_path", "photos", "--report", "report")
     assert run.code == 1
@@ -124,26 +124,26 @@ def test_the_report_says_what_became_of_each_image(infer, model, photos, tmp_pat
     assert summary["reasons"] == {"the file is empty": 1}
     assert "failed               1  the file is empty" in run.out
     infer("--config", model, "--image_path", "photos", "--report", "report")
-    assert len(report_lines(tmp_path / "report")) == 7  # replaced
+    assert len(report_lines(tmp_path / "report")) == 7  # the old report was replaced
 
 
 def test_the_mask_is_saved_last(infer, model, photos, tmp_path):
-    """So that what a killed run left without one is seen to be missing."""
+    """A missing mask then shows that a killed run didn't finish the image."""
     (tmp_path / "output").mkdir()
-    (tmp_path / "output" / "1.png").mkdir()  # where no mask can be put
+    (tmp_path / "output" / "1.png").mkdir()  # a folder, so no mask can be saved there
     run = infer("--config", model, "--image_path", photos, "--save", "mask", "label")
     assert run.code == 1
     assert (tmp_path / "output" / "label" / "1.png").is_file()
 
 
-def test_a_run_that_can_not_start_leaves_the_last_report(infer, model, photos, tmp_path):
+def test_a_run_that_cannot_start_does_not_change_the_old_report(infer, model, photos, tmp_path):
     infer("--config", model, "--image_path", photos, "--report", "report")
     before = (tmp_path / "report").read_bytes()
     assert infer("--config", "gone", "--image_path", photos, "--report", "report").code == 2
     assert (tmp_path / "report").read_bytes() == before
 
 
-def test_a_report_that_can_not_be_written_ends_the_run(start, tmp_path):
+def test_a_report_that_cannot_be_written_ends_the_run(start, tmp_path):
     for number in range(60):
         write_image(tmp_path / "in" / f"{number}.png", (300, 400), number)
     process = start("--image_path", "in", "--report", "/dev/full")
@@ -153,12 +153,12 @@ def test_a_report_that_can_not_be_written_ends_the_run(start, tmp_path):
     assert " images were not tried" in err and "of 60 images done" in out
 
 
-def test_a_signal_is_seen_in_the_report(start, tmp_path):
+def test_the_report_shows_that_a_signal_ended_the_run(start, tmp_path):
     for number in range(300):
         write_image(tmp_path / "in" / f"{number}.png", (300, 400), number)
     process = start("--image_path", "in", "--report", "report")
     wait_until(lambda: len(masks(tmp_path / "output")) > 5)
-    process.stderr.close()  # nor does a reader that has gone take the summary away
+    process.stderr.close()  # the summary is written although nobody reads stderr
     process.terminate()
     assert process.wait() == 143
     *images, last = report_lines(tmp_path / "report")
@@ -166,7 +166,7 @@ def test_a_signal_is_seen_in_the_report(start, tmp_path):
     assert last["summary"]["not_tried"] == 300 - len(images) > 0
 
 
-def test_an_odd_orientation_is_no_crash(infer, model, tmp_path):
+def test_an_invalid_orientation_does_not_crash_the_run(infer, model, tmp_path):
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags.tagtype[0x0112] = 2  # text, where a number belongs
     tags[0x0112] = "upside down"
@@ -180,7 +180,7 @@ def test_an_odd_orientation_is_no_crash(infer, model, tmp_path):
 
 
 @pytest.mark.parametrize("kept", [0, 1, 5000])
-def test_a_cut_last_line_of_a_report_is_mended(tmp_path, kept):
+def test_a_truncated_last_line_of_a_report_is_removed(tmp_path, kept):
     path = tmp_path / "report"
     path.write_text('{"a": 1}\n' * kept + '{"image": "' + "x" * 9000)
     report = Report(str(path), ("mask",), append=True)
@@ -189,10 +189,10 @@ def test_a_cut_last_line_of_a_report_is_mended(tmp_path, kept):
     assert len(report_lines(path)) == kept + 2
 
 
-# ---- quiet, progress, shards -------------------------------------------------------------------
+# ---- --quiet, the progress bar, --shard --------------------------------------------------------
 
 
-def test_quiet_says_what_is_wrong_and_no_more(infer, models, photos):
+def test_quiet_prints_only_errors(infer, models, photos):
     arguments = ("--config", models / "logits" / "deploy.yaml", "--image_path", photos, "--quiet")
     run = infer(*arguments)
     assert (run.code, run.out, run.err) == (0, "", "")
@@ -202,7 +202,7 @@ def test_quiet_says_what_is_wrong_and_no_more(infer, models, photos):
     assert run.err == f"failed: {photos}/bad.png: the file is empty\n"
 
 
-def test_on_a_terminal_there_is_a_bar(model, photos, tmp_path):
+def test_a_terminal_shows_a_progress_bar(model, photos, tmp_path):
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
     command = [sys.executable, ROOT / "infer.py", "--config", model, "--image_path", photos]
@@ -230,7 +230,7 @@ def test_shards_are_disjoint_complete_and_stable():
         assert set(part) <= set(part_of(more + jobs, "in", number, 8))
 
 
-def test_a_shard_from_the_command_line(infer, model, photos, tmp_path):
+def test_all_shards_together_do_each_image_once(infer, model, photos, tmp_path):
     counts = []
     for number in range(3):
         shard = f"{number}/3"

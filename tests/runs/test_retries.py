@@ -1,4 +1,4 @@
-"""How often images are tried again, alone or not, and when the run gives up."""
+"""Tests of which images are tried again, which fail, and when the run ends."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def test_images_of_a_worker_that_died_are_tried_again():
     assert retries.death([A, B], is_alone=False) == Verdict(again=(A, B))
 
 
-def test_an_image_that_was_alone_with_two_dead_workers_fails():
+def test_an_image_fails_after_two_workers_died_with_it_alone():
     retries = Retries()
     retries.result()
     assert retries.death([A], is_alone=True) == Verdict(again=(A,))
@@ -22,7 +22,7 @@ def test_an_image_that_was_alone_with_two_dead_workers_fails():
     assert retries.death([A], is_alone=True) == Verdict(failed=(A,))
 
 
-def test_deaths_among_others_do_not_count_against_an_image():
+def test_deaths_with_several_images_do_not_count_for_an_image():
     retries = Retries()
     retries.result()
     for _ in range(3):
@@ -37,8 +37,8 @@ def test_before_the_first_result_five_deaths_in_a_row_end_the_run():
 
 
 @pytest.mark.parametrize("held", [[], [A]])
-def test_after_a_result_only_deaths_without_an_image_end_it(held):
-    """A worker that dies while it loads tells nothing about an image."""
+def test_after_a_result_only_deaths_without_an_image_end_the_run(held):
+    """The death of a worker that has no image says nothing about any image."""
     retries = Retries()
     retries.result()
     verdicts = [retries.death(held, is_alone=False) for _ in range(MAX_DEATHS + 1)]
@@ -55,7 +55,7 @@ def test_a_result_between_deaths_starts_the_count_again():
     assert retries.deaths_in_a_row == 0
 
 
-def test_images_lost_by_a_cluster_are_judged_in_the_same_way():
+def test_the_same_rules_hold_for_images_lost_by_a_cluster():
     retries = Retries()
     assert retries.lost([A, B, C], is_alone=False) == Verdict(again=(A, B, C))
     assert retries.lost([A, B], is_alone=True) == Verdict(again=(A, B))

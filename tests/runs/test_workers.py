@@ -1,4 +1,4 @@
-"""Worker processes: the same masks, whatever their number, and none outlives the run."""
+"""The number of workers does not change the masks, and no worker outlives the run."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ IMAGES = 200
 
 @pytest.fixture
 def started(model, tmp_path):
-    """A function that starts a run over many images, and returns when it has saved masks."""
+    """A function that starts a run over many images, and returns after some masks are saved."""
     (tmp_path / "photos").mkdir()
     write_image(tmp_path / "image", (400, 600))
     for number in range(IMAGES):
@@ -48,7 +48,7 @@ def started(model, tmp_path):
 
 @pytest.fixture
 def infer_main(model, photos, tmp_path):
-    """A function that runs the command line in a process, and returns what that has imported."""
+    """A function that runs the command line in a process and returns the imported modules."""
 
     def run(*arguments):
         call = "import sys; from paddleseg_infer import cli; cli.main(); "
@@ -77,7 +77,7 @@ def is_running(pid):
 
 @pytest.mark.parametrize("flags", [["--num_workers", "2"], ["--num_workers", "3"]])
 @pytest.mark.parametrize("batch_size", ["1", "2"])
-def test_masks_are_those_of_one_process(infer, model, photos, tmp_path, flags, batch_size):
+def test_masks_equal_those_of_one_process(infer, model, photos, tmp_path, flags, batch_size):
     alone = infer("--config", model, "--image_path", photos, "--batch_size", "100")
     many = infer(
         "--config", model, "--image_path", photos, "--save_dir", "many", *flags,
@@ -90,26 +90,26 @@ def test_masks_are_those_of_one_process(infer, model, photos, tmp_path, flags, b
         assert (one == other).all()
 
 
-def test_each_line_is_told_once_and_each_bad_image_fails_alone(infer, models, photos, tmp_path):
+def test_each_note_is_printed_once_and_each_bad_image_fails_alone(infer, models, photos, tmp_path):
     (photos / "bad.jpg").write_bytes(b"")
     config = models / "logits" / "deploy.yaml"
     run = infer("--config", config, "--image_path", photos, "--num_workers", "3")
     assert run.code == 1
     assert len(masks(tmp_path / "output")) == 5
-    told, failed = run.err.splitlines()
-    assert told.startswith("note: this model's output is scores")
+    note, failed = run.err.splitlines()
+    assert note.startswith("note: this model's output is scores")
     assert failed == f"failed: {photos}/bad.jpg: the file is empty"
 
 
 @pytest.mark.parametrize(("batch_size", "loads"), [("1", False), ("100", True)])
 def test_the_process_that_feeds_workers_loads_no_engine(infer_main, batch_size, loads):
-    """And one batch needs no workers: it is run in the process itself."""
+    """A single batch needs no workers, so the process runs it and loads the engine."""
     modules = infer_main("--batch_size", batch_size)
     heavy = {"cv2", "numpy", "paddle.base.libpaddle"}
     assert heavy & modules == (heavy if loads else set())
 
 
-def test_a_missing_package_is_a_sentence(infer, model, photos, tmp_path):
+def test_a_missing_package_gives_an_error_message(infer, model, photos, tmp_path):
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "cv2.py").write_text("import nowhere_to_be_found")
     path = str(tmp_path / "modules")
@@ -120,13 +120,13 @@ def test_a_missing_package_is_a_sentence(infer, model, photos, tmp_path):
     )
 
 
-def test_more_workers_than_batches_are_not_started(infer, model, photos):
+def test_a_run_with_more_workers_than_batches_succeeds(infer, model, photos):
     run = infer("--config", model, "--image_path", photos, "--num_workers", "200")
     assert run.code == 0, run
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_dead_workers_images_are_done_all_the_same(started, tmp_path, signal_):
+def test_the_images_of_a_dead_worker_are_done_by_another_worker(started, tmp_path, signal_):
     process = started("--num_workers", "2")
     os.kill(children(process)[1], signal_)
     out, err = process.communicate(timeout=120)
@@ -138,7 +138,7 @@ def test_a_dead_workers_images_are_done_all_the_same(started, tmp_path, signal_)
     assert whole == sorted(f"{number}.png" for number in range(IMAGES))
 
 
-def test_the_only_worker_is_replaced_too(started):
+def test_the_only_worker_is_replaced_if_it_dies(started):
     process = started()
     os.kill(children(process)[0], signal.SIGKILL)
     out, _ = process.communicate(timeout=300)
@@ -176,7 +176,7 @@ def test_a_signal_ends_the_run_within_five_seconds(started, tmp_path, signal_, c
 
 
 def test_a_worker_that_dies_while_it_loads_ends_the_run(infer, model_copy, photos, tmp_path):
-    """A graph whose first bytes are a graph's and whose rest is not kills Paddle 3 as it loads."""
+    """The second half of the graph is zeros. Paddle 3 crashes while it loads such a graph."""
     folder = model_copy("argmax")
     graph = folder / "model.pdmodel"
     content = bytearray(graph.read_bytes())
@@ -196,13 +196,13 @@ def settings(**engine):
 JOBS = [Job(f"{number}.png", f"{number}.png") for number in range(3)]
 
 
-def test_each_worker_has_a_gpu_of_its_own():
+def test_each_worker_has_its_own_gpu():
     orders = [orders_for(n, settings(), JOBS, False, True) for n in range(3)]
     assert [each.settings.engine.gpu for each in orders] == [0, 1, 2]
     assert [each.number for each in orders] == [0, 1, 2]
 
 
-def test_a_worker_gives_tensorrt_all_images_to_take_shapes_from():
+def test_with_tensorrt_a_worker_gets_all_images_for_the_shapes():
     assert orders_for(0, settings(), JOBS, False, True).sample == []
     sample = orders_for(0, settings(use_trt=True), JOBS, False, True).sample
     assert sample == ["0.png", "1.png", "2.png"]
