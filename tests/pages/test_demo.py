@@ -1,4 +1,4 @@
-"""The demo: one seed, the same scenes; the model that is committed knows its classes."""
+"""Tests of the demo: a seed always gives the same scenes, and the model finds its classes."""
 
 import itertools
 
@@ -28,7 +28,7 @@ def test_another_seed_or_number_gives_another_scene(seed, number):
     assert not np.array_equal(draw_scene(3, 5)[1], draw_scene(seed, number)[1])
 
 
-def test_a_scene_has_the_size_asked_for():
+def test_a_scene_has_the_requested_size():
     image, labels = draw_scene(0, 0, 301, 203)
     assert (image.shape, image.dtype) == ((203, 301, 3), np.uint8)
     assert (labels.shape, labels.dtype) == ((203, 301), np.uint8)
@@ -46,7 +46,7 @@ def truth(name):
     return cv2.imread(str(DEMO / "labels" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
 
 
-def test_the_demos_images_have_different_sizes_and_true_masks():
+def test_the_demos_images_have_different_sizes_and_label_files_of_their_size():
     sizes = set()
     for name in NAMES:
         image = cv2.imread(str(DEMO / "images" / f"{name}.jpg"))
@@ -55,7 +55,7 @@ def test_the_demos_images_have_different_sizes_and_true_masks():
     assert len(sizes) == len(NAMES)
 
 
-def test_the_demos_masks_are_what_its_scripts_draw():
+def test_the_demos_label_files_equal_what_its_scripts_draw():
     for name, _, labels in itertools.islice(demo_scenes(seed=1), 2):  # the others take a minute
         assert np.array_equal(labels, truth(name))
 
@@ -75,16 +75,16 @@ def test_the_demos_model_finds_its_classes(infer, tmp_path):
     assert np.mean(ious) > 0.8, ious
 
 
-def test_the_overlay_in_the_readme_is_the_programs(infer, tmp_path):
+def test_the_overlay_in_the_readme_equals_the_programs_overlay(infer, tmp_path):
     config = DEMO / "model" / "deploy.yaml"
     image = DEMO / "images" / "avenue.jpg"
     run = infer("--config", config, "--image_path", image, "--save", "overlay")
     assert run.code == 0, run
     made = cv2.imread(str(tmp_path / "output" / "overlay" / "avenue.png"))
     shown = cv2.imread(str(DEMO / "overlay.png"))
-    height = truth("avenue").shape[0]  # below it the letters are Pillow's, whose versions differ
+    height = truth("avenue").shape[0]  # the text below depends on Pillow's version
     differing = (made[:height] != shown[:height]).any(axis=2)
-    assert differing.mean() < 1e-3  # another engine may see a pixel otherwise
+    assert differing.mean() < 1e-3  # another engine may label a pixel differently
     assert made.shape == shown.shape
 
 
@@ -96,11 +96,11 @@ def test_the_demos_model_is_small_and_names_its_classes():
     assert deploy["labels"] == list(CLASSES)
 
 
-def test_the_demos_graph_tells_nothing_of_the_machine_that_made_it():
+def test_the_demos_graph_contains_no_paths_of_python_files():
     assert b".py" not in (DEMO / "model" / "model.pdmodel").read_bytes()
 
 
-def test_the_classes_of_a_mask_are_told_largest_first(tmp_path):
+def test_the_classes_of_a_mask_are_listed_from_the_largest(tmp_path):
     mask = np.zeros((10, 10), np.uint8)
     mask[:3], mask[3] = 2, 1
     cv2.imwrite(str(tmp_path / "mask.png"), mask)

@@ -1,4 +1,4 @@
-"""The ways into the program, and which modules stay light."""
+"""Tests of the ways to start the program, and of modules that import no heavy package."""
 
 import importlib
 import os
@@ -28,14 +28,14 @@ def test_a_light_module_imports_nothing_heavy(name):
     assert not HEAVY & set(python(code).split())
 
 
-def test_the_package_is_light_until_it_is_used():
+def test_the_package_imports_nothing_heavy_until_it_is_used():
     code = "import sys, paddleseg_infer; print(*(n for n in sys.modules if 'paddleseg' in n))"
     assert "paddleseg_infer.segmenter" not in python(code)
     code = "from paddleseg_infer import Segmenter; import sys; print('cv2' in sys.modules)"
     assert python(code) == "True\n"
 
 
-def test_public_names_are_listed_and_others_are_attribute_errors():
+def test_public_names_are_listed_and_others_raise_an_attribute_error():
     package = importlib.import_module("paddleseg_infer")
     assert {"Segmenter", "ConfigError", "ImageError"} <= set(dir(package))
     for name in package.__all__:
@@ -45,7 +45,7 @@ def test_public_names_are_listed_and_others_are_attribute_errors():
 
 
 @pytest.mark.parametrize("name", ["config", "preprocess", "postprocess"])
-def test_the_modules_of_the_root_have_the_same_objects(name):
+def test_the_modules_in_the_project_folder_have_the_packages_objects(name):
     code = f"""
 import inspect, {name}, paddleseg_infer.{name} as real
 own = {{n for n, value in vars(real).items()
@@ -65,7 +65,7 @@ assert {name}.__doc__
 def test_infer_py_starts_from_any_folder_and_through_a_link(
     tmp_path, model, flags, environment, is_link
 ):
-    """Without the environment's packages (-S) the answer is a sentence, which takes the modules."""
+    """With -S Python finds no installed packages, and infer.py prints an error message."""
     if "-P" in flags and sys.version_info < (3, 11):
         pytest.skip("Python 3.11 brought -P")
     script = ROOT / "infer.py"
@@ -98,8 +98,8 @@ def test_infer_py_starts_from_any_folder_and_through_a_link(
         assert masks(tmp_path / "output") == ["a.png"]
 
 
-def test_the_installed_package_works_from_elsewhere(tmp_path, model):
-    """Also beside modules of the user's that are called like some of the program's."""
+def test_the_installed_package_works_from_another_folder(tmp_path, model):
+    """The user's folder has modules with the same names as modules of the program."""
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=False)
     site = sysconfig.get_path("purelib", vars={"base": str(environment)})

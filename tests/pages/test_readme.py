@@ -1,4 +1,4 @@
-"""The READMEs: both languages say the same, their flags are the program's, their commands run."""
+"""Tests of the READMEs: both have the same content, the flags are right, the commands run."""
 
 import os
 import re
@@ -24,18 +24,18 @@ BLOCK = re.compile(
 
 
 def sections(text):
-    """A README cut at its headings."""
+    """Returns the parts of a README between its headings."""
     return re.split(r"^#+ .*$", text, flags=re.M)
 
 
 def table_rows(text):
-    """The cells of every table row, heads and rules included."""
+    """Returns the cells of all table rows, also of the header and the line below it."""
     rows = [line for line in text.splitlines() if line.startswith("|")]
     return [re.split(r"(?<!\\)\|", row)[1:-1] for row in rows]
 
 
 def spans(text):
-    """What stands between backquotes, outside of blocks; the languages may order it differently."""
+    """Counts the texts between backquotes outside of code blocks. Their order doesn't matter."""
     return Counter(re.findall(r"`([^`\n]+)`", BLOCK.sub("", text)))
 
 
@@ -63,7 +63,7 @@ def test_both_readmes_have_the_same_tables():
             assert re.findall(r"\d[\d.]*", our_cell) == re.findall(r"\d[\d.]*", their_cell)
 
 
-def test_the_flags_are_the_programs_with_its_defaults():
+def test_the_readme_lists_the_programs_flags_with_their_defaults():
     documented = {}
     for cells in table_rows(ENGLISH.split("## Flags")[1].split("\n## ")[0]):
         if match := re.match(r" `(--\w+)[^`]*` $", cells[0]):
@@ -76,7 +76,7 @@ def test_the_flags_are_the_programs_with_its_defaults():
         if option.group == group
     ]
     assert list(documented) == [flag for flag, _ in options]
-    # What isn't given is worked out later, or is nothing: the options keep None for these.
+    # The default of these options is None. The program chooses their value later.
     later = {
         "--device": "gpu",
         "--cpu_threads": "10",
@@ -90,13 +90,13 @@ def test_the_flags_are_the_programs_with_its_defaults():
         assert documented[flag] == shown, flag
 
 
-def test_files_that_the_readme_names_are_there():
+def test_files_that_the_readme_names_exist():
     for name in re.findall(r"`([\w/]+(?:\.py|\.txt|/))`|\]\(([^):#]+)\)", ENGLISH):
         assert (ROOT / (name[0] or name[1])).exists(), name
 
 
-def made_by_make():
-    """Whether the tests run in an environment that `make demo` finds ready."""
+def is_ready_for_make_demo():
+    """Returns whether `make demo` can use the tests' environment without an installation."""
     ready = Path(sys.prefix) / "ready-to-run"
     needed = (ROOT / "requirements.txt").stat().st_mtime
     return ready.exists() and ready.stat().st_mtime >= needed
@@ -104,11 +104,11 @@ def made_by_make():
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A copy of the project to run in, and an environment that pip installs beside, not into."""
+    """A copy of the project, and environment variables that make pip install to another folder."""
     folder = tmp_path_factory.mktemp("readme") / "project"
-    left = [".*", "__pycache__", "build", "*.egg-info"]  # by earlier runs, or by a reader
-    left += ["output", "export", "masks", "pp_liteseg_infer_model*", "cityscapes_demo.png"]
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*left))
+    ignored = [".*", "__pycache__", "build", "*.egg-info"]  # files of earlier runs or of a reader
+    ignored += ["output", "export", "masks", "pp_liteseg_infer_model*", "cityscapes_demo.png"]
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*ignored))
     prefix = folder.parent / "installed"
     packages = sysconfig.get_path("purelib", vars={"base": str(prefix)})
     own = os.path.dirname(sys.executable)
@@ -117,16 +117,16 @@ def project(tmp_path_factory):
         "PATH": os.pathsep.join([str(prefix / "bin"), own, os.environ["PATH"]]),
         "PYTHONPATH": packages,
         "PIP_PREFIX": str(prefix),
-        "VENV": sys.prefix if made_by_make() else str(folder.parent / "venv"),
+        "VENV": sys.prefix if is_ready_for_make_demo() else str(folder.parent / "venv"),
     }
     return folder, environment
 
 
 def test_every_command_runs(project):
     folder, environment = project
-    ran, said = [], ""
+    ran, printed = [], ""
     for match in BLOCK.finditer(ENGLISH):
-        if "wget" in match["code"]:  # what the downloads would bring, by their names
+        if "wget" in match["code"]:  # make the files that the downloads would bring
             model = folder / "pp_liteseg_infer_model"
             shutil.copytree(folder / "export", model)
             subprocess.run(["tar", "-czf", f"{model}.tar.gz", model.name], cwd=folder, check=True)
@@ -137,7 +137,7 @@ def test_every_command_runs(project):
             )  # fmt: skip
         if match["why"] is None:
             command = {"sh": ["bash", "-ec"], "python": [sys.executable, "-c"]}[match["kind"]]
-            # Else pip would remove the program that is installed beside these tests.
+            # Without these, pip would remove the installed program that the tests run.
             beside = {"PIP_IGNORE_INSTALLED": "1", "PIP_NO_DEPS": "1"}
             installs_it = "pip install ." in match["code"]
             result = subprocess.run(
@@ -149,24 +149,24 @@ def test_every_command_runs(project):
             )
             assert result.returncode == 0, (match["code"], result.stdout, result.stderr)
             ran.append(match["code"])
-            said += result.stdout
+            printed += result.stdout
     assert len(ran) == 13
-    assert "output/demo/avenue.png: " in said
-    assert "road" in said
+    assert "output/demo/avenue.png: " in printed
+    assert "road" in printed
     # A second run installs nothing.
-    assert ("Installing requirements.txt" in said) != made_by_make()
+    assert ("Installing requirements.txt" in printed) != is_ready_for_make_demo()
     demo = ["avenue.png", "boulevard.png", "corner.png", "crossing.png"]
     assert sorted(masks(folder / "masks")) == sorted(masks(folder / "output" / "demo")) == demo
     expected = {"avenue.png", "cityscapes_demo.png", *(f"demo/{name}" for name in demo), *demo}
     expected |= {"label/avenue.png", "overlay/avenue.png"}
     assert set(masks(folder / "output")) == expected
-    wrong = ["paddleseg-infer", "--nope"]  # installed by one of the commands: it names itself
+    wrong = ["paddleseg-infer", "--nope"]  # one of the commands has installed it
     result = subprocess.run(wrong, cwd=folder, env=environment, capture_output=True, text=True)
     assert result.returncode == 2
     assert "paddleseg-infer --help" in result.stderr
 
 
-def test_what_is_not_run_is_little_and_says_why():
+def test_each_block_that_is_not_run_gives_a_reason():
     reasons = [match["why"] for match in BLOCK.finditer(ENGLISH) if match["why"]]
     assert len(reasons) == 11
     assert all(

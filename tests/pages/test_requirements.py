@@ -1,4 +1,4 @@
-"""The requirements files: every line bounded and explained, CPU and GPU in step."""
+"""Tests of the requirements files: each line has version bounds and a reason."""
 
 import re
 
@@ -16,12 +16,12 @@ def lines(name):
 @pytest.mark.parametrize(
     "name", ["requirements.txt", "requirements/gpu.txt", "requirements/ray.txt"]
 )
-def test_every_line_is_bounded_and_says_why(name):
+def test_each_line_has_version_bounds_and_a_reason(name):
     for line in lines(name):
         assert LINE.fullmatch(line), line
 
 
-def test_the_gpus_differ_in_paddle_and_what_it_needs_alone():
+def test_the_gpu_file_differs_only_in_paddle_and_what_paddle_needs():
     cpu, gpu = lines("requirements.txt"), lines("requirements/gpu.txt")
     different = {LINE.fullmatch(line)["name"] for line in {*cpu} ^ {*gpu}}
     assert different == {"paddlepaddle", "paddlepaddle-gpu", "numpy", "setuptools"}
