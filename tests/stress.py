@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""What takes too long for `make test`: kills, restarts, bad files. `make stress` runs it.
+"""Tests that take too long for `make test`: kills, restarts, bad files. `make stress` runs them.
 
-Each part prints what it saw, and ends the program where that isn't what was promised.
+Each part prints its results. The program ends at the first wrong result.
 """
 
 import json
@@ -54,7 +54,7 @@ def pictures(folder: Path) -> list[Path]:
 
 
 def draw(folder: Path, count: int) -> Path:
-    """Small scenes, each of its own."""
+    """Draws small scenes, which are all different. Returns their folder."""
     folder.mkdir()
     scenes = [draw_scene(1, number, 192, 128)[0] for number in range(50)]
     for number in range(count):

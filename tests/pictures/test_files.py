@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and never outside the output folder."""
+"""A file is written completely or not at all, and never outside the output folder."""
 
 import os
 import time
@@ -28,7 +28,7 @@ def test_a_file_is_written_with_its_folders_and_the_umasks_mode(tmp_path):
     assert os.listdir(path.parent) == ["c.png"]
 
 
-def test_a_file_replaces_another_and_a_link_but_not_what_the_link_names(tmp_path):
+def test_a_file_replaces_another_file_or_a_link_but_not_the_target_of_the_link(tmp_path):
     other = tmp_path / "other"
     other.write_bytes(b"untouched")
     out = tmp_path / "out"
@@ -41,7 +41,7 @@ def test_a_file_replaces_another_and_a_link_but_not_what_the_link_names(tmp_path
     assert other.read_bytes() == b"untouched"
 
 
-def test_nothing_is_written_behind_a_link_out_of_the_output_folder(tmp_path):
+def test_a_link_out_of_the_output_folder_is_not_followed(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere")
@@ -63,7 +63,7 @@ def test_the_output_folder_itself_may_be_a_link(tmp_path):
     assert (tmp_path / "disk" / "sub" / "a.png").read_bytes() == b"mask"
 
 
-def test_an_output_folder_that_is_gone_is_not_made_again(tmp_path, monkeypatch):
+def test_a_deleted_output_folder_is_not_created_again(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "WAITS", ())
     for target in ("a.png", "sub/a.png"):
         with pytest.raises(RunError, match="gone: no such file"):
@@ -72,7 +72,7 @@ def test_an_output_folder_that_is_gone_is_not_made_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("target", ["taken.png", "file/a.png", "x" * 260 + ".png"])
-def test_a_name_that_can_not_be_had_fails_and_leaves_nothing(tmp_path, target):
+def test_a_name_that_cannot_be_used_fails_and_leaves_no_file(tmp_path, target):
     (tmp_path / "taken.png").mkdir()
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ImageError, match="it can't be saved"):
@@ -85,7 +85,7 @@ def test_names_may_be_as_long_as_the_system_allows(tmp_path):
     assert os.listdir(tmp_path) == ["x" * 251 + ".png"]
 
 
-def test_only_parts_older_than_a_day_are_swept(tmp_path):
+def test_only_partial_files_older_than_a_day_are_deleted(tmp_path):
     (tmp_path / "sub").mkdir()
     day_ago = time.time() - 25 * 3600
     for folder in (tmp_path, tmp_path / "sub"):
@@ -94,12 +94,12 @@ def test_only_parts_older_than_a_day_are_swept(tmp_path):
             if name.startswith("old"):
                 os.utime(folder / name, (day_ago, day_ago))
     sweep_parts(str(tmp_path), ["a.png", "sub/b.png"])
-    left = ["new" + PART_SUFFIX, "old.part"]
-    assert sorted(os.listdir(tmp_path)) == sorted([*left, "sub"])
-    assert sorted(os.listdir(tmp_path / "sub")) == sorted(left)
+    remaining = ["new" + PART_SUFFIX, "old.part"]
+    assert sorted(os.listdir(tmp_path)) == sorted([*remaining, "sub"])
+    assert sorted(os.listdir(tmp_path / "sub")) == sorted(remaining)
 
 
-def test_an_output_folder_that_can_not_be_made_is_refused(tmp_path):
+def test_an_output_folder_that_cannot_be_created_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     for save_dir, message in [
         ("file", "can't be written to: not a directory"),

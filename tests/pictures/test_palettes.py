@@ -1,4 +1,4 @@
-"""The palettes are the ones that people know, and --custom_color is checked."""
+"""The palettes have the standard colours, and --custom_color is checked."""
 
 import pytest
 
@@ -11,25 +11,25 @@ def colours(palette):
     return [tuple(palette[first : first + 3]) for first in range(0, len(palette), 3)]
 
 
-def test_paddlesegs_equals_paddlesegs():
+def test_the_paddleseg_palette_equals_that_of_paddleseg_itself():
     from paddleseg.utils.visualize import get_color_map_list
 
     assert list(PADDLESEG) == get_color_map_list(256)
 
 
-def test_paddlesegs_shows_these_colours():
+def test_the_paddleseg_palette_has_these_colours():
     assert colours(PADDLESEG)[:3] == [(128, 0, 0), (0, 128, 0), (128, 128, 0)]
     assert colours(PADDLESEG)[255] == (0, 0, 32)
 
 
-def test_vocs_begins_with_black():
+def test_the_voc_palette_begins_with_black():
     voc = colours(PALETTES["voc"])
     assert voc[:3] == [(0, 0, 0), (128, 0, 0), (0, 128, 0)]
     assert (voc[20], voc[255]) == ((0, 64, 128), (224, 224, 192))  # tvmonitor, void
     assert voc[1:] == colours(PADDLESEG)[:255]
 
 
-def test_cityscapes_has_its_19_classes():
+def test_the_cityscapes_palette_has_the_colours_of_its_19_classes():
     palette = colours(palette_of(["cityscapes"]))
     assert palette[:19] == list(CITYSCAPES)
     assert (palette[0], palette[13]) == ((128, 64, 128), (0, 0, 142))  # road, car
@@ -37,11 +37,11 @@ def test_cityscapes_has_its_19_classes():
 
 
 @pytest.mark.parametrize("name", PALETTES)
-def test_each_has_256_colours(name):
+def test_each_palette_has_256_colours(name):
     assert len(palette_of([name])) == 768
 
 
-def test_ones_own_colours_come_first_as_in_paddleseg():
+def test_custom_colours_come_first_as_in_paddleseg():
     from paddleseg.utils.visualize import get_color_map_list
 
     own = [255, 0, 0, 1, 2, 3]
@@ -63,7 +63,7 @@ def test_ones_own_colours_come_first_as_in_paddleseg():
         (["9" * 5000, "2", "3"], "each 0 to 255"),
     ],
 )
-def test_what_is_no_palette_is_refused(given, message):
+def test_an_invalid_palette_is_refused(given, message):
     with pytest.raises(ConfigError, match=message):
         palette_of(given)
 

@@ -1,4 +1,4 @@
-"""The pictures of a segmentation say the same, pixel by pixel."""
+"""The pictures of a segmentation agree in every pixel."""
 
 import io
 
@@ -23,17 +23,18 @@ def opened(data):
 
 
 def blocks(seed=0, classes=5, dtype=np.uint8):
-    """Labels of SIZE, in squares of ten pixels."""
+    """Returns labels of SIZE in squares of ten by ten pixels."""
     small = np.random.default_rng(seed).integers(0, classes, (9, 12)).astype(dtype)
     return small.repeat(10, axis=0).repeat(10, axis=1)
 
 
-def made(segmentation, **how):
-    how = {"kinds": tuple(pictures.KINDS), **how}
-    return {kind: opened(data) for kind, data in Pictures(**how).encoded(segmentation)}
+def decoded(segmentation, **options):
+    """Returns the pictures of a segmentation as arrays, by kind."""
+    options = {"kinds": tuple(pictures.KINDS), **options}
+    return {kind: opened(data) for kind, data in Pictures(**options).encoded(segmentation)}
 
 
-def test_the_flag_offers_the_kinds_that_there_are():
+def test_the_flag_offers_all_kinds_of_pictures():
     assert tuple(pictures.KINDS) == settings.KINDS
 
 
@@ -49,7 +50,7 @@ def test_mask_label_score_and_overlay_agree_in_every_pixel():
     labels = blocks()
     score = np.random.default_rng(1).integers(0, 256, SIZE, dtype=np.uint8)
     image = scene(*SIZE)
-    found = made(Segmentation(labels, score, image))
+    found = decoded(Segmentation(labels, score, image))
     assert np.array_equal(found["mask"], labels)
     assert np.array_equal(found["label"], labels)
     assert np.array_equal(found["score"], score)
@@ -62,7 +63,7 @@ def test_mask_label_score_and_overlay_agree_in_every_pixel():
     assert (is_plain | is_line).all()
 
 
-def test_boundaries_are_white_edged_in_black_where_classes_meet():
+def test_boundaries_between_classes_are_white_with_black_edges():
     labels = np.zeros((40, 40), np.uint8)
     labels[:, 20:] = 1
     image = np.full((40, 40, 3), 100, np.uint8)
@@ -75,7 +76,7 @@ def test_boundaries_are_white_edged_in_black_where_classes_meet():
     assert (image[:, :19] == 100).all()
 
 
-def test_lines_grow_with_the_image():
+def test_boundaries_are_wider_in_larger_images():
     labels = np.zeros((10, 4800), np.uint8)
     labels[:, 2400:] = 1
     image = np.full((*labels.shape, 3), 100, np.uint8)
@@ -83,20 +84,20 @@ def test_lines_grow_with_the_image():
     assert ((image[5] == 255).all(axis=1).sum(), (image[5] == 0).all(axis=1).sum()) == (4, 8)
 
 
-def test_label_is_of_16_bits_where_the_model_has_more_classes():
+def test_labels_of_more_than_256_classes_have_16_bits():
     labels = blocks(classes=300, dtype=np.uint16)
-    found = made(Segmentation(labels, None, scene(*SIZE)), kinds=("label", "overlay"))
+    found = decoded(Segmentation(labels, None, scene(*SIZE)), kinds=("label", "overlay"))
     assert np.array_equal(found["label"], labels)
     assert (
         Image.open(io.BytesIO(pictures.KINDS["label"](Segmentation(labels), Pictures()))).mode
         == "I;16"
     )
     with pytest.raises(ImageError, match="8 bits a pixel holds 0 to 255; --save label has 16"):
-        made(Segmentation(labels), kinds=("mask",))
+        decoded(Segmentation(labels), kinds=("mask",))
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_shares_are_numpys_and_add_up_to_one(seed):
+def test_shares_equal_those_of_numpy_and_add_up_to_one(seed):
     random = np.random.default_rng(seed)
     labels = random.choice(7, (13, 29), p=random.dirichlet(np.ones(7))).astype(np.uint8)
     found = shares(labels)
@@ -109,7 +110,7 @@ def test_shares_are_numpys_and_add_up_to_one(seed):
 
 
 def legend_text(labels, names, monkeypatch):
-    """What the legend writes, and in which colours its boxes are."""
+    """Returns the texts of the legend and the colours of its boxes."""
     texts, boxes = [], []
     draw = pictures.ImageDraw.ImageDraw
     text, rectangle = draw.text, draw.rectangle
@@ -125,24 +126,24 @@ def test_the_legend_names_the_classes_present(monkeypatch):
     labels[1, 0] = 2
     labels[2, 0:100] = 7
     texts, boxes = legend_text(labels, ["sky", "sea", "boat", "\u6811"], monkeypatch)
-    assert texts == ["sky  98.7 %", "7  1.0 %", "3  0.3 %", "boat  <0.1 %"]  # no tree in the font
+    assert texts == ["sky  98.7 %", "7  1.0 %", "3  0.3 %", "boat  <0.1 %"]  # no \u6811 in the font
     assert boxes == [tuple(COLOURS[class_id].tolist()) for class_id in (0, 7, 3, 2)]
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 500), (500, 3), (64, 64), (700, 900)])
-def test_the_legend_is_below_the_image_whatever_its_size(height, width):
+def test_the_legend_is_below_an_image_of_any_size(height, width):
     labels = np.random.default_rng(0).integers(0, 30, (height, width), dtype=np.uint8)
     image = scene(height, width)
-    overlay = made(Segmentation(labels, None, image), kinds=("overlay",))["overlay"]
+    overlay = decoded(Segmentation(labels, None, image), kinds=("overlay",))["overlay"]
     assert overlay.shape[0] > height
     assert overlay.shape[1] >= width
     below = overlay[height:]
-    for class_id, _ in shares(labels):  # each has its box
+    for class_id, _ in shares(labels):  # each class has a box
         assert (below == COLOURS[class_id]).all(axis=2).sum() >= 100
     assert (below[-3:] == 255).all() and (below[:, -1:] == 255).all()  # nothing is cut off
 
 
-def test_a_name_that_the_font_has_no_letters_for_is_told_once(caplog):
+def test_a_class_name_that_the_font_cannot_show_is_logged_once(caplog):
     caplog.set_level("INFO")
     names = ["\u8f66", "traffic light", " "]
     assert [pictures.class_name(class_id, names) for class_id in (0, 0, 1, 2, 3)] == [
@@ -152,17 +153,17 @@ def test_a_name_that_the_font_has_no_letters_for_is_told_once(caplog):
     assert line == "the legend's font has no letters for class '\u8f66': it goes by number"
 
 
-def test_a_long_name_is_cut():
+def test_a_long_class_name_is_shortened():
     assert pictures.class_name(0, ["word " * 600]) == "word word word word word word word..."
 
 
-@pytest.mark.parametrize("how", [{"kinds": "mask"}, {"kinds": ("masks",)}, {"palette": b"abc"}])
-def test_what_is_no_picture_is_refused(how):
+@pytest.mark.parametrize("options", [{"kinds": "mask"}, {"kinds": ("masks",)}, {"palette": b"abc"}])
+def test_invalid_options_of_pictures_are_refused(options):
     with pytest.raises(ConfigError, match="kinds must be|a palette has"):
-        Pictures(**how)
+        Pictures(**options)
 
 
-def test_what_a_model_can_not_give_is_refused():
+def test_pictures_that_the_model_cannot_give_are_refused():
     with pytest.raises(ConfigError, match="--save score needs probabilities.*labels only"):
         Pictures(kinds=("score",)).check("labels", 48)
     with pytest.raises(ConfigError, match="300 classes and a mask of 8 bits.*--save label"):

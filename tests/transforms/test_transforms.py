@@ -1,4 +1,4 @@
-"""The transforms are PaddleSeg's, bit for bit, and their undo finds every pixel again."""
+"""The transforms equal PaddleSeg's bit for bit, and undo returns each pixel to its place."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,7 +31,7 @@ def ours(image, chain):
 
 
 def assert_equal(image, chain):
-    """Equal to PaddleSeg's in every bit, or both refuse."""
+    """Asserts that the tensor equals PaddleSeg's in every bit, or that both raise an error."""
     try:
         expected = oracle.transformed(image, chain)
     except (cv2.error, ValueError, ZeroDivisionError):
@@ -113,7 +113,7 @@ def test_every_transform_is_compared():
 
 
 @pytest.mark.parametrize("kind", ENTRIES)
-def test_alone_it_equals_paddleseg(kind):
+def test_a_single_transform_equals_paddleseg(kind):
     @settings(max_examples=60, deadline=None)
     @given(images, ENTRIES[kind])
     def check(image, chain_entry):
@@ -159,19 +159,19 @@ def test_a_usual_chain_equals_paddleseg_on_larger_images(chain, size):
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_a_large_photo_made_small_equals_paddleseg(seed):
-    """Where LINEAR reads few of the rows, only those are made float32, in memory that is kept."""
+def test_a_large_image_that_is_shrunk_equals_paddleseg(seed):
+    """If LINEAR reads only a few rows, only these are converted to float32, in reused memory."""
     random = np.random.default_rng(seed)
     height, width = random.integers(200, 900, 2)
     rows = int(random.integers(1, height // 3))
-    if seed % 3 == 0:  # whole factors, where centres lie on rows or halfway between
+    if seed % 3 == 0:  # with whole factors, centres lie on rows or halfway
         rows = height // int(random.integers(3, 9))
         height = rows * (height // rows)
     image = scene(height, width, seed)
     assert_equal(image, [{"type": "Resize", "target_size": [int(random.integers(1, 900)), rows]}])
 
 
-def test_resize_by_short_forgets_the_image_before():
+def test_resize_by_short_does_not_depend_on_the_previous_image():
     chain = [make_transform("ResizeByShort", {"short_size": 60, "max_size": 70})]
     assert prepare(scene(40, 200), chain).tensor().shape == (3, 14, 70)
     assert prepare(scene(60, 60), chain).tensor().shape == (3, 60, 60)
@@ -198,8 +198,8 @@ def test_undo_gives_the_size_of_the_image(image, chain):
         [{"type": "ResizeRangeScaling", "min_value": 90, "max_value": 90}],
     ],
 )
-def test_undo_puts_labels_back_where_they_were(chain):
-    """An image of two halves, labelled by its colour after the transforms, gives two halves."""
+def test_undo_returns_labels_to_their_original_places(chain):
+    """The image has two halves. Labels of the transformed colours must give the same halves."""
     image = np.zeros((20, 30, 3), np.uint8)
     image[:, 15:] = 200
     tensor, undo = (sample := ours(image, chain)).tensor(), sample.undo
@@ -240,7 +240,7 @@ def test_undo_puts_labels_back_where_they_were(chain):
         ("ScalePadding", {"im_padding_value": 300}, "a number from 0 to 255"),
     ],
 )
-def test_a_wrong_argument_is_named(name, arguments, message):
+def test_the_error_names_a_wrong_argument(name, arguments, message):
     with pytest.raises(ConfigError) as caught:
         make_transform(name, arguments)
     assert message in str(caught.value)
@@ -259,7 +259,7 @@ def test_the_training_transforms_are_all_the_others_of_paddleseg():
     assert registered == TRAINING_ONLY | set(TRANSFORMS)
 
 
-def test_yaml_1_1_numbers_in_strings_are_numbers():
+def test_strings_that_hold_numbers_are_read_as_numbers():
     transform = make_transform("ResizeByShort", {"short_size": "32", "max_size": "1e10"})
     assert (transform.short_size, transform.max_size) == (32, 1e10)
 
@@ -277,7 +277,7 @@ def test_arguments_about_training_labels_are_accepted():
         ((9, 9), [{"type": "ResizeByLong", "long_size": 1e12}], "size of 9x9: "),
     ],
 )
-def test_an_image_that_does_not_fit_gets_a_sentence(size, chain, message):
+def test_an_image_that_does_not_fit_gives_a_one_line_error(size, chain, message):
     with pytest.raises(ImageError, match=message) as caught:
         ours(scene(*size), chain)
     assert "\n" not in str(caught.value)
@@ -291,8 +291,8 @@ def test_an_image_that_does_not_fit_gets_a_sentence(size, chain, message):
         ((9, 900), PaddingByAspectRatio(1e-12), "900x900000000000000"),
     ],
 )
-def test_a_tensor_that_memory_does_not_hold_fails_alone(size, transform, made):
-    """Padding is only noted until the tensor is made."""
+def test_a_tensor_that_does_not_fit_in_memory_gives_an_error_for_its_image(size, transform, made):
+    """Padding is applied only when the tensor is made."""
     reader = BatchReader(DeployConfig("", "", "", (transform,)), 1, ahead=1, keeps_images=False)
     with ThreadPoolExecutor(1) as pool:
         [result] = reader.batches([Item(ArraySource(scene(*size)), "array")], pool)
