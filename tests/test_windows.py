@@ -127,7 +127,7 @@ def test_each_label_comes_from_the_nearest_window(models, name):
     "name", ["argmax", "logits", "softmax", "resize", "foreground", "classes300"]
 )
 @pytest.mark.parametrize("crop", [(90, 70), (1000, 1000)])
-def test_a_crop_as_large_as_the_image_gives_the_plain_result(models, name, crop):
+def test_a_crop_as_large_as_the_image_gives_the_result_without_windows(models, name, crop):
     image = scene(70, 90)
     plain = segmenter(models, name)(image)
     labels = segmenter(models, name, crop_size=crop)(image)

@@ -162,7 +162,7 @@ def test_a_boolean_flag_works_with_and_without_a_value(words, value):
         assert getattr(options, flag[2:]) is value
 
 
-def test_defaults_are_the_documented_ones():
+def test_the_parser_has_these_defaults():
     options = make_parser().parse_args(["--config", "a", "--image_path", "b"])
     assert vars(options) == {
         "config": "a",

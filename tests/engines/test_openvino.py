@@ -29,7 +29,7 @@ BUILD = find_paddle()
 has_openvino = pytest.mark.skipif(
     not BUILD.openvino_library, reason="this Paddle has no OpenVINO engine"
 )
-GOOD, SMALL, SMALLER, OTHER = (48, 64), (3, 9), (2, 5), (24, 40)  # SMALL fails in "pools"
+GOOD, SMALL, SMALLER, OTHER = (48, 64), (3, 9), (2, 5), (24, 40)  # "pools" fails for SMALL
 
 
 def labels_of(folder, images, **options):

@@ -185,7 +185,7 @@ def test_no_entry_is_kept_if_the_disk_becomes_full_while_paddle_writes(
         subprocess.run(["umount", disk], check=True)
 
 
-def test_ten_processes_at_once_leave_one_whole_entry(model, tmp_path):
+def test_ten_processes_at_once_leave_one_complete_entry(model, tmp_path):
     run = EVERY_GRAPH + "import sys; from paddleseg_infer import cli; sys.exit(cli.main())"
     command = [sys.executable, "-c", run, "--config", model, "--image_path", "image.png"]
     command += ["--device", "cpu", "--cpu_threads", "1", "--cache_dir", "kept"]

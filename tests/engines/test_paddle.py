@@ -59,7 +59,7 @@ def test_a_json_graph_runs_on_paddle_3(json_models, models, mkldnn, caplog):
         assert not messages
 
 
-def test_a_json_graph_is_refused_before_paddle_2_sees_it(json_models):
+def test_a_json_graph_is_refused_before_paddle_2_reads_it(json_models):
     deploy = load_deploy_config(json_models / "softmax" / "deploy.yaml")
     paddle_2 = PaddleBuild((2, 6, 2), has_gpu=False, folder="")
     with pytest.raises(ConfigError, match=r"Paddle 2.6.2 can't run.*FLAGS_enable_pir_api=0"):

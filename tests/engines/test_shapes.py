@@ -52,7 +52,7 @@ def test_a_side_that_does_not_vary_is_not_rounded(models):
     assert found == ([1, 3, 50, 64], [2, 3, 50, 256], [2, 3, 50, 64])
 
 
-def test_a_graph_of_fixed_size_needs_no_image(models):
+def test_shapes_of_a_graph_of_fixed_size_need_no_image(models):
     fixed = ([1, 3, 48, 64],) * 3
     assert trt.dynamic_shapes(expected([], 1), deploy(models, "fixed")) == fixed
 

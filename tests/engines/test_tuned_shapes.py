@@ -59,7 +59,7 @@ def test_collected_shapes_are_those_of_the_images(models, tmp_path):
     assert len(inner) > 5
     assert all(np.all(np.diff([low, usual, high], axis=0) >= 0) for low, high, usual in inner)
     of_input_size = [shapes for shapes in inner if shapes[0][2:] == [20, 30]]
-    assert len(of_input_size) >= 2  # the input, and the scores brought back to its size
+    assert len(of_input_size) >= 2  # the input, and the scores resized to its size
     for _, high, usual in of_input_size:
         assert (high[2:], usual[2:]) == ([80, 100], [40, 50])
         assert (high[0], usual[0]) == (2, 2)

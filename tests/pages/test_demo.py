@@ -34,7 +34,7 @@ def test_a_scene_has_the_requested_size():
     assert (labels.shape, labels.dtype) == ((203, 301), np.uint8)
 
 
-def test_every_class_is_drawn_and_none_fills_the_street():
+def test_every_class_is_drawn_and_none_covers_half_of_the_scenes():
     labels = np.concatenate([draw_scene(1, number)[1].ravel() for number in range(12)])
     filled = np.bincount(labels, minlength=len(CLASSES)) / labels.size
     assert len(filled) == len(CLASSES)
@@ -56,12 +56,14 @@ def test_the_demos_images_have_different_sizes_and_label_files_of_their_size():
 
 
 def test_the_demos_label_files_equal_what_its_scripts_draw():
-    for name, _, labels in itertools.islice(demo_scenes(seed=1), 2):  # the others take a minute
+    for name, _, labels in itertools.islice(
+        demo_scenes(seed=1), 2
+    ):  # the other scenes take a minute
         assert np.array_equal(labels, truth(name))
 
 
 def test_the_demos_model_finds_its_classes(infer, tmp_path):
-    """Mean IoU over the four images; demo/make_demo.py measures it on 50 others."""
+    """The test computes the mean IoU of four images. demo/make_demo.py does so for 50 others."""
     config = DEMO / "model" / "deploy.yaml"
     result = infer("--config", config, "--image_path", DEMO / "images", "--save_dir", tmp_path)
     assert result.code == 0, result

@@ -113,7 +113,7 @@ def test_the_installed_package_works_from_another_folder(tmp_path, model):
     assert {name.partition("-")[0] for name in installed} == {"paddleseg_infer"}
     for name in installed:
         os.rename(built / name, os.path.join(site, name))
-    with open(os.path.join(site, "packages.pth"), "w") as file:  # numpy, OpenCV, Paddle
+    with open(os.path.join(site, "packages.pth"), "w") as file:  # finds numpy, OpenCV, Paddle
         file.write(sysconfig.get_path("purelib") + "\n")
     write_image(tmp_path / "a.png")
     for name in ("config.py", "errors.py", "preprocess.py"):

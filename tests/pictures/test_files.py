@@ -16,7 +16,7 @@ from paddleseg_infer.pictures.files import (
 )
 
 
-def test_a_file_is_written_with_its_folders_and_the_umasks_mode(tmp_path):
+def test_a_file_is_written_with_its_folders_and_the_mode_of_the_umask(tmp_path):
     umask = os.umask(0o006)
     try:
         write_whole(b"mask", str(tmp_path), "a/b/c.png")

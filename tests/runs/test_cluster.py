@@ -37,7 +37,7 @@ def cluster(monkeypatch):
 
 
 def is_descendant(pid):
-    """Returns whether this process started a process. Other tests may have a cluster too."""
+    """Returns whether the tests started this process. Other tests may have a cluster too."""
     while int(pid) > 1:
         if int(pid) == os.getpid():
             return True

@@ -168,7 +168,7 @@ def test_the_report_shows_that_a_signal_ended_the_run(start, tmp_path):
 
 def test_an_invalid_orientation_does_not_crash_the_run(infer, model, tmp_path):
     tags = TiffImagePlugin.ImageFileDirectory_v2()
-    tags.tagtype[0x0112] = 2  # text, where a number belongs
+    tags.tagtype[0x0112] = 2  # text instead of a number
     tags[0x0112] = "upside down"
     exif = b"Exif\0\0II*\0\x08\0\0\0" + tags.tobytes(8)
     image = Image.new("RGB", (64, 48))
