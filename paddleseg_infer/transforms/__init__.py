@@ -1,1 +1,1 @@
-"""PaddleSeg's deterministic transforms, their arguments, and the image on its way through them."""
+"""PaddleSeg's deterministic transforms, their arguments, and the image that they change."""

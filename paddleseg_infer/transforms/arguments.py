@@ -1,6 +1,7 @@
-"""What an argument of a transform may be.
+"""Checks the arguments of transforms.
 
-Each check returns the value in its final form or raises ValueError with what it must be.
+Each check returns the value in its final type. If the value is wrong, it raises ValueError, whose
+message says what the value must be.
 """
 
 from typing import Any
@@ -11,14 +12,17 @@ INTERPOLATIONS = ("NEAREST", "LINEAR", "CUBIC", "AREA", "LANCZOS4")
 
 
 def number(value: Any) -> float:
-    """YAML 1.1 reads `1e10` as a string: a string is tried as a number."""
+    """Returns a number up to LARGEST, an int if it is whole.
+
+    Converts strings too, because YAML 1.1 reads `1e10` as a string.
+    """
     if isinstance(value, bool):
         raise ValueError("a number")
     try:
         result = float(value)
     except (TypeError, ValueError, OverflowError):
         raise ValueError("a number") from None
-    if not abs(result) <= LARGEST:  # which is so for NaN too
+    if not abs(result) <= LARGEST:  # this is also true for NaN
         raise ValueError(f"a number up to {LARGEST:g}")
     return int(result) if result.is_integer() else result
 
@@ -37,7 +41,7 @@ def whole(value: Any) -> int:
 
 
 def divisor(value: Any) -> int | None:
-    return whole(value) if value else None  # PaddleSeg takes 0 for none
+    return whole(value) if value else None  # PaddleSeg treats 0 as None
 
 
 def optional_whole(value: Any) -> int | None:

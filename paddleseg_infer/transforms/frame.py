@@ -1,4 +1,4 @@
-"""One image in the transforms, and the steps that undo them on a label map."""
+"""The image that transforms change, and the steps that undo them on a label map."""
 
 import math
 import threading
@@ -17,7 +17,7 @@ Step = tuple[np.ndarray, np.ndarray]  # a normalisation: mean and deviation, flo
 
 @dataclass(frozen=True)
 class Resized:
-    """Undo of a resize: the size before it."""
+    """How to undo a resize: the size before it, in pixels."""
 
     height: int
     width: int
@@ -25,7 +25,7 @@ class Resized:
 
 @dataclass(frozen=True)
 class Padded:
-    """Undo of a padding: where the image lies in the padded one, and its size before."""
+    """How to undo a padding: the image's position in the padded image, and its size before."""
 
     top: int
     left: int
@@ -35,40 +35,40 @@ class Padded:
 
 @dataclass(frozen=True)
 class Border:
-    """Padding to the right and below that is not written yet."""
+    """A padding at the right and the bottom that isn't applied to the pixels yet."""
 
     height: int  # of the padded image
-    width: int
+    width: int  # of the padded image
     value: float
-    steps_before: int  # how many of the frame's pending normalisations came before the padding
+    steps_before: int  # number of the frame's pending normalisations that come before the padding
 
 
 class Frame:
-    """One image on its way through the transforms, kept in the cheapest form that is exact.
+    """The image that the transforms change, in the cheapest form that keeps the result exact.
 
     PaddleSeg works on a float32 RGB image from the start. Here the pixels stay uint8 and BGR as
-    long as that changes no bit, normalisation and padding are only noted, and `tensor` does all of
-    it in one pass.
+    long as the result has the same bits. Normalisation and padding are only recorded, and `tensor`
+    applies them in one pass.
     """
 
     def __init__(self, image_bgr: np.ndarray):
         """`image_bgr`: uint8 [H, W, 3]."""
         self.pixels = image_bgr  # HWC, uint8 or float32
         self.is_bgr = True  # only while the pixels are uint8
-        self.is_float = True  # whether PaddleSeg has float32 here; ScalePadding makes it uint8
-        self.steps: list[Step] = []  # normalisations that `pixels` still lacks
-        self.border: Border | None = None  # padding that `pixels` still lacks
+        self.is_float = True  # whether PaddleSeg's image is float32; after ScalePadding it is uint8
+        self.steps: list[Step] = []  # normalisations that aren't applied to `pixels` yet
+        self.border: Border | None = None  # padding that isn't applied to `pixels` yet
         self.undo: list[Resized | Padded] = []  # in the order the transforms were applied
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width, the noted border included."""
+        """(height, width), with the recorded border."""
         if self.border:
             return self.border.height, self.border.width
         return self.pixels.shape[0], self.pixels.shape[1]
 
     def normalize(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """(x / 255 - mean) / std, with 1 or 3 values each, in RGB order."""
+        """Records the normalisation (x / 255 - mean) / std, with 1 or 3 values each, as RGB."""
         mean_rgb, std_rgb = np.full(3, mean, np.float64), np.full(3, std, np.float64)
         self.steps.append((mean_rgb, std_rgb))
         self.is_float = True
@@ -79,14 +79,14 @@ class Frame:
         self.undo.append(Resized(*before))
         if before == (height, width):
             return
-        # NEAREST only copies pixels, so it may come before operations on single pixels.
+        # NEAREST only copies pixels, so the normalisations have the same result after it.
         if self.border or interpolation != cv2.INTER_NEAREST:
             self._settle()
             self.pixels = self._as_read_by(interpolation, height)
         self.pixels = cv2.resize(self.pixels, (width, height), interpolation=interpolation)
 
     def pad(self, width: int, height: int, value: float, transform: str) -> None:
-        """Pads to the right and below with `value`."""
+        """Pads to this size with `value`, at the right and the bottom."""
         before = self.size
         _check_pad(before, width, height, transform)
         self.undo.append(Padded(0, 0, *before))
@@ -94,12 +94,12 @@ class Frame:
             return
         if self.border:
             self._settle()
-        if not self.is_float:  # cv2.copyMakeBorder rounds so for uint8
+        if not self.is_float:  # cv2.copyMakeBorder does this for uint8
             value = min(max(round(value), 0), 255)
         self.border = Border(height, width, value, len(self.steps))
 
     def pad_to_square(self, value: float) -> None:
-        """Centres the image in a square of its longer side and truncates all to uint8."""
+        """Centres the image in a square of its longer side, and truncates all values to uint8."""
         self._settle()
         height, width = self.size
         side = max(height, width)
@@ -111,16 +111,17 @@ class Frame:
         self.is_float = False
 
     def tensor(self, out: np.ndarray | None = None) -> np.ndarray:
-        """The network's input [3, H, W], RGB: float32 (uint8 if ScalePadding came last).
+        """Returns the network's input [3, H, W], RGB: float32, or uint8 after ScalePadding.
 
-        Written into `out` where that is given.
+        If `out` is passed, the input is written into it.
         """
         height, width = self.pixels.shape[:2]
         dtype = np.float32 if self.is_float else np.uint8
         planes = np.empty((3, *self.size), dtype) if out is None else out
         inside = planes[:, :height, :width]
         if self.is_float and self.pixels.dtype == np.uint8:
-            # A table of 256 values covers every pixel; it is computed with PaddleSeg's arithmetic.
+            # uint8 has 256 values, so a table replaces PaddleSeg's arithmetic on every pixel. The
+            # table is computed with the same arithmetic.
             table = np.tile(np.arange(256, dtype=np.float32), (3, 1))
             normalize_in_place(table, self.steps)
             plane = np.empty((height, width), np.uint8)
@@ -139,23 +140,28 @@ class Frame:
         return planes
 
     def _settle(self) -> None:
-        """Applies the noted steps: `pixels` then equals PaddleSeg's, but may be uint8 and BGR."""
+        """Applies the recorded steps, so that `pixels` has the values of PaddleSeg's image.
+
+        The pixels may still be uint8 and BGR.
+        """
         if self.steps or self.border:
             self.pixels = np.ascontiguousarray(self.tensor().transpose(1, 2, 0))
             self.steps, self.border, self.is_bgr = [], None, False
 
     def _as_read_by(self, interpolation: int, height_after: int) -> np.ndarray:
-        """The settled pixels as PaddleSeg passes them to the resize, in scratch memory."""
-        # LINEAR reads few rows of a large photo. Converting all rows to RGB and float32 would take
-        # longer than the rest of the transforms.
+        """Returns the pixels as PaddleSeg passes them to the resize: RGB, float32 or uint8.
+
+        Only the rows that the resize reads are valid. `_settle` must have been called.
+        """
+        # LINEAR reads few rows of a large photo. It would take longer to convert all rows to RGB
+        # and float32 than to run the other transforms.
         height = self.size[0]
         few = interpolation == cv2.INTER_LINEAR and height >= 3 * height_after
         makes_float = self.is_float and self.pixels.dtype == np.uint8
         rows = linear_rows(height, height_after) if few and makes_float else slice(None)
         read = self.pixels[rows]
-        if (
-            self.is_bgr
-        ):  # before the resize: on swapped float channels OpenCV's result has other bits
+        # RGB before the resize: with float channels in BGR order, OpenCV's result has other bits.
+        if self.is_bgr:
             read = cv2.cvtColor(read, cv2.COLOR_BGR2RGB)
             self.is_bgr = False
         if not makes_float:
@@ -203,9 +209,10 @@ def _check_pad(before: tuple[int, int], width: int, height: int, transform: str)
 
 
 def linear_rows(before: int, after: int) -> np.ndarray:
-    """The rows that OpenCV's LINEAR reads of `before` rows to make `after`: two around each centre.
+    """Returns the sorted rows that OpenCV's LINEAR reads to resize `before` rows to `after`.
 
-    Around both where a centre lies so near to a row that OpenCV's float32 may round across it.
+    These are the two rows around each centre, (i + 0.5) * before / after - 0.5. If a centre is so
+    near to a row that OpenCV's float32 may round it to the other side, three rows are returned.
     """
     centres = (np.arange(after) + 0.5) * (before / after) - 0.5
     doubt = before * 1e-6
@@ -214,9 +221,10 @@ def linear_rows(before: int, after: int) -> np.ndarray:
 
 
 def float_scratch(shape: tuple[int, ...]) -> np.ndarray:
-    """Scratch memory of float32 for the calling thread, valid until its next call.
+    """Returns float32 scratch memory for the calling thread, valid until the thread's next call.
 
-    It is kept, because fresh memory takes the system longer to give than this program to fill.
+    The memory is kept between calls, because to get new memory from the system takes longer than
+    to fill it.
     """
     size = math.prod(shape)
     if getattr(_kept, "scratch", None) is None or _kept.scratch.size < size:
@@ -225,10 +233,10 @@ def float_scratch(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def normalize_in_place(values: np.ndarray, steps: Sequence[Step]) -> None:
-    """Applies each step to `values`, float32 [3, ...].
+    """Applies each normalisation to `values`, float32 [3, ...].
 
-    As PaddleSeg: the division by 255 in float32, the mean and the deviation in float64, each result
-    rounded to float32. (float32 throughout differs in the last bit.)
+    The arithmetic is PaddleSeg's. The division by 255 is in float32. Mean and deviation are applied
+    in float64, and each result is rounded to float32. (With only float32, the last bit differs.)
     """
     per_channel = (3,) + (1,) * (values.ndim - 1)
     for mean, std in steps:

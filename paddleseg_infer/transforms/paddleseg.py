@@ -1,7 +1,8 @@
 """PaddleSeg's deterministic transforms: their arguments, and what they do to a `Frame`.
 
-Each is a frozen dataclass whose fields are the arguments that `deploy.yaml` may give. The formulas
-are those of `paddleseg/transforms` 2.8.0, to the bit; `round` is Python's, half to even.
+Each is a frozen dataclass whose fields are the transform's arguments in `deploy.yaml`. The formulas
+are those of `paddleseg/transforms` 2.8.0, and the results have the same bits. `round` is Python's,
+which rounds halves to the even number.
 """
 
 import math
@@ -29,18 +30,21 @@ from paddleseg_infer.transforms.frame import Frame, Outline
 
 
 def argument(check: Callable[[Any], Any], default: Any = MISSING) -> Any:
-    """A dataclass field whose value `make_transform` checks with `check`."""
+    """Returns a dataclass field whose value `make_transform` checks with `check`."""
     return field(default=default, metadata={"check": check})
 
 
 @dataclass(frozen=True)
 class Transform:
-    """Base of the transforms. `ignored` names arguments that matter only to training labels."""
+    """Base class of the transforms.
+
+    `ignored` contains the names of arguments that change only the labels in training.
+    """
 
     ignored: ClassVar[frozenset[str]] = frozenset()
 
     def apply(self, frame: Frame | Outline) -> None:
-        """Changes `frame`. Raises ImageError if the image's size doesn't allow it."""
+        """Applies the transform to `frame`. Raises ImageError if the image's size forbids it."""
         raise NotImplementedError
 
     @property
@@ -48,14 +52,14 @@ class Transform:
         return type(self).__name__
 
     def _scale_to(self, frame: Frame | Outline, scale: float) -> None:
-        """Resizes both sides by the factor `scale`, LINEAR."""
+        """Resizes both sides by the factor `scale`, with LINEAR interpolation."""
         height, width = frame.size
         frame.resize(round(width * scale), round(height * scale), cv2.INTER_LINEAR, self.name)
 
 
 @dataclass(frozen=True)
 class Normalize(Transform):
-    """(x / 255 - mean) / std for each channel, RGB."""
+    """Normalises each RGB channel: (x / 255 - mean) / std."""
 
     mean: tuple[float, ...] = argument(channels, (0.5,))
     std: tuple[float, ...] = argument(divisors, (0.5,))
@@ -66,7 +70,12 @@ class Normalize(Transform):
 
 @dataclass(frozen=True)
 class Resize(Transform):
-    """Resizes to `target_size`; with `keep_ratio` to the largest size that fits in it."""
+    """Resizes to `target_size`, which is (width, height).
+
+    With `keep_ratio`, resizes by one factor so that the long side is at most the longer side of
+    `target_size`, and the short side at most the shorter one. `size_divisor` then rounds both sides
+    up to a multiple of it.
+    """
 
     target_size: tuple[int, int] = argument(size_wh, (512, 512))
     keep_ratio: bool = argument(flag, False)
@@ -97,7 +106,7 @@ class ResizeByLong(Transform):
 
 @dataclass(frozen=True)
 class ResizeByShort(Transform):
-    """Resizes the short side to `short_size`, or less if the long side would pass `max_size`."""
+    """Resizes the short side to `short_size`; less if the long side would exceed `max_size`."""
 
     short_size: float = argument(short_side)
     max_size: float = argument(positive, 1e10)
@@ -112,7 +121,7 @@ class ResizeByShort(Transform):
 
 @dataclass(frozen=True)
 class LimitLong(Transform):
-    """Resizes the long side to lie between `min_long` and `max_long`."""
+    """Resizes the image if needed, so that the long side is from `min_long` to `max_long`."""
 
     max_long: int | None = argument(optional_whole, None)
     min_long: int | None = argument(optional_whole, None)
@@ -131,7 +140,10 @@ class LimitLong(Transform):
 
 @dataclass(frozen=True)
 class ResizeRangeScaling(Transform):
-    """Resizes the long side to `min_value`. Another `max_value` means random, for training."""
+    """Resizes the long side to `min_value`, which must equal `max_value`.
+
+    With different values, PaddleSeg chooses a random size, for training.
+    """
 
     min_value: float = argument(positive, 400)
     max_value: float = argument(positive, 600)
@@ -149,7 +161,10 @@ class ResizeRangeScaling(Transform):
 
 @dataclass(frozen=True)
 class ResizeStepScaling(Transform):
-    """Resizes by `min_scale_factor`. More than one possible step means random, for training."""
+    """Resizes by the factor `min_scale_factor`, which must be the only possible one.
+
+    If there are several, PaddleSeg chooses one at random, for training.
+    """
 
     min_scale_factor: float = argument(positive, 0.75)
     max_scale_factor: float = argument(positive, 1.25)
@@ -183,7 +198,7 @@ class Padding(Transform):
 
 @dataclass(frozen=True)
 class PaddingByAspectRatio(Transform):
-    """Pads at the right or the bottom until width / height is `aspect_ratio`."""
+    """Pads at the right or the bottom, so that width / height is `aspect_ratio`."""
 
     ignored = frozenset({"label_padding_value"})
     aspect_ratio: float = argument(positive, 1)
@@ -200,7 +215,7 @@ class PaddingByAspectRatio(Transform):
 
 @dataclass(frozen=True)
 class ScalePadding(Transform):
-    """Pads to a centred square, truncates to uint8, then resizes CUBIC to `target_size`."""
+    """Pads to a centred square, truncates to uint8, then resizes to `target_size` with CUBIC."""
 
     ignored = frozenset({"label_padding_value"})
     target_size: tuple[int, int] = argument(size_wh, (512, 512))
@@ -235,7 +250,10 @@ TRAINING_ONLY = frozenset(
 
 
 def make_transform(name: Any, arguments: Mapping[str, Any]) -> Transform:
-    """Makes the transform that `deploy.yaml` calls `name`. Raises ConfigError."""
+    """Returns the transform with this name in `deploy.yaml`.
+
+    Raises ConfigError for an unknown name or a wrong argument.
+    """
     if name in TRAINING_ONLY:
         raise ConfigError(f"transform {name} is for training: take it out of the list")
     if name not in TRANSFORMS:
