@@ -1,1 +1,1 @@
-"""What is saved of a segmented image, in which colours, and how it becomes a file."""
+"""The pictures that are saved for a segmented image: their kinds, colours and files."""

@@ -1,4 +1,4 @@
-"""Writes pictures to files: whole or not at all, and never outside the output folder."""
+"""Writes pictures to files, completely or not at all, and never outside the output folder."""
 
 import contextlib
 import errno
@@ -14,31 +14,30 @@ from paddleseg_infer.errors import ConfigError, ImageError, RunError, reason, sh
 
 PART_SUFFIX = ".paddleseg-infer.part"
 STALE_SECONDS = 24 * 3600
-# Seconds to wait when the output folder is unreachable. Each wait logs a line, so that a waiting
-# worker isn't taken for one that hangs.
+# Seconds to wait when the output folder is unreachable. A line is logged before each wait, so that
+# a waiting worker isn't mistaken for a hanging one.
 WAITS = (0.5, *[1.0] * 7)
-FOR_ALL = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-}  # errors that every other picture would meet too
+FOR_ALL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # all other pictures would fail with them too
 
 log = logging.getLogger("paddleseg_infer")
 
-_given_up: set[str] = set()  # output folders that stayed unreachable: nothing waits for them again
+_given_up: set[str] = set()  # output folders that stayed unreachable: there is no second wait
 
 
 def target_of(kind: str, target: str) -> str:
-    """A picture's path below save_dir: `target` for a mask, others in their kind's folder."""
+    """Returns a picture's path, relative to save_dir.
+
+    It is `target` for a mask. For another kind it is `target` in a folder with the kind's name.
+    """
     return target if kind == "mask" else os.path.join(kind, target)
 
 
 def write_whole(data: bytes, save_dir: str, target: str) -> None:
-    """Writes `data` to `target` below `save_dir`, under that name whole or not at all.
+    """Writes `data` to `target` below `save_dir`. The file is never incomplete.
 
-    Makes folders below `save_dir`, never `save_dir` itself: if it vanishes while the program runs,
-    a disk is gone, which is waited for. Raises ImageError, and RunError where nothing else can
-    be saved either.
+    Makes folders below `save_dir`, but never `save_dir` itself: if that vanishes while the program
+    runs, a disk was disconnected. Then this function waits, 7.5 s at most, and tries again. Raises
+    ImageError, or RunError if no other picture can be saved either.
     """
     for seconds in (*WAITS, None):
         try:
@@ -59,11 +58,10 @@ def write_whole(data: bytes, save_dir: str, target: str) -> None:
 
 def _write(data: bytes, save_dir: str, target: str) -> None:
     folder = _make_folders(save_dir, os.path.dirname(target))
-    # Not the picture's name with a suffix: it may already have the greatest length.
+    # A random name, because the picture's name with a suffix could be too long for the system.
     part, name = f".{secrets.token_hex(8)}{PART_SUFFIX}", os.path.basename(target)
-    there = os.open(
-        folder, os.O_RDONLY
-    )  # if the folder is renamed meanwhile, the file still goes into it
+    # With a descriptor, the file is written into the folder even if that is renamed meanwhile.
+    there = os.open(folder, os.O_RDONLY)
     try:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=there)
         try:
@@ -88,7 +86,8 @@ def _make_folders(save_dir: str, below: str) -> str:
         folder = os.path.join(folder, name)
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder)
-        if not _is_inside(folder, save_dir):  # and no folder is made there
+        # Checked for each folder, so that no folder is made outside `save_dir`.
+        if not _is_inside(folder, save_dir):
             raise ImageError("it would lie outside the output folder, behind a link")
     return folder
 
@@ -102,7 +101,7 @@ PNG_HEAD, PNG_END = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def whole_png(path: str) -> tuple[int, int] | None:
-    """Width and height of a PNG file that is complete, else None."""
+    """Returns (width, height) of a PNG file that is complete, else None."""
     try:
         with open(path, "rb") as file:
             head = file.read(24)
@@ -114,7 +113,10 @@ def whole_png(path: str) -> tuple[int, int] | None:
 
 
 def check_save_dir(save_dir: str) -> None:
-    """Raises ConfigError if the output folder can't be made or written to. Makes nothing."""
+    """Raises ConfigError if the output folder can't be made or written to.
+
+    Changes nothing on the disk.
+    """
     if not save_dir:
         raise ConfigError("--save_dir is empty: name a folder")
     folder = os.path.abspath(save_dir)
@@ -128,7 +130,7 @@ def check_save_dir(save_dir: str) -> None:
 
 
 def _is_folder(path: str) -> bool:
-    """Whether the folder exists. Raises OSError for a file, or an impossible name."""
+    """Whether the folder exists. Raises OSError if `path` is a file or an impossible name."""
     try:
         os.stat(os.path.join(path, ""))
     except FileNotFoundError:
@@ -152,14 +154,14 @@ def prepare_save_dir(save_dir: str) -> None:
 
 
 def sweep_parts(save_dir: str, targets: Iterable[str]) -> None:
-    """Removes half-written files that killed runs left beside `targets`, if older than a day."""
+    """Removes incomplete files of killed runs in the folders of `targets`, if older than a day."""
     for folder in sorted({os.path.dirname(target) for target in targets}):
         if _is_inside(os.path.join(save_dir, folder), save_dir):
             _sweep_folder(os.path.join(save_dir, folder))
 
 
 def _sweep_folder(folder: str) -> None:
-    # Younger ones may belong to a run that is still going on.
+    # Newer files may belong to a run that is still going on.
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(PART_SUFFIX):

@@ -16,30 +16,30 @@ from paddleseg_infer.pictures.palettes import CLASSES, PADDLESEG
 
 log = logging.getLogger("paddleseg_infer")
 
-IMAGE_WEIGHT = 0.5  # in an overlay, beside the mask's
-LINE_SHARE = 1 / 1200  # a boundary's thickness, of the longer side
-FONT_SHARE, FONT_SIZES = 1 / 50, (12, 72)  # of the longer side; pixels
+IMAGE_WEIGHT = 0.5  # the image's weight in an overlay; the mask has the rest
+LINE_SHARE = 1 / 1200  # thickness of a boundary, as a share of the longer side
+FONT_SHARE, FONT_SIZES = 1 / 50, (12, 72)  # share of the longer side; limits in pixels
 WHITE, BLACK = 255, 0
 ROWS_AT_ONCE = 256
-MAX_NAME = 40  # letters
+MAX_NAME = 40  # letters of a class name in the legend
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """One image's labels, and its score and pixels if they are needed, all of one size."""
+    """One image's labels, and its score map and pixels if needed. All have the same size."""
 
-    labels: np.ndarray  # uint8 [H, W] of class ids, uint16 for models of more than 256 classes
-    score: np.ndarray | None = None  # uint8 [H, W]: the winning class's probability, 255 is 1
+    labels: np.ndarray  # class ids, uint8 or uint16 [H, W]
+    score: np.ndarray | None = None  # uint8 [H, W]: the class's probability, 255 means 1
     image_bgr: np.ndarray | None = None  # uint8 [H, W, 3]
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Which pictures are made of each image, and how."""
+    """The kinds of pictures to make of each image, and the classes' colours and names."""
 
-    kinds: Sequence[str] = ("mask",)  # of KINDS, in the order of writing
+    kinds: Sequence[str] = ("mask",)  # keys of KINDS, in the order of encoding
     palette: bytes = PADDLESEG  # 256 colours, RGB
-    names: Sequence[str] = ()  # of the classes, for the legend
+    names: Sequence[str] = ()  # the classes' names, for the legend
 
     def __post_init__(self) -> None:
         unknown = set(self.kinds) - set(KINDS)
@@ -51,7 +51,8 @@ class Pictures:
     def check(self, kind: str, classes: int) -> None:
         """Raises ConfigError if these pictures can't be made from a model's output.
 
-        `kind` is that of `postprocess.output_kind`; `classes` counts for scores only.
+        `kind` is a result of `postprocess.output_kind`. `classes` is the number of classes; it is
+        used only for scores.
         """
         if kind == "labels" and "score" in self.kinds:
             raise ConfigError(
@@ -65,13 +66,16 @@ class Pictures:
             )
 
     def encoded(self, segmentation: Segmentation) -> Iterator[tuple[str, bytes]]:
-        """Yields each kind with the bytes of its PNG. Raises ImageError."""
+        """Yields each kind and its PNG file as bytes. Raises ImageError."""
         for kind in self.kinds:
             yield kind, KINDS[kind](segmentation, self)
 
 
 def encode_mask(labels: np.ndarray, palette: bytes = PADDLESEG) -> bytes:
-    """A palette PNG whose pixel values are the class ids, uint8 [H, W]. Raises ImageError."""
+    """Returns a palette PNG whose pixel values are the class ids, uint8 [H, W].
+
+    Raises ImageError for labels of another dtype.
+    """
     if labels.dtype != np.uint8:
         raise ImageError(
             f"the model gave it labels up to {labels.max()}: a mask of 8 bits a pixel holds 0 to "
@@ -87,7 +91,7 @@ def _mask(segmentation: Segmentation, pictures: Pictures) -> bytes:
 
 
 def _label(segmentation: Segmentation, pictures: Pictures) -> bytes:
-    """A grey PNG of class ids, of 8 bits, or 16 where the labels are uint16."""
+    """Returns a grey PNG of the class ids, with 8 bits, or 16 bits if the labels are uint16."""
     return _png(Image.fromarray(segmentation.labels))
 
 
@@ -95,13 +99,13 @@ def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     # Masks consist of runs of equal pixels, which suits zlib's Z_RLE (3). On masks of 0.4 to
     # 12 megapixels it took a third to a half of the default's time. Files grew only for small,
-    # smooth masks (7 kB in place of 5).
+    # smooth masks (7 kB instead of 5).
     image.save(buffer, "PNG", compress_level=1, compress_type=3)
     return buffer.getvalue()
 
 
 def _score(segmentation: Segmentation, pictures: Pictures) -> bytes:
-    """A grey PNG of 8 bits: 255 times the winning class's probability."""
+    """Returns a grey PNG of 8 bits: 255 times the probability of each pixel's class."""
     assert segmentation.score is not None
     return _png_of_photo(segmentation.score)
 
@@ -114,13 +118,13 @@ def _png_of_photo(image: np.ndarray) -> bytes:
 
 
 def _overlay(segmentation: Segmentation, pictures: Pictures) -> bytes:
-    """The image with its mask blended over it and boundaries drawn; below it the legend."""
+    """Returns a PNG of the image with its mask over it, the boundaries, and the legend below."""
     assert segmentation.image_bgr is not None
     labels = segmentation.labels
     below = legend(labels, pictures)
     height, width = labels.shape
     canvas = np.full((height + below.shape[0], max(width, below.shape[1]), 3), WHITE, np.uint8)
-    for top in range(0, height, ROWS_AT_ONCE):  # to keep no second copy of a large image
+    for top in range(0, height, ROWS_AT_ONCE):  # in bands, to avoid a second copy of the image
         rows = slice(top, min(top + ROWS_AT_ONCE, height))
         blended = blend(segmentation.image_bgr[rows], labels[rows], pictures.palette)
         canvas[rows, :width] = blended
@@ -130,14 +134,20 @@ def _overlay(segmentation: Segmentation, pictures: Pictures) -> bytes:
 
 
 def blend(image_bgr: np.ndarray, labels: np.ndarray, palette: bytes) -> np.ndarray:
-    """uint8 BGR [H, W, 3]: half the image and half the colours; these repeat after 256 classes."""
+    """Returns the mean of the image and the classes' colours, uint8 BGR [H, W, 3].
+
+    The colours repeat after 256 classes.
+    """
     colours_bgr = np.frombuffer(palette, np.uint8).reshape(CLASSES, 3)[:, ::-1]
-    colours = colours_bgr[labels.astype(np.uint8, copy=False)]  # a uint16 modulo 256
+    colours = colours_bgr[labels.astype(np.uint8, copy=False)]  # uint16 ids modulo 256
     return cv2.addWeighted(image_bgr, IMAGE_WEIGHT, colours, 1 - IMAGE_WEIGHT, 0)
 
 
 def draw_boundaries(image_bgr: np.ndarray, labels: np.ndarray) -> None:
-    """Draws white lines with black edges where classes meet; they are visible on any colour."""
+    """Draws white lines with black edges between classes into the image, uint8 BGR [H, W, 3].
+
+    Such lines are visible on any colour.
+    """
     edge = np.zeros(labels.shape, np.uint8)
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     edge[1:] |= labels[1:] != labels[:-1]
@@ -148,9 +158,10 @@ def draw_boundaries(image_bgr: np.ndarray, labels: np.ndarray) -> None:
 
 
 def legend(labels: np.ndarray, pictures: Pictures) -> np.ndarray:
-    """uint8 BGR [height, width, 3]: the classes present, the largest first, with their shares.
+    """Returns the legend, uint8 BGR [height, width, 3]: the classes in `labels` and their shares.
 
-    As wide as the labels, or as one entry where that is wider.
+    The largest class is first. The legend is as wide as the labels, or as one entry if that is
+    wider.
     """
     low, high = FONT_SIZES
     size = min(max(round(max(labels.shape) * FONT_SHARE), low), high)
@@ -177,7 +188,7 @@ def legend(labels: np.ndarray, pictures: Pictures) -> np.ndarray:
 
 
 def legend_entries(labels: np.ndarray, names: Sequence[str]) -> list[tuple[int, str]]:
-    """The class ids present with the legend's text for each, the largest class first."""
+    """Returns the class ids in `labels` and the legend's text for each, largest class first."""
     return [
         (class_id, f"{class_name(class_id, names)}  {_percent(thousandths)}")
         for class_id, thousandths in shares(labels)
@@ -185,12 +196,12 @@ def legend_entries(labels: np.ndarray, names: Sequence[str]) -> list[tuple[int, 
 
 
 def shares(labels: np.ndarray) -> list[tuple[int, int]]:
-    """Class ids present and their shares in thousandths, which add up to 1000; the largest first.
+    """Returns the class ids in `labels` and their shares in thousandths, the largest first.
 
-    Rounded by the largest remainders.
+    The shares are rounded with the largest-remainder method, so that they add up to 1000.
     """
     counts = np.zeros(1 << 16, np.int64)
-    for row in labels:  # bincount of the whole image would take 8 bytes a pixel
+    for row in labels:  # bincount of the whole image would need 8 bytes per pixel
         found = np.bincount(row)
         counts[: len(found)] += found
     classes = np.flatnonzero(counts)
@@ -206,7 +217,10 @@ def _percent(thousandths: int) -> str:
 
 
 def class_name(class_id: int, names: Sequence[str]) -> str:
-    """The class's name; its number if it has no name, or if the font lacks letters of it."""
+    """Returns the class's name, shortened to MAX_NAME letters.
+
+    Returns its number if it has no name, or if the font lacks a letter of the name.
+    """
     name = names[class_id] if class_id < len(names) else ""
     name = textwrap.shorten(name, MAX_NAME, placeholder="...")
     return name if name.strip() and _can_be_drawn(name) else str(class_id)

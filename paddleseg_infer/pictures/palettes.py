@@ -1,4 +1,7 @@
-"""Colours of classes, 256 RGB values as bytes. Of the standard library only: checked at once."""
+"""Palettes: the colours of 256 classes, as RGB bytes.
+
+Imports only the standard library, so that --custom_color can be checked before slow imports.
+"""
 
 import re
 from collections.abc import Sequence
@@ -31,9 +34,9 @@ CITYSCAPES = (
 
 
 def _interleaved(colours: int) -> bytes:
-    """The first colours of Pascal VOC.
+    """Returns the first `colours` colours of Pascal VOC, as RGB bytes.
 
-    Bit 3k+c of a number is bit 7-k of its channel c (VOCdevkit's VOClabelcolormap).
+    Bit 3k+c of a class id is bit 7-k of channel c of its colour (VOClabelcolormap in VOCdevkit).
     """
     return bytes(
         sum((number >> (3 * k + channel) & 1) << (7 - k) for k in range(8))
@@ -53,9 +56,10 @@ PALETTES = {
 
 
 def palette_of(custom_color: Sequence[str]) -> bytes:
-    """The palette that `--custom_color` asks for: a name, or r g b of classes from 0 on.
+    """Returns the palette for `--custom_color`, as 768 RGB bytes. Raises ConfigError.
 
-    Classes without a colour keep PaddleSeg's, as in its scripts. Raises ConfigError.
+    `custom_color` is one name of PALETTES, or r g b for each class from 0 on. Classes without a
+    colour keep PaddleSeg's, as in PaddleSeg's scripts.
     """
     if len(custom_color) == 1 and custom_color[0] in PALETTES:
         return PALETTES[custom_color[0]]

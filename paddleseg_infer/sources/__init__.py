@@ -1,1 +1,1 @@
-"""Where images come from: a name, a size without decoding, and pixels."""
+"""Sources of images. Each source has a name, a size that needs no decoding, and pixels."""

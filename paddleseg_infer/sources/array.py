@@ -1,4 +1,4 @@
-"""An image in memory."""
+"""A source for an image in memory."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from paddleseg_infer.transforms.paddleseg import Transform
 
 
 class ArraySource:
-    """An array, uint8 BGR [H, W, 3]: see `Source`."""
+    """A `Source` for an array, uint8 BGR [H, W, 3]."""
 
     name = "array"
 

@@ -1,4 +1,4 @@
-"""An image in a file."""
+"""A source for an image in a file."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from paddleseg_infer.transforms.paddleseg import Transform
 
 
 class PathSource:
-    """An image file: see `Source`."""
+    """A `Source` for an image file."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = os.fspath(path)

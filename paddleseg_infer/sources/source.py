@@ -1,4 +1,4 @@
-"""What every source of an image has, and which kind of source a caller has given."""
+"""The interface of all image sources, and the choice of a source for an image."""
 
 import os
 from collections.abc import Sequence
@@ -10,26 +10,24 @@ from paddleseg_infer.sources.array import ArraySource
 from paddleseg_infer.sources.path import PathSource
 from paddleseg_infer.transforms.paddleseg import Transform
 
-Image = (
-    str | os.PathLike[str] | np.ndarray
-)  # what a caller may give: a path, or uint8 BGR [H, W, 3]
+Image = str | os.PathLike[str] | np.ndarray  # a path, or an array, uint8 BGR [H, W, 3]
 
 
 class Source(Protocol):
-    """One image, not read yet."""
+    """One image that hasn't been read yet."""
 
     @property
     def name(self) -> str:
-        """The image's name in a message."""
+        """The image's name in messages, safe to print."""
 
     def size(self) -> tuple[int, int] | None:
-        """Height and width as `pixels` will have them, without decoding; None if unknown."""
+        """Returns (height, width) of `pixels()` without decoding; None if unknown."""
 
     def pixels(self, transforms: Sequence[Transform] | None = None) -> np.ndarray:
-        """The image, uint8 BGR [H, W, 3]. Raises ImageError.
+        """Returns the image, uint8 BGR [H, W, 3]. Raises ImageError.
 
-        With the model's `transforms`, an image that the network can't hold in memory is refused
-        before it is decoded.
+        `transforms` are the model's. If they are passed, an image for which the network needs too
+        much memory is refused before it is decoded.
         """
 
 
