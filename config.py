@@ -1,4 +1,4 @@
-"""For scripts in this folder: the names of `paddleseg_infer.config`."""
+"""Re-exports names of `paddleseg_infer.config` for scripts in this folder."""
 
 from paddleseg_infer.config import (
     EngineOptions,

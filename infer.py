@@ -8,7 +8,7 @@ import os
 import sys
 
 if __name__ == "__main__":
-    # Python leaves this folder out with -I and -P, and a link to this file may lie in another.
+    # With -I or -P, Python doesn't search this folder. A link to this file may be in another one.
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
     from paddleseg_infer.cli import command
 

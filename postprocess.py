@@ -1,4 +1,4 @@
-"""For scripts in this folder: the names of `paddleseg_infer.postprocess`."""
+"""Re-exports names of `paddleseg_infer.postprocess` for scripts in this folder."""
 
 from paddleseg_infer.postprocess import (
     OutputReader,

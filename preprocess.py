@@ -1,4 +1,4 @@
-"""For scripts in this folder: the names of `paddleseg_infer.preprocess`."""
+"""Re-exports names of `paddleseg_infer.preprocess` for scripts in this folder."""
 
 from paddleseg_infer.preprocess import image_size, prepare, read_image, size_after
 

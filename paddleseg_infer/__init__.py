@@ -27,7 +27,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is asked for (PEP 562): numpy and OpenCV take a while."""
+    """Imports a public name when it is used (PEP 562), because numpy and OpenCV load slowly.
+
+    Raises AttributeError for any other name.
+    """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = "segmenter" if name == "Segmenter" else "errors"

@@ -1,4 +1,4 @@
-"""Images to batches, each a tensor for the network: read by several threads, in a fixed order."""
+"""Reads images in several threads and groups them into batches, in a fixed order."""
 
 import time
 from collections import deque
@@ -18,63 +18,64 @@ from paddleseg_infer.transforms.frame import Frame, Padded, Resized
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One image, from when it is taken up until its outcome."""
+    """One image on its way through the program, up to its Result."""
 
-    source: Source | None  # None once its pixels were taken, so that results keep no image alive
-    name: str  # of the source, for messages
-    index: int = 0  # its place among the images of a call
-    job: Job | None = None  # where its pictures go, if any are saved
-    frame: Frame | None = None  # once it was read, until its tensor is made
-    image_bgr: np.ndarray | None = None  # uint8 [H, W, 3], where a picture needs it
-    undo: Sequence[Resized | Padded] = ()  # of the transforms, in the order they were applied
+    source: Source | None  # None after reading, so that a Result keeps no pixels in memory
+    name: str  # the source's name, for messages
+    index: int = 0  # position among the images of a call, from 0
+    job: Job | None = None  # None if no pictures are saved
+    frame: Frame | None = None  # set after reading; None again once the tensor is made
+    image_bgr: np.ndarray | None = None  # uint8 [H, W, 3], only if a picture needs it
+    undo: Sequence[Resized | Padded] = ()  # the steps to undo, in the order they were applied
     times: Times = Times()
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What became of one image.
+    """The result for one image or window.
 
-    An image that failed has an `error`. A label map is in `labels`. A window has `labels` or
-    `scores`. A saved image has a `size`.
+    Only `error` is set if it failed. Otherwise a label map for the caller is in `labels`, a
+    window's output is in `labels` or `scores`, and an image whose pictures were saved has a `size`.
     """
 
     item: Item
     error: ImageError | None = None
-    labels: np.ndarray | None = None  # uint8 [H, W], or uint16
+    labels: np.ndarray | None = None  # uint8 or uint16 [H, W]
     scores: np.ndarray | None = None  # float32 [C, H, W]
-    size: tuple[int, int] | None = None  # width and height of what was saved
+    size: tuple[int, int] | None = None  # (width, height) of the saved label map
 
     @property
     def index(self) -> int:
-        """The image's place among those of the call."""
+        """The image's position among the images of the call, from 0."""
         return self.item.index
 
     @property
     def times(self) -> Times | None:
-        """Seconds, of an image that didn't fail."""
+        """The seconds that each stage took; None if the image failed."""
         return None if self.error else self.item.times
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images whose tensors have one shape."""
+    """Images whose tensors have the same shape."""
 
     items: Sequence[Item]
-    tensor_nchw: np.ndarray  # float32; where the network takes full batches only, copies fill it
+    # float32 [N, 3, H, W]. If the graph's batch size is fixed, copies of the last image fill it.
+    tensor_nchw: np.ndarray
 
 
 @dataclass
 class _Waiting:
-    """Images of one size that wait for others to fill their batch."""
+    """Images of one size that wait until their batch is full."""
 
-    since: int  # how many images had been read
+    since: int  # how many images had been read when the first of these arrived
     items: list[Item] = field(default_factory=list)
 
 
 class BatchReader:
-    """Reads images for the model of `deploy`, up to `ahead` of them at once.
+    """Reads images for the model of `deploy`, at most `ahead` of them at the same time.
 
-    With `keeps_images` an item has its `image_bgr` too.
+    If `keeps_images` is true, an item keeps its pixels in `image_bgr`.
     """
 
     def __init__(self, deploy: DeployConfig, batch_size: int, ahead: int, keeps_images: bool):
@@ -86,10 +87,11 @@ class BatchReader:
     def batches(
         self, items: Iterable[Item | Result], pool: ThreadPoolExecutor
     ) -> Iterator[Batch | Result]:
-        """Batches as they fill, and a Result for each image that fails, or that is one already.
+        """Yields each batch when it is full, and a Result for each image that fails.
 
-        Only tensors of one shape meet in a batch. A batch that isn't full comes when the images
-        end, or once `4 * batch_size` more have been read, so memory stays bounded.
+        Also yields the Results that are among `items`. All tensors of a batch have the same shape.
+        A batch that isn't full is yielded when the images end, or after `4 * batch_size` more
+        images have been read, so that memory stays bounded.
         """
         waiting: dict[tuple[int, int], _Waiting] = {}  # by size, oldest first
         for count, item in enumerate(self._read_ahead(items, pool)):
@@ -138,7 +140,10 @@ class BatchReader:
         )
 
     def _batched(self, group: Sequence[Item]) -> Iterator[Batch | Result]:
-        """One batch; where memory doesn't hold it, each image by itself."""
+        """Yields one batch, or each image alone if there is not enough memory for the batch.
+
+        Yields a failed Result if there is not enough memory for one image.
+        """
         started = time.perf_counter()
         frames = [item.frame for item in group if item.frame]
         height, width = frames[0].size
@@ -147,7 +152,7 @@ class BatchReader:
             for slot, frame in enumerate(frames):
                 frame.tensor(out=tensor_nchw[slot])
             tensor_nchw[len(frames) :] = tensor_nchw[len(frames) - 1]
-        except (MemoryError, ValueError):  # ValueError: beyond what an array may hold
+        except (MemoryError, ValueError):  # ValueError: larger than numpy allows
             if len(group) > 1:
                 for item in group:
                     yield from self._batched([item])
@@ -162,7 +167,7 @@ class BatchReader:
         )
 
     def halves(self, batch: Batch) -> Iterator[Batch]:
-        """The batch in two."""
+        """Yields the two halves of a batch, each filled up if the graph's batch size is fixed."""
         count = len(batch.items)
         for half in (slice(count // 2), slice(count // 2, count)):
             tensor_nchw = batch.tensor_nchw[half]
@@ -176,12 +181,15 @@ class BatchReader:
 
 
 def failed(item: Item, error: ImageError) -> Result:
-    """The result of an image that failed, without its pixels."""
+    """Returns the Result of an image that failed, without its pixels."""
     return Result(replace(item, source=None, frame=None, image_bgr=None), error)
 
 
 def _in_batch(item: Item, frame: Frame, seconds: float) -> Item:
-    """The item without its pixels, which are in the batch's tensor now."""
-    # What the network gives may be smaller than what it is given.
+    """Returns the item without its pixels, which are now in the batch's tensor.
+
+    `seconds` is the item's share of the time that it took to make the tensor.
+    """
+    # The network's output may be smaller than its input, so a resize is undone first.
     undo = (*frame.undo, Resized(*frame.size))
     return replace(item, frame=None, undo=undo, times=item.times.plus(preprocess=seconds))

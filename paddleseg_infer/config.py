@@ -1,4 +1,4 @@
-"""Engine options to a `paddle.inference.Config`."""
+"""Makes a `paddle.inference.Config` from engine options."""
 
 import logging
 from dataclasses import replace
@@ -16,17 +16,18 @@ log = logging.getLogger("paddleseg_infer")
 
 
 class Shapes(NamedTuple):
-    """Shapes [N, 3, H, W] of the network's input that TensorRT's engine takes, and prefers."""
+    """Shapes [N, 3, H, W] of the network's input for which TensorRT builds its engine."""
 
     smallest: list[int]
     largest: list[int]
-    usual: list[int]
+    usual: list[int]  # TensorRT optimises the engine for this one
 
 
 def resolved(given: EngineOptions, build: PaddleBuild) -> EngineOptions:
-    """Decides device and thread count. Raises ConfigError for options that can't be met.
+    """Returns the options with the device and the number of threads decided.
 
-    Logs a line for each option that has no effect.
+    Logs a line for each option that has no effect. Raises ConfigError for options with a wrong
+    value, and for options that this machine or this Paddle can't meet.
     """
     _check_values(given)
     if given.device is None and not build.has_gpu:
@@ -54,7 +55,7 @@ def resolved(given: EngineOptions, build: PaddleBuild) -> EngineOptions:
 
 
 def _check_values(given: EngineOptions) -> None:
-    """Checks values that a script passed; the command line's are checked already."""
+    """Raises ConfigError for a wrong value from a script; the parser checks the command line."""
     if given.device not in (None, "cpu", "gpu"):
         raise ConfigError(f"device must be cpu or gpu, not {given.device!r}")
     if given.precision not in TENSORRT_PRECISIONS:
@@ -72,11 +73,12 @@ def engine_config(
     build: PaddleBuild,
     shapes: Shapes | None = None,
 ) -> Any:
-    """A `paddle.inference.Config` for `options`, which must be resolved.
+    """Returns a `paddle.inference.Config` for `options`, which `resolved` must have returned.
 
-    `core` is Paddle's native module (`paddle.base.libpaddle`); its `AnalysisConfig` is that class.
-    `shapes` are TensorRT's; with a tuned file they are those it holds for the network's input.
-    Raises ConfigError for what this Paddle can't run.
+    `core` is Paddle's native module (`paddle.base.libpaddle`), where this class has the name
+    `AnalysisConfig`. `shapes` are the input shapes for TensorRT; with a tuned file, they are the
+    shapes that the file contains for the network's input. Raises ConfigError if this Paddle can't
+    run the model with these options.
     """
     if deploy.is_pir and build.version < (3, 0, 0) and any(build.version):
         raise ConfigError(
@@ -97,7 +99,7 @@ def engine_config(
         config.enable_new_executor(True)
     if options.device == "gpu":
         gpu = options.gpu % max(1, core.get_cuda_device_count())
-        config.enable_use_gpu(100, gpu)  # MB of the first memory pool, which grows
+        config.enable_use_gpu(100, gpu)  # MB of the first memory pool; it can grow
         if options.use_trt:
             check_built_with_tensorrt(core, build)
             _set_tensorrt(core, config, deploy, options, shapes)
@@ -115,7 +117,7 @@ def _set_cpu(config: Any, deploy: DeployConfig, options: EngineOptions, build: P
     elif options.enable_mkldnn is False:
         config.disable_mkldnn()
     if deploy.is_pir and config.mkldnn_enabled() and build.version[:2] == (3, 3):
-        # In 3.3 every bilinear resize fails under oneDNN ("Attribute not support [...]").
+        # In Paddle 3.3, every bilinear resize fails under oneDNN ("Attribute not support [...]").
         config.delete_pass("onednn_placement_pass")
         log.warning(
             "Paddle 3.3 can't run the resizes of a json graph under oneDNN: most of oneDNN is left "
@@ -157,18 +159,18 @@ def _set_tensorrt(
         max_batch_size=shapes.largest[0] if shapes else 1,
         min_subgraph_size=options.min_subgraph_size,
         precision_mode=getattr(precision, TENSORRT_PRECISIONS[options.precision]),
-        use_static=True,  # in the folder that set_optim_cache_dir names
+        use_static=True,  # keeps the built engine in the folder of set_optim_cache_dir
         use_calib_mode=False,
     )
     if options.auto_tuned_shape_file:
-        # False: no rebuild during the run, which would take minutes and change the file.
+        # False: no rebuild during the run, because it would take minutes and change the file.
         config.enable_tuned_tensorrt_dynamic_shape(options.auto_tuned_shape_file, False)
     elif shapes:
         config.set_trt_dynamic_shape_info(*({name: shape} for shape in shapes))
 
 
 def input_name(deploy: DeployConfig) -> str:
-    """The name of the graph's input. Raises ConfigError for a graph that TensorRT doesn't take."""
+    """Returns the name of the graph's input. Raises ConfigError if TensorRT can't run the graph."""
     if deploy.is_pir:
         raise ConfigError(
             f"{shown(deploy.graph)} is a json graph, which TensorRT doesn't take: export again "
@@ -178,7 +180,7 @@ def input_name(deploy: DeployConfig) -> str:
 
 
 def engine_state(config: Any) -> dict[str, Any]:
-    """The settings of a `paddle.inference.Config`, for a person to check."""
+    """Returns the settings of a `paddle.inference.Config`, as --dry_run prints them."""
     state = {
         "graph": config.prog_file(),
         "params": config.params_file(),

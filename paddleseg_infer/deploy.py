@@ -1,4 +1,4 @@
-"""`deploy.yaml` to a checked `DeployConfig`."""
+"""Reads `deploy.yaml` into a checked `DeployConfig`."""
 
 import logging
 import os
@@ -22,15 +22,15 @@ MAX_YAML_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class DeployConfig:
-    """The checked content of an exported `deploy.yaml`; its files exist."""
+    """The checked content of an exported `deploy.yaml`. The model's files exist."""
 
     path: str
-    graph: str  # .pdmodel, or .json from Paddle 3 (its new IR, "PIR")
-    params: str
+    graph: str  # path of a .pdmodel, or of a .json from Paddle 3 (its new IR, "PIR")
+    params: str  # path of the parameter file
     transforms: tuple[Transform, ...]
     input_shape: tuple[int, int, int, int] = ANY_SHAPE  # batch, channels, height, width; -1: any
-    class_names: tuple[str, ...] = ()  # shown in legends; there may be fewer than classes
-    output_op: str = ""  # argmax, softmax, none; "" where the export doesn't say
+    class_names: tuple[str, ...] = ()  # for the legend; some classes may have no name
+    output_op: str = ""  # argmax, softmax or none; "" if deploy.yaml names none of these
 
     @property
     def is_pir(self) -> bool:
@@ -38,11 +38,14 @@ class DeployConfig:
 
     @cached_property
     def graph_facts(self) -> GraphFacts:
-        """What the graph file says, read once. Raises ConfigError for damaged files."""
+        """The facts in the graph file, read at the first use.
+
+        Raises ConfigError if the graph or the parameters are damaged.
+        """
         return look_into(self.graph, self.params)
 
     def check_size(self, height: int, width: int) -> None:
-        """Raises ImageError if the graph doesn't take this size of a transformed image."""
+        """Raises ImageError if the graph can't run a transformed image of this size in pixels."""
         fixed_height, fixed_width = self.input_shape[2:]
         if fixed_height not in (-1, height) or fixed_width not in (-1, width):
             raise ImageError(
@@ -52,7 +55,10 @@ class DeployConfig:
             )
 
     def batch_size_for(self, asked: int) -> int:
-        """The batch size that the graph takes; logs a line if it isn't the one asked for."""
+        """Returns the graph's fixed batch size, or `asked` if the graph allows any.
+
+        Logs a line if the fixed batch size isn't `asked`.
+        """
         if self.input_shape[0] in (-1, asked):
             return asked
         log.info("this model was exported for batches of %d: using that", self.input_shape[0])
@@ -60,14 +66,14 @@ class DeployConfig:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses merge keys (`<<`): a few lines of them can expand to gigabytes."""
+    """Refuses merge keys (`<<`), because a few lines of them can expand to gigabytes."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         pass
 
 
 def load_deploy_config(path: str | os.PathLike[str]) -> DeployConfig:
-    """Reads and checks `deploy.yaml`. Raises ConfigError, which names the file."""
+    """Reads and checks `deploy.yaml`. Raises ConfigError; its message names the file."""
     path = os.fspath(path)
     try:
         deploy = _read_deploy(path)
@@ -114,7 +120,7 @@ def _model_file(deploy: Mapping[Any, Any], key: str, folder: str) -> str:
     path = os.path.join(folder, name)
     if os.path.isfile(path):
         return path
-    # Under Paddle 3 PaddleSeg writes model.json and still names model.pdmodel.
+    # With Paddle 3, PaddleSeg writes model.json, but its deploy.yaml names model.pdmodel.
     stem, suffix = os.path.splitext(path)
     twin = stem + {".pdmodel": ".json", ".json": ".pdmodel"}.get(suffix, suffix)
     if key == "model" and os.path.isfile(twin):
@@ -177,6 +183,6 @@ def _class_names(deploy: Mapping[Any, Any]) -> tuple[str, ...]:
 
 
 def _output_op(deploy: Mapping[Any, Any]) -> str:
-    """The export's output operation: argmax, softmax or none; "" if it names none of these."""
+    """Returns the export's `output_op`: argmax, softmax or none; "" if it is none of these."""
     output_op = deploy.get("output_op")
     return output_op if output_op in ("argmax", "softmax", "none") else ""

@@ -1,4 +1,4 @@
-"""The errors of this program, each with a sentence for the user, and how paths are printed."""
+"""The program's errors, and functions that make values safe and short for messages."""
 
 import os
 import re
@@ -7,9 +7,9 @@ from typing import Any
 
 MISSING_HINT = "pip install -r requirements.txt, or activate the environment where that was done"
 
-# The Python exceptions that Paddle's C++ errors become.
+# Paddle raises its C++ errors as these Python exceptions.
 ENGINE_ERRORS = (
-    RuntimeError,  # NotImplementedError is one
+    RuntimeError,  # this includes NotImplementedError
     ValueError,
     LookupError,
     TypeError,
@@ -20,23 +20,29 @@ ENGINE_ERRORS = (
 
 
 class SegmentationError(Exception):
-    """Base of everything this program raises on purpose. `str()` is a sentence for the user."""
+    """Base class of all errors that this program raises on purpose.
+
+    `str()` of an error is a message for the user.
+    """
 
 
 class ConfigError(SegmentationError):
-    """Nothing can start: arguments, `deploy.yaml`, model files, device or output names."""
+    """The run can't start.
+
+    The cause is an argument, `deploy.yaml`, a model file, the device or the name of an output file.
+    """
 
 
 class ImageError(SegmentationError):
-    """One image can't be segmented or its mask can't be saved; the others can."""
+    """One image can't be segmented, or its mask can't be saved. Other images aren't affected."""
 
 
 class RunError(SegmentationError):
-    """The run can't go on, for example because the disk is full. Finished pictures stay."""
+    """The run can't go on, for example because the disk is full. Saved pictures remain."""
 
 
 class EngineError(SegmentationError):
-    """The network refused a batch. `advice` is what to do about it, or ""."""
+    """The network can't run a batch. `advice` says what the user can do about it, or is ""."""
 
     def __init__(self, message: str, advice: str = ""):
         super().__init__(message)
@@ -44,7 +50,10 @@ class EngineError(SegmentationError):
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """`path` in a form that is safe to print: control characters and bad bytes are escaped."""
+    """Returns `path` in a form that is safe to print.
+
+    Control characters and bytes that aren't UTF-8 are escaped.
+    """
     escaped = []
     for character in os.fspath(path):
         if character.isprintable():
@@ -57,20 +66,23 @@ def shown(path: str | os.PathLike[str]) -> str:
 
 
 def brief(value: Any) -> str:
-    """A short `repr(value)`: YAML's aliases can make a value huge."""
+    """Returns a short `repr(value)`, because YAML's aliases can make a value huge."""
     try:
         return reprlib.repr(value)
-    except ValueError:  # Python doesn't print whole numbers of thousands of digits
+    except ValueError:  # Python refuses to print integers with thousands of digits
         return "a huge number"
 
 
 def reason(error: OSError) -> str:
-    """The system's reason, without the path, which Python would add unescaped."""
+    """Returns the system's message in lower case, without the path.
+
+    `str(error)` would contain the path unescaped.
+    """
     return (error.strerror or type(error).__name__).lower()
 
 
 def gist(error: BaseException) -> str:
-    """The main sentence of a Paddle error, without stack, hint and source line."""
+    """Returns the main sentence of a Paddle error, without stack, hint and source line."""
     text = str(error).rpartition("Error Message Summary:")[2].strip(" -\n")
     text = text.partition("[Hint:")[0].partition("(at /")[0]
     text = re.sub(r"^\(\w+\) ", "", re.split(r"\w+Error: ", text)[-1])

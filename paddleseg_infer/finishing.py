@@ -1,4 +1,4 @@
-"""What becomes of a segmentation, in other threads: a label map, or pictures in files."""
+"""Turns segmentations into Results: label maps for the caller, or pictures in files."""
 
 import time
 from collections import deque
@@ -17,21 +17,21 @@ from paddleseg_infer.pictures.kinds import Pictures, Segmentation
 
 
 class Goal(Protocol):
-    """What is made of each image's segmentation."""
+    """Makes a Result from each image's segmentation."""
 
     @property
     def pictures(self) -> Pictures:
-        """The pictures that are needed."""
+        """The pictures to make of each image."""
 
     def prepare(self) -> None:
-        """Called once, when the engine is loaded. Raises ConfigError."""
+        """Prepares the output. It is called after the engine is loaded. Raises ConfigError."""
 
     def finish(self, item: Item, segmentation: Segmentation) -> Result:
-        """Called in some thread. Raises ImageError and RunError."""
+        """Makes the Result of one image, in any thread. Raises ImageError or RunError."""
 
 
 class LabelMaps:
-    """A label map for the caller."""
+    """Returns label maps to the caller and saves nothing."""
 
     pictures = Pictures(kinds=())
 
@@ -44,10 +44,10 @@ class LabelMaps:
 
 @dataclass(frozen=True)
 class SavedPictures:
-    """Pictures in files below `save_dir`.
+    """Saves pictures in files below `save_dir`.
 
-    That folder is made first, unless it is among the `prepared` ones: one that vanishes later isn't
-    made again.
+    `prepare` makes that folder only if it isn't in `prepared`, so a folder that vanishes during the
+    run isn't made again. `on_run_error` is called with a RunError before `finish` raises it.
     """
 
     pictures: Pictures
@@ -63,7 +63,8 @@ class SavedPictures:
     def finish(self, item: Item, segmentation: Segmentation) -> Result:
         assert item.job is not None
         try:
-            # The mask comes last, and nothing is written before all could be made.
+            # All pictures are encoded before the first is written. The order of writing is
+            # reversed, so that the mask, which is the first kind, is written last.
             for kind, data in reversed(list(self.pictures.encoded(segmentation))):
                 write_whole(data, self.save_dir, target_of(kind, item.job.target))
         except RunError as error:
@@ -74,14 +75,17 @@ class SavedPictures:
 
 @dataclass(frozen=True)
 class Output:
-    """What the network gave for one image."""
+    """The network's output for one image."""
 
     item: Item
     values: np.ndarray  # labels [H, W] or [1, H, W], or scores [C, H, W]
 
 
 def timed(item: Item, make: Callable[[], Result]) -> Result:
-    """What `make` returns, with its time and without the image's pixels; or why it failed."""
+    """Returns the Result of `make()` with its time added, without the image's pixels.
+
+    If there is an ImageError, a MemoryError or an OpenCV error, returns a failed Result instead.
+    """
     started = time.perf_counter()
     try:
         result = make()
@@ -94,7 +98,10 @@ def timed(item: Item, make: Callable[[], Result]) -> Result:
 
 
 def results_of(finishing: deque[Future[Result]], count: int) -> Iterator[Result]:
-    """Yields the first `count` results; after a RunError every other one, then raises it."""
+    """Yields the first `count` results in order, and removes them from `finishing`.
+
+    After a RunError, yields all other results first, then raises the last RunError.
+    """
     failure = None
     while finishing and (count > 0 or failure):
         count -= 1

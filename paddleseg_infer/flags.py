@@ -62,7 +62,7 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def how_to_read(option: Option) -> dict[str, Any]:
-    """The arguments of argparse's `add_argument` that read an option's value."""
+    """Returns the arguments of argparse's `add_argument` that read an option's value."""
     if option.kind == "switch":
         return {"nargs": "?", "const": True, "type": word_bool, "metavar": "BOOL"}
     how: dict[str, Any] = {"metavar": option.metavar}
@@ -118,7 +118,10 @@ def _add(group: Any, name: str, option: Option, default: Any) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> Settings:
-    """The settings of a command line. Ends the process on a wrong argument and after --help."""
+    """Returns the settings of a command line.
+
+    Ends the process on a wrong argument and after --help.
+    """
     given = make_parser().parse_args(arguments)
     return Settings(
         _part(RunOptions, given),

@@ -1,7 +1,8 @@
-"""Looks at graph and parameter files before Paddle does.
+"""Checks graph and parameter files before Paddle reads them.
 
-Given a graph that is none (a git-lfs pointer, a web page, zeros) Paddle doesn't raise: the process
-dies of a segmentation fault. Given parameters whose last bytes are missing it doesn't even notice.
+If the file isn't a graph (but a git-lfs pointer, a web page or zeros), Paddle raises no error: the
+process ends with a segmentation fault. If the last bytes of the parameters are missing, Paddle
+doesn't notice it.
 """
 
 import functools
@@ -23,26 +24,30 @@ T = TypeVar("T")
 
 HEAD_BYTES = 4096
 
-# Bytes of an element by the numbers of `VarType.Type` in Paddle's framework.proto.
+# Bytes per element for each number of `VarType.Type` in Paddle's framework.proto.
 ELEMENT_BYTES = {0: 1, 1: 2, 2: 4, 3: 8, 4: 2, 5: 4, 6: 8, 20: 1, 21: 1, 22: 2, 23: 8, 24: 16}
 
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """What a graph says of itself."""
+    """Facts that are read from a graph file."""
 
-    inputs: tuple[str, ...]  # their names
-    operators: frozenset[str]  # kinds of operators in the main block
+    inputs: tuple[str, ...]  # names of the inputs
+    operators: frozenset[str]  # types of the operators in the main block
 
     @property
     def is_quantised(self) -> bool:
-        """Whether the graph holds the ranges that int8 needs."""
+        """Whether the graph has quantisation operators, whose value ranges int8 needs."""
         return any("quantize" in kind for kind in self.operators)
 
 
 def look_into(graph: str, params: str) -> GraphFacts:
-    """What the graph holds. Raises ConfigError unless both files are what their names say."""
-    _framework_proto()  # an error of the protobuf package isn't the files' fault
+    """Returns the graph's facts, and checks the parameters.
+
+    Raises ConfigError if a file is damaged, or isn't of the kind that its name says.
+    """
+    # Loaded first, so that an error of the protobuf package isn't reported as a damaged file.
+    _framework_proto()
     facts = _open(graph, _read_graph)
     _open(params, _check_params)
     return facts
@@ -83,7 +88,10 @@ def _read_graph(path: str, file: BinaryIO) -> GraphFacts:
 
 
 def _facts_of_json(program: Any) -> GraphFacts:
-    """Of Paddle 3's json graphs ("PIR"). Raises LookupError, TypeError or AttributeError."""
+    """Returns the facts of a json graph of Paddle 3 ("PIR").
+
+    Raises LookupError, TypeError, ValueError or AttributeError if it isn't such a graph.
+    """
     if program["base_code"]["magic"] != "pir":
         raise LookupError("another json file")
     [block] = program["program"]["regions"][0]["blocks"]
@@ -97,7 +105,10 @@ def _facts_of_json(program: Any) -> GraphFacts:
 
 
 def _facts_of_protobuf(content: bytes) -> GraphFacts:
-    """Of a pdmodel, a `ProgramDesc`. Raises ValueError or LookupError."""
+    """Returns the facts of a pdmodel, which is a `ProgramDesc`.
+
+    Raises ValueError or LookupError if it isn't one.
+    """
     operators = _parsed("ProgramDesc", content).blocks[0].ops
     inputs = tuple(
         name
@@ -110,7 +121,7 @@ def _facts_of_protobuf(content: bytes) -> GraphFacts:
 
 
 def _parsed(message: str, content: bytes) -> Any:
-    """A message of Paddle's framework.proto. Raises ValueError where the bytes are none."""
+    """Parses a message of Paddle's framework.proto. Raises ValueError for other bytes."""
     from google.protobuf.message import DecodeError
 
     try:
@@ -121,7 +132,10 @@ def _parsed(message: str, content: bytes) -> Any:
 
 @functools.cache
 def _framework_proto() -> ModuleType:
-    """Paddle's own protobuf classes, by themselves: `import paddle` takes seconds."""
+    """Loads only Paddle's protobuf classes, because `import paddle` takes seconds.
+
+    Raises ConfigError.
+    """
     path = os.path.join(find_paddle().folder, "base", "proto", "framework_pb2.py")
     spec = importlib.util.spec_from_file_location("framework_pb2", path)
     if spec is None or spec.loader is None:
@@ -129,7 +143,7 @@ def _framework_proto() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # protobuf's are of its own kinds
+    except Exception as error:  # protobuf raises its own kinds of errors
         raise ConfigError(
             f"{shown(path)} can't be loaded by the protobuf package ({brief(str(error))}): "
             "pip install -r requirements.txt"
@@ -138,10 +152,11 @@ def _framework_proto() -> ModuleType:
 
 
 def _check_params(path: str, file: BinaryIO) -> None:
-    """Walks the tensors that Paddle's save_combine wrote one after another.
+    """Raises ConfigError unless the file consists of tensors as Paddle's save_combine writes them.
 
-    Each: uint32 version, uint64 number of lod levels, each level's uint64 size and data, uint32
-    version, int32 size of a protobuf `TensorDesc`, that, the elements.
+    Each tensor: uint32 version; uint64 number of LoD levels; for each level a uint64 size in bytes
+    and its data; uint32 version; int32 size of a protobuf `TensorDesc`; the `TensorDesc`; the
+    elements.
     """
     size = os.fstat(file.fileno()).st_size
     cut = ConfigError(f"{shown(path)} is cut off or damaged: export or download it again")
@@ -155,12 +170,13 @@ def _check_params(path: str, file: BinaryIO) -> None:
             for _ in range(lod_levels):
                 file.seek(struct.unpack("<Q", file.read(8))[0], os.SEEK_CUR)
             _, desc_size = struct.unpack("<Ii", file.read(8))
-            message = file.read(min(max(desc_size, 0), HEAD_BYTES))  # a few bytes for each dim
+            # A TensorDesc has only a few bytes per dimension.
+            message = file.read(min(max(desc_size, 0), HEAD_BYTES))
             if len(message) != desc_size:
                 raise cut
             tensor = _parsed("VarType.TensorDesc", message)
             if not tensor.HasField("data_type") or tensor.data_type not in ELEMENT_BYTES:
-                return  # a type this table doesn't know: Paddle will judge
+                return  # an unknown element type: the rest can't be checked here
             elements = math.prod(tensor.dims)
             file.seek(elements * ELEMENT_BYTES[tensor.data_type], os.SEEK_CUR)
     except (struct.error, OverflowError, ValueError):

@@ -39,12 +39,12 @@ class Option:
 
 
 def option(default: Any, group: str, help: str, kind: str = "switch", **more: Any) -> Any:
-    """A dataclass field with an `Option`."""
+    """Returns a dataclass field with an `Option`."""
     return field(default=default, metadata={"option": Option(group, help, kind, **more)})
 
 
 def options_of(settings: Any) -> Iterator[tuple[str, Option, Any]]:
-    """Name, `Option` and default value of each option of a dataclass."""
+    """Yields the name, `Option` and default value of each option of a dataclass."""
     for item in fields(settings):
         if "option" in item.metadata:
             yield item.name, item.metadata["option"], item.default
@@ -68,7 +68,7 @@ def idle_with(switch: str, *given: Any) -> Iterator[str]:
 
 
 def kept_by(kind: str, settings: Any) -> list[Any]:
-    """The values of all options that a kind of cached file depends on."""
+    """Returns the values of all options that a kind of cached file depends on."""
     return [
         getattr(settings, name) for name, known, _ in options_of(settings) if known.kept_by == kind
     ]

@@ -1,21 +1,24 @@
-"""What is to be done with an image, how images and runs end, and the exit codes."""
+"""Jobs, the outcomes and times of images, and the exit codes."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-DONE, SOME_FAILED, NOT_STARTED = 0, 1, 2  # exit codes; after a signal it is 128 and its number
+DONE, SOME_FAILED, NOT_STARTED = 0, 1, 2  # exit codes; after a signal: 128 + its number
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One image and the name of its mask."""
 
-    image: str
-    target: str  # below save_dir
+    image: str  # path of the image
+    target: str  # path of the mask, relative to save_dir
 
 
 class Times(NamedTuple):
-    """Seconds that one image took in each stage; of what a batch shares, its part."""
+    """The seconds that one image took in each stage.
+
+    The time of a batch is divided equally among its images.
+    """
 
     preprocess: float = 0.0
     inference: float = 0.0
@@ -33,18 +36,18 @@ class Times(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one image."""
+    """The final state of one image."""
 
     job: Job
     status: str  # done, failed or skipped
     reason: str = ""
-    size: tuple[int, int] | None = None  # width and height of what was saved
+    size: tuple[int, int] | None = None  # (width, height) of the saved label map
     times: Times | None = None
-    worker: int | str | None = None  # its number, or its node and process of a cluster
+    worker: int | str | None = None  # the worker's number; on a cluster, its node and process
 
 
 class Interrupted(Exception):
-    """A signal has ended the run."""
+    """Raised when a signal has ended the run; `number` is the signal's number."""
 
     def __init__(self, number: int):
         super().__init__(number)

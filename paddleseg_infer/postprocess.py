@@ -1,4 +1,4 @@
-"""Network outputs to label maps and scores, which are resized to the image's size."""
+"""Turns network outputs into label maps and score maps of the image's size."""
 
 import logging
 import math
@@ -12,8 +12,8 @@ from paddleseg_infer.transforms.frame import Padded, Resized
 
 log = logging.getLogger("paddleseg_infer")
 
-MAX_LABEL = 65535  # the largest id that a 16-bit label map holds
-NOTES = {  # lines to log, by the output's kind and whether --with_argmax was given
+MAX_LABEL = 65535  # the largest class id in a 16-bit label map
+NOTES = {  # lines to log, for each kind of output, without and with --with_argmax
     ("labels", True): "--with_argmax has no effect: this model's output is labels already",
     ("scores", False): "this model's output is scores: their argmax is taken (--with_argmax)",
     ("foreground", False): "this model has one channel: class 1 is where it is above {threshold}",
@@ -22,32 +22,38 @@ NOTES = {  # lines to log, by the output's kind and whether --with_argmax was gi
         True,
     ): "--with_argmax has no effect: of one channel class 1 is above {threshold}",
 }
-BAND_SCORES = 1 << 16  # scores of one class that stay in the processor's cache
+BAND_SCORES = 1 << 16  # scores of one class in a band of rows; they fit in the processor's cache
 
 
 class OutputReader:
-    """Makes labels, and scores if they are asked for, from a network's outputs.
+    """Makes label maps, and score maps if needed, from a network's outputs.
 
-    The first output decides what kind the outputs are.
+    The first output decides the kind of all outputs.
     """
 
     def __init__(self, with_argmax: bool, threshold: float, output_op: str = ""):
-        """`output_op` is what the export says its output is, "" where it doesn't."""
+        """`output_op` is that of the export: argmax, softmax or none; "" if unknown.
+
+        Raises ConfigError if `threshold` isn't a finite number.
+        """
         if not isinstance(threshold, int | float) or not math.isfinite(threshold):
             raise ConfigError(f"threshold must be a number, not {threshold!r}")
-        self.kind = ""  # see output_kind
+        self.kind = ""  # a result of output_kind, once `learn` has been called
         self._with_argmax, self._threshold = with_argmax, threshold
         self._output_op = output_op
         self._is_probability = False
 
     def learn(self, output: np.ndarray) -> None:
-        """Learns the kind from the first batch's output and logs it. Raises ValueError."""
+        """Sets `kind` from the first batch's output [N, ...] and logs a line about it.
+
+        Later calls do nothing. Raises ValueError as `output_kind` does.
+        """
         if self.kind:
             return
         self.kind = output_kind(output)
         if self.kind == "scores" and self._output_op:
             self._is_probability = self._output_op == "softmax"
-        elif self.kind != "labels":  # for one channel, output_op doesn't tell
+        elif self.kind != "labels":  # output_op says nothing about one channel
             self._is_probability = are_probabilities(output, self.kind)
         if note := NOTES.get((self.kind, self._with_argmax)):
             log.info("%s", note.format(threshold=self._threshold))
@@ -57,7 +63,10 @@ class OutputReader:
     def __call__(
         self, output: np.ndarray, with_score: bool
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Returns `label_map`, and `score_map` or None, of one output. Raises ImageError."""
+        """Returns the label map and the score map of one image's output. Raises ImageError.
+
+        Without `with_score`, the score map is None.
+        """
         labels = label_map(output, self.kind, self._threshold)
         if not with_score:
             return labels, None
@@ -65,9 +74,10 @@ class OutputReader:
 
 
 def output_kind(output: np.ndarray) -> str:
-    """What a network's output [N, ...] holds: "labels", "scores", or "foreground" (one channel).
+    """Returns the kind of a network's output: "labels", "scores" or "foreground".
 
-    Raises ValueError for a form that is none of PaddleSeg's.
+    Labels are integers [N, H, W] or [N, 1, H, W]. Scores are floats [N, C, H, W]. Foreground is one
+    channel of floats, [N, 1, H, W]. Raises ValueError for any other output.
     """
     is_label = np.issubdtype(output.dtype, np.integer)
     if is_label and (output.ndim == 3 or (output.ndim == 4 and output.shape[1] == 1)):
@@ -81,11 +91,12 @@ def output_kind(output: np.ndarray) -> str:
 
 
 def label_map(output: np.ndarray, kind: str, threshold: float = 0.5) -> np.ndarray:
-    """Labels [H, W] of one image of the output: [H, W], [1, H, W] or [C, H, W].
+    """Returns the labels [H, W] of one image's output [H, W], [1, H, W] or [C, H, W].
 
-    uint8, or uint16 where a label or the number of classes passes what that holds. Scores: the
-    class of the highest, the first of equals, as np.argmax (but for NaN). Foreground: 1 where the
-    value is above `threshold`, as it stands. Raises ImageError for a label beyond 0 to 65535.
+    The dtype is uint8, or uint16 if a label is above 255 or there are more than 256 classes.
+    Scores: the class with the highest score; of equal scores the first class, as in np.argmax
+    (except for NaN). Foreground: 1 if the value is above `threshold`, else 0; the value isn't
+    converted to a probability first. Raises ImageError for a label outside 0 to 65535.
     """
     if kind == "labels":
         labels = output.reshape(output.shape[-2:])
@@ -104,12 +115,12 @@ def label_map(output: np.ndarray, kind: str, threshold: float = 0.5) -> np.ndarr
 
 
 def _float(scores: np.ndarray) -> np.ndarray:
-    """Converts float16 to float32, because OpenCV takes no float16."""
+    """Converts float16 to float32, because these OpenCV functions don't support float16."""
     return scores.astype(np.float32) if scores.dtype == np.float16 else scores
 
 
 def _bands(scores: np.ndarray) -> Iterator[slice]:
-    """Yields slices of rows of [C, H, W], a few rows at a time."""
+    """Yields slices that divide the rows of [C, H, W] into bands of a few rows."""
     _, height, width = scores.shape
     rows = max(1, BAND_SCORES // max(1, width))
     for top in range(0, height, rows):
@@ -123,18 +134,18 @@ def _argmax(scores: np.ndarray, labels: np.ndarray) -> None:
         return
     best = scores[0].copy()
     higher = cv2.compare(scores[1], best, cv2.CMP_GT)  # 255 where higher, else 0
-    np.bitwise_and(higher, 1, out=labels)  # cv2.bitwise_and misreads a number next to a small array
+    np.bitwise_and(higher, 1, out=labels)  # cv2.bitwise_and is wrong for small arrays
     for class_id in range(2, len(scores)):
         cv2.max(scores[class_id - 1], best, dst=best)
         cv2.compare(scores[class_id], best, cv2.CMP_GT, dst=higher)
-        # Ids grow from class to class, so the larger id is the latest winner.
+        # Later classes have larger ids, so the maximum is the last class that was higher.
         cv2.max(labels, np.bitwise_and(higher, class_id, out=higher), dst=labels)
 
 
 def are_probabilities(output: np.ndarray, kind: str) -> bool:
-    """Whether the scores [N, C, H, W] are softmax results, or one channel's sigmoid results.
+    """Whether the scores [N, C, H, W] are results of softmax, or of sigmoid for one channel.
 
-    Looks at every seventh pixel in each direction, without those that are no numbers.
+    Checks every seventh pixel in each direction, and ignores pixels with NaN or infinite scores.
     """
     some = output[..., ::7, ::7].astype(np.float32)
     some = np.moveaxis(some, 1, -1)[np.isfinite(some).all(axis=1)]
@@ -143,16 +154,16 @@ def are_probabilities(output: np.ndarray, kind: str) -> bool:
     if kind == "foreground":
         return bool(some.min() >= 0 and some.max() <= 1)
     sums = some.sum(axis=-1)
-    return bool(some.min() >= 0 and np.abs(sums - 1).max() < 0.02)  # float16 sums differ by less
+    return bool(some.min() >= 0 and np.abs(sums - 1).max() < 0.02)  # sums of float16 differ by less
 
 
 def score_map(
     output: np.ndarray, kind: str, is_probability: bool, threshold: float = 0.5
 ) -> np.ndarray:
-    """The probability of the class that `label_map` names: uint8 [H, W], 255 is 1.
+    """Returns the probability of each pixel's class in `label_map`: uint8 [H, W], 255 means 1.
 
-    Of one image's output [C, H, W], scores or foreground; what isn't a probability yet becomes one
-    by softmax or sigmoid.
+    `output` is one image's scores or foreground [C, H, W]. If these aren't probabilities, softmax
+    or sigmoid is applied to them. Pixels with NaN get 0.
     """
     scores = np.empty(output.shape[1:], np.uint8)
     for rows in _bands(output):
@@ -163,7 +174,7 @@ def score_map(
 def _score_rows(
     output: np.ndarray, kind: str, is_probability: bool, threshold: float
 ) -> np.ndarray:
-    with np.errstate(invalid="ignore", over="ignore"):  # pixels that are no numbers get 0
+    with np.errstate(invalid="ignore", over="ignore"):  # pixels with NaN get 0
         part = output.astype(np.float32, copy=False)
         if kind == "foreground":
             # 1 / (1 + exp(-x)), written so that it can't overflow
@@ -177,7 +188,10 @@ def _score_rows(
 
 
 def restore(planes: np.ndarray, undo: Sequence[Resized | Padded]) -> np.ndarray:
-    """Undoes the transforms on labels [H, W] or scores [C, H, W], with nearest resizes."""
+    """Undoes the transforms on labels [H, W] or scores [C, H, W], the last transform first.
+
+    Resizes use the nearest pixel. Returns a contiguous array of the same dtype.
+    """
     for step in reversed(undo):
         if isinstance(step, Padded):
             bottom, right = step.top + step.height, step.left + step.width

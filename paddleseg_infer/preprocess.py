@@ -1,4 +1,4 @@
-"""Images to tensors: reads a file as PaddleSeg reads it and runs the model's transforms."""
+"""Reads image files in the same way as PaddleSeg, and runs the model's transforms on them."""
 
 import contextlib
 import io
@@ -20,14 +20,14 @@ from paddleseg_infer.transforms.paddleseg import Transform
 log = logging.getLogger("paddleseg_infer")
 
 EXIF_ORIENTATION, FIRST_TURNED = 0x0112, 5  # from this value on, width and height are exchanged
-MULTIPLE = {"TIFF", "WEBP", "PNG"}  # formats that may hold several pictures
+MULTIPLE = {"TIFF", "WEBP", "PNG"}  # formats whose files may contain several pictures
 LARGE = 4_000_000  # pixels; for smaller images the free memory isn't checked
-MOST_PIXELS = 1 << 30  # OpenCV reads no more
-BYTES_HELD = 4  # for each pixel of the image and its labels
-# For each pixel, at the least: the demo's small network takes 345, BiSeNetV2 takes 800.
+MOST_PIXELS = 1 << 30  # OpenCV's default limit
+BYTES_HELD = 4  # for each pixel: 3 of the image, 1 of its labels
+# For each pixel, a lower bound: the demo's small network needs 345, BiSeNetV2 needs 800.
 BYTES_IN_NETWORK = 200
 
-Image.MAX_IMAGE_PIXELS = None  # the check below uses this machine's memory instead
+Image.MAX_IMAGE_PIXELS = None  # no limit: _check_header compares with the free memory instead
 # Pillow warns about damaged headers; OpenCV decides whether an image is readable.
 warnings.filterwarnings("ignore", module="PIL")
 logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
@@ -35,11 +35,12 @@ cv2.setLogLevel(0)  # this program reports bad files itself
 
 
 def read_image(path: str, transforms: Sequence[Transform] | None = None) -> np.ndarray:
-    """Decodes the file to uint8 BGR [H, W, 3], the way `cv2.imread(path, IMREAD_COLOR)` does.
+    """Decodes an image file to uint8 BGR [H, W, 3], as `cv2.imread(path, IMREAD_COLOR)` does.
 
-    EXIF rotation is applied, 16 bits become 8, alpha is dropped, grey is repeated; of several
-    pictures the first is taken, with a line. Raises ImageError; before it decodes anything where
-    memory surely can't hold the image, or the network's work on what `transforms` make of it.
+    EXIF rotation is applied, 16 bits become 8, alpha is dropped, and grey becomes three equal
+    channels. If the file contains several pictures, the first one is decoded and a line is logged.
+    Raises ImageError. It is raised before decoding if there is surely not enough memory for the
+    image, or for running the network on the image after `transforms`.
     """
     try:
         data = _read_regular_file(path)
@@ -67,22 +68,22 @@ def _read_regular_file(path: str) -> bytes:
         raise ImageError(what) from None
     except OSError as error:
         raise ImageError(f"it can't be read: {reason(error)}") from None
-    except ValueError:  # a NUL in the name
+    except ValueError:  # a NUL character in the path
         raise ImageError("there is no such file") from None
-    if not data:  # OpenCV raises
+    if not data:  # cv2.imdecode would raise an error of its own
         raise ImageError("the file is empty")
     return data
 
 
 def image_size(path: str) -> tuple[int, int] | None:
-    """Width and height of the decoded image, from the file's header; None if unknown."""
+    """Returns (width, height) of the decoded image from the file's header; None if unknown."""
     try:
         if not os.path.isfile(path):  # opening a pipe could block forever
             return None
         with Image.open(path) as header:
             width, height = header.size
             turned = header.getexif().get(EXIF_ORIENTATION, 1) >= FIRST_TURNED
-    except Exception:  # Pillow raises many kinds
+    except Exception:  # Pillow raises many kinds of errors
         return None
     return (height, width) if turned else (width, height)
 
@@ -91,9 +92,9 @@ def _check_header(data: bytes, path: str, transforms: Sequence[Transform] | None
     try:
         with Image.open(io.BytesIO(data)) as header:
             width, height = header.size
-            # JPEGs don't count: phones store previews in them.
+            # JPEG is left out, because phones store previews in JPEG files.
             is_multiple = header.format in MULTIPLE and header.n_frames > 1
-    except Exception:  # Pillow raises many kinds; OpenCV decides whether the file is bad
+    except Exception:  # many kinds of errors; OpenCV decides whether the file is damaged
         return
     if is_multiple:
         log.info("%s holds several pictures: the first is taken", shown(path))
@@ -107,7 +108,8 @@ def _check_header(data: bytes, path: str, transforms: Sequence[Transform] | None
         )
     network_pixels = 0
     if transforms is not None:
-        with contextlib.suppress(ImageError, ValueError, OverflowError):  # raised again later
+        # `prepare` raises these errors again, with the image's size.
+        with contextlib.suppress(ImageError, ValueError, OverflowError):
             network_height, network_width = size_after(height, width, transforms)
             network_pixels = network_height * network_width
     needed = width * height * BYTES_HELD + network_pixels * BYTES_IN_NETWORK
@@ -121,7 +123,7 @@ def _check_header(data: bytes, path: str, transforms: Sequence[Transform] | None
 
 
 def size_after(height: int, width: int, transforms: Sequence[Transform]) -> tuple[int, int]:
-    """Height and width after the transforms. Raises ImageError."""
+    """Returns (height, width) after the transforms. Raises ImageError if one can't be applied."""
     outline = Outline(height, width)
     for transform in transforms:
         transform.apply(outline)
@@ -129,10 +131,10 @@ def size_after(height: int, width: int, transforms: Sequence[Transform]) -> tupl
 
 
 def _check_jpeg(data: bytes) -> None:
-    """Raises ImageError for a JPEG that is cut off: OpenCV would fill the missing part.
+    """Raises ImageError for a JPEG that is cut off, because OpenCV would fill the missing part.
 
-    Pillow refuses just those, and takes bytes behind the image's end. The plugin is called by
-    itself because `Image.open` also refuses images that are merely large.
+    Pillow refuses exactly these files, and accepts extra bytes after the image's end. The plugin is
+    called directly, because `Image.open` also refuses images only for their size.
     """
     try:
         with JpegImagePlugin.JpegImageFile(io.BytesIO(data)) as image:
@@ -142,9 +144,10 @@ def _check_jpeg(data: bytes) -> None:
 
 
 def prepare(image_bgr: np.ndarray, transforms: Sequence[Transform]) -> Frame:
-    """Runs the transforms on uint8 BGR [H, W, 3], whose `tensor()` is then the network's input.
+    """Runs the transforms on an image, uint8 BGR [H, W, 3], and doesn't change the image.
 
-    The image stays as it is. Raises ImageError where its size forbids a transform.
+    Returns a Frame; its `tensor()` is the network's input. Raises ImageError if a transform can't
+    be applied to an image of this size.
     """
     try:
         frame = Frame(image_bgr)
@@ -159,5 +162,5 @@ def prepare(image_bgr: np.ndarray, transforms: Sequence[Transform]) -> Frame:
 
 
 def _one_line(error: BaseException) -> str:
-    """The message of OpenCV or numpy in one line."""
+    """Returns the message of an OpenCV or numpy error in one line."""
     return " ".join(str(getattr(error, "err", error)).split()) or "not enough memory"

@@ -1,4 +1,4 @@
-"""Images to label maps: the program's Python interface.
+"""The program's Python interface: segments images in arrays or files.
 
 >>> segmenter = Segmenter("export/deploy.yaml", device="cpu")
 >>> labels = segmenter(["a.jpg", "b.jpg"])  # a list of uint8 [H, W] arrays of class ids
@@ -43,7 +43,7 @@ from paddleseg_infer.windows import Mosaic, put_together, windows_of
 
 log = logging.getLogger("paddleseg_infer")
 
-MAX_THREADS = 4  # beside the engine's: enough for a small network on large photos
+MAX_THREADS = 4  # for reading and saving; enough for a small network on large photos
 
 
 def nothing(*_: object) -> None:
@@ -51,13 +51,16 @@ def nothing(*_: object) -> None:
 
 
 class Segmenter:
-    """A loaded model, to be called with images.
+    """A model that segments images. Call it with images to get their label maps.
 
-    Options are the command line's, by their names: the fields of `settings.ModelOptions` and
-    `settings.EngineOptions`. `model` and `engine` take such objects as a whole. With `use_trt`,
-    `sample` holds images of the sizes to come. At most `threads` threads read and save. Raises
-    ConfigError for a model or options that can't run. The engine is loaded while the first images
-    are read; `load()` loads it before. Only one thread at a time may use a Segmenter.
+    The options have the names of the command line's flags: they are the fields of
+    `settings.ModelOptions` and `settings.EngineOptions`. `model` and `engine` are objects of these
+    classes; single options replace their fields. With `use_trt`, `sample` must contain images of
+    the sizes that will be segmented. At most `threads` threads read and save images. Raises
+    ConfigError if the model can't run with these options.
+
+    The engine is loaded while the first images are read; `load()` loads it earlier. Only one thread
+    at a time may use a Segmenter.
     """
 
     def __init__(
@@ -88,24 +91,24 @@ class Segmenter:
         self._expected = Expected([source_of(image) for image in sample], self.batch_size, crop)
         self._network_size = model.network_size
         self._reads = OutputReader(model.with_argmax, model.threshold, self.deploy.output_op)
-        # Reading and saving get no more threads than the engine.
+        # Reading and saving use no more threads than the engine.
         self._threads = min(threads, self.options.cpu_threads or 1)
         self._engine: Engine | None = None
-        self._prepared: set[str] = set()  # output folders that exist, or existed
+        self._prepared: set[str] = set()  # output folders that must not be made again
 
     def load(self) -> Engine:
-        """The engine, which is loaded at the first call. Raises ConfigError."""
+        """Returns the engine; the first call loads it. Raises ConfigError."""
         if self._engine is None:
             setup = set_up(self.deploy, self.options, self._build, self._expected)
             self._engine = load(setup, self._expected)
         return self._engine
 
     def __call__(self, images: Image | Iterable[Image]) -> np.ndarray | list[np.ndarray]:
-        """Label maps [H, W] of class ids, of images in their order.
+        """Returns the label map [H, W] of one image, or a list of them in the images' order.
 
-        They are uint8, or uint16 where a class id or the number of classes passes what that holds.
-        An image is a path or an array, uint8 BGR [H, W, 3]; for a single one its label map comes
-        back, for several a list. Raises ImageError at the first image that fails.
+        An image is a path or an array, uint8 BGR [H, W, 3]. A label map contains class ids, as
+        uint8, or as uint16 if an id is above 255 or there are more than 256 classes. Raises
+        ImageError at the first image that fails, and ConfigError if the model can't be loaded.
         """
         if isinstance(images, str | os.PathLike | np.ndarray):
             return self([images])[0]
@@ -118,10 +121,11 @@ class Segmenter:
         return [labels[index] for index in sorted(labels)]
 
     def stream(self, images: Iterable[Image]) -> Iterator[Result]:
-        """Yields results as their batches end, while other threads read the next images.
+        """Yields the Result of each image after its batch, while other threads read more images.
 
-        How many are read before their turn is bounded (see BatchReader.batches), and so is memory.
-        While `images` blocks, the process can't end.
+        Results may be in another order than `images`; `Result.index` is the position there. The
+        number of images that are read in advance is bounded (see BatchReader.batches), and so is
+        the memory. While the iterator of `images` blocks, the process can't exit.
         """
         sources = map(source_of, images)
         items = (Item(source, source.name, index) for index, source in enumerate(sources))
@@ -136,12 +140,12 @@ class Segmenter:
         on_batch: Callable[[], None] = nothing,
         on_run_error: Callable[[RunError], None] = nothing,
     ) -> Iterator[Result]:
-        """Segments each job's image and saves its pictures; yields what became of it.
+        """Segments each job's image and saves its pictures. Yields a Result for each job.
 
-        With `make_save_dir` the folder is made once the engine is loaded, at the first call only.
-        `on_batch` is called before each batch. `on_run_error` is called at once, in the thread
-        where saving fails; the RunError itself is raised only after the next job has arrived.
-        Raises ConfigError, and RunError if nothing can be saved any more.
+        With `make_save_dir`, the first call makes the output folder after the engine is loaded.
+        `on_batch` is called before each batch. `on_run_error` is called immediately, in the thread
+        where saving fails; the RunError itself is raised only after the next job has been read.
+        Raises ConfigError, and RunError if no more pictures can be saved.
         """
         check_sizes(self._tiling, self._network_size, saving.save)
         palette = palette_of(saving.custom_color)
@@ -171,7 +175,7 @@ class Segmenter:
                     yield done
                     continue
                 finishing.append(pool.submit(_finish_mosaic, goal, done))
-                # The last goes on while the next image's windows are run.
+                # The newest one goes on while the next image's windows are run.
                 yield from results_of(finishing, len(finishing) - 1)
             yield from results_of(finishing, len(finishing))
 
@@ -183,7 +187,7 @@ class Segmenter:
         pool: ThreadPoolExecutor,
         on_batch: Callable[[], None],
     ) -> Iterator[Result]:
-        """Runs batch after batch; meanwhile `finish` makes results of the outputs of the last."""
+        """Runs batch after batch; other threads call `finish` on the previous batch's outputs."""
         keeps_images = "overlay" in goal.pictures.kinds and self._tiling is None
         reader = BatchReader(self.deploy, self.batch_size, self._threads, keeps_images)
         batches = reader.batches(items, pool)
@@ -209,7 +213,10 @@ class Segmenter:
     def _outputs(
         self, batch: Batch, reader: BatchReader, pictures: Pictures, on_batch: Callable[[], None]
     ) -> Iterator[Output | Result]:
-        """Runs one batch; if the network refuses it, each of its halves."""
+        """Runs one batch and yields its outputs. If the network can't run it, runs each half.
+
+        Yields a failed Result for an image that fails even alone.
+        """
         engine = self.load()
         started = time.perf_counter()
         on_batch()
@@ -228,11 +235,12 @@ class Segmenter:
             raise ConfigError(f"{shown(self.deploy.graph)}: {error}") from None
         pictures.check(self._reads.kind, output.shape[1])
         inference = (time.perf_counter() - started) / len(batch.items)
-        for item, values in zip(batch.items, output, strict=False):  # copies may fill the batch
+        # The output may be longer than the items: copies of an image may fill the batch.
+        for item, values in zip(batch.items, output, strict=False):
             yield Output(replace(item, times=item.times.plus(inference=inference)), values)
 
     def _finish(self, goal: Goal, output: Output) -> Result:
-        """What the goal makes of one image's output."""
+        """Returns the Result that the goal makes from one image's output."""
         return timed(output.item, partial(self._finished, goal, output))
 
     def _finished(self, goal: Goal, output: Output) -> Result:
@@ -244,7 +252,7 @@ class Segmenter:
         return goal.finish(item, Segmentation(labels, score, item.image_bgr))
 
     def _restore(self, output: Output) -> Result:
-        """Of a window: labels, or the scores as they are, of the window's size."""
+        """Returns a window's labels [H, W] or raw scores [C, H, W], in the window's size."""
         return timed(output.item, partial(self._restored, output))
 
     def _restored(self, output: Output) -> Result:
@@ -261,7 +269,7 @@ def _finish_mosaic(goal: Goal, mosaic: Mosaic) -> Result:
 
 
 def _refusal(batch: Batch, error: EngineError | MemoryError) -> ImageError:
-    """Why the network doesn't take an image that is alone in its batch."""
+    """Returns the error of an image that the network can't run even alone in a batch."""
     height, width = batch.tensor_nchw.shape[2:]
     why = "there is not enough memory"
     if isinstance(error, EngineError):

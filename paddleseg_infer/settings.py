@@ -1,7 +1,7 @@
 """The options of a run, each defined once: name, type, default, help, and when it has an effect.
 
 The command line's flags, the lines about flags without effect, the README's table (which a test
-compares) and the keys of what is kept between runs all come from these fields.
+compares) and the keys of cached files all come from these fields.
 """
 
 import os
@@ -9,16 +9,16 @@ from dataclasses import MISSING, dataclass
 
 from paddleseg_infer.option import BENCHMARK, ENGINE, LONG_RUNS, TENSORRT, TO_DO, option
 
-KINDS = ("mask", "label", "overlay", "score")  # of pictures; pictures/kinds.py makes them
+KINDS = ("mask", "label", "overlay", "score")  # kinds of pictures; pictures/kinds.py makes them
 PALETTE_NAMES = ("paddleseg", "cityscapes", "voc")  # pictures/palettes.py has their colours
-MOST_THREADS = 10  # of an engine, where none are asked for
-MAX_THREADS = 1024  # more end the process in the threading library
+MOST_THREADS = 10  # the largest default number of CPU threads of an engine
+MAX_THREADS = 1024  # with more, the threading library ends the process
 TENSORRT_PRECISIONS = {"fp32": "Float32", "fp16": "Half", "int8": "Int8"}
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What is run, and how a long run goes."""
+    """What to run, and options for long runs and benchmarks."""
 
     config: str = option(MISSING, TO_DO, "the exported deploy.yaml", "text", metavar="FILE")
     image_path: str = option(
@@ -97,7 +97,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class SavingOptions:
-    """What is saved of each image, and where."""
+    """What to save for each image, and where."""
 
     save_dir: str = option("output", TO_DO, "the folder for the masks", "text", metavar="DIR")
     save: tuple[str, ...] = option(
@@ -124,7 +124,7 @@ class SavingOptions:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How images go through the model."""
+    """How the images are segmented."""
 
     batch_size: int = option(1, TO_DO, "images per batch", "whole", metavar="N")
     with_argmax: bool = option(
@@ -167,7 +167,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How the engine is to run."""
+    """How the engine runs."""
 
     device: str | None = option(
         None,
@@ -258,15 +258,18 @@ class EngineOptions:
         shown_default="a temporary file",
         needs="tuning",
     )
-    gpu: int = 0  # among the visible ones, counted round: workers are spread over them
+    gpu: int = 0  # index of a visible GPU, modulo their number: workers are spread over all GPUs
 
     @property
     def cache_folder(self) -> str:
-        """Where files are kept between runs, "" for nowhere: `cache_dir`, or the user's cache."""
+        """The folder for cached files: `cache_dir`, or a default in the user's cache folder.
+
+        It is "" if no files are to be cached.
+        """
         if self.cache_dir is not None:
             return self.cache_dir
         base = os.environ.get("XDG_CACHE_HOME", "")
-        if not os.path.isabs(base):  # the XDG specification: others are to be ignored
+        if not os.path.isabs(base):  # the XDG specification: ignore a relative path
             base = os.path.abspath(os.path.join(os.path.expanduser("~"), ".cache"))
         return os.path.join(base, "paddleseg-infer")
 

@@ -1,4 +1,7 @@
-"""The places of a large image's windows. Standard library only, so that it loads fast."""
+"""Computes the positions of a large image's windows.
+
+Imports only the standard library, so that it loads fast.
+"""
 
 import operator
 from collections.abc import Sequence
@@ -11,16 +14,17 @@ Size = tuple[int, int]  # height, width
 
 @dataclass(frozen=True)
 class Tiling:
-    """Windows of one size and the steps between them, each (height, width)."""
+    """The size of the windows and the distance between them, each (height, width) in pixels."""
 
     crop: Size
     stride: Size
 
 
 def checked_tiling(crop_size: Sequence[int] | None, stride: Sequence[int] | None) -> Tiling | None:
-    """The tiling for a crop size and a stride, (width, height) each; None without a crop size.
+    """Returns the Tiling for a crop size and a stride, each (width, height) in pixels.
 
-    Raises ConfigError.
+    Returns None without a crop size. Raises ConfigError if a side is below 1, if the stride is
+    larger than the crop size, or for a stride without a crop size.
     """
     if crop_size is None:
         if stride is not None:
@@ -53,24 +57,27 @@ def check_sizes(tiling: Tiling | None, network_size: bool, kinds: Sequence[str])
 
 @dataclass(frozen=True)
 class Grid:
-    """The first rows and columns of an image's windows, which are numbered row by row."""
+    """The windows of one image, numbered from 0, row by row."""
 
     image: Size
     window: Size  # no larger than the image
-    tops: list[int]
-    lefts: list[int]
+    tops: list[int]  # the first row of the windows in each row of the grid
+    lefts: list[int]  # the first column of the windows in each column of the grid
 
     def __len__(self) -> int:
         return len(self.tops) * len(self.lefts)
 
     def slices(self, number: int) -> tuple[slice, slice]:
-        """The rows and columns of a window."""
+        """Returns the rows and columns of a window."""
         row, column = divmod(number, len(self.lefts))
         top, left = self.tops[row], self.lefts[column]
         return slice(top, top + self.window[0]), slice(left, left + self.window[1])
 
     def nearest(self, number: int) -> tuple[slice, slice]:
-        """The rows and columns that are nearest to this window's centre; ties go to the first."""
+        """Returns the rows and columns that are nearer to this window's centre than to others.
+
+        If two centres are equally near, the pixel belongs to the window with the lower number.
+        """
         row, column = divmod(number, len(self.lefts))
         (height, width), (window_height, window_width) = self.image, self.window
         return (
@@ -80,14 +87,18 @@ class Grid:
 
 
 def _nearest_rows(starts: Sequence[int], at: int, length: int, side: int) -> slice:
-    def middle(first: int) -> int:  # centres are at start + (length - 1) / 2
+    # The first row that is nearer to the next centre; a centre is start + (length - 1) / 2.
+    def middle(first: int) -> int:
         return (starts[first] + starts[first + 1] + length + 1) // 2
 
     return slice(middle(at - 1) if at else 0, middle(at) if at + 1 < len(starts) else side)
 
 
 def grid_of(image: Size, tiling: Tiling) -> Grid:
-    """The windows of an image, one every stride; the last ones are moved back into the image."""
+    """Returns the windows of an image, one at every stride.
+
+    The last windows are moved back so that they end at the image's border.
+    """
     window = (min(image[0], tiling.crop[0]), min(image[1], tiling.crop[1]))
     tops, lefts = (
         [min(start, side - length) for start in range(0, side - length + stride, stride)]

@@ -1,7 +1,8 @@
-"""Large images in windows: one segmentation out of the windows' results (places: tiling.py).
+"""Cuts large images into windows, and joins the windows' results to one segmentation.
 
-Scores are averaged over the windows, as PaddleSeg's own sliding window does; of labels, which can't
-be averaged, those of the window count whose centre is nearest.
+tiling.py computes the windows' positions. Scores are averaged over the windows, as in PaddleSeg's
+own sliding window. Labels can't be averaged: each pixel gets the label of the window whose centre
+is nearest.
 """
 
 import time
@@ -28,17 +29,17 @@ ReadScores = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 class WindowItem(Item):
     """A window of an image; its source is a view of the image's pixels."""
 
-    mosaic: "Mosaic"  # of the image
-    number: int  # of the window in the grid
+    mosaic: "Mosaic"  # the image that the window belongs to
+    number: int  # the window's number in the image's grid
 
 
 def windows_of(
     items: Iterable[Item], tiling: Tiling, read_scores: ReadScores
 ) -> Iterator[WindowItem | Result]:
-    """The windows of each image, row by row; a Result for an image that can't be read.
+    """Yields the windows of each image, row by row, or a failed Result if it can't be read.
 
-    `read_scores(scores)` gives labels and score map of [C, H, W]. After a window that failed the
-    image's others are left out.
+    `read_scores` returns the labels and the score map of scores [C, H, W]. If a window has failed,
+    the image's remaining windows are left out.
     """
     for item in items:
         started = time.perf_counter()
@@ -62,7 +63,7 @@ def windows_of(
 
 
 def put_together(results: Iterable[Result]) -> "Iterator[Mosaic | Result]":
-    """Each image once: its mosaic when that is whole, a Result when a window has failed."""
+    """Yields each image once: its complete Mosaic, or a failed Result if a window failed."""
     for result in results:
         if not isinstance(result.item, WindowItem):
             yield result
@@ -79,7 +80,7 @@ def put_together(results: Iterable[Result]) -> "Iterator[Mosaic | Result]":
 
 
 class Mosaic:
-    """One image, as its windows come together, in order."""
+    """One image to which the results of its windows are added, in order."""
 
     def __init__(self, item: Item, image_bgr: np.ndarray, grid: Grid, read_scores: ReadScores):
         self.has_failed = False
@@ -87,7 +88,7 @@ class Mosaic:
         self._image_bgr = image_bgr
         self._grid = grid
         self._read_scores = read_scores
-        self._added = 0  # windows
+        self._added = 0  # number of windows
         self._times = item.times
         self._labels = np.zeros(grid.image, np.uint8)
         self._score: np.ndarray | None = None
@@ -99,21 +100,24 @@ class Mosaic:
 
     @property
     def item(self) -> Item:
-        """The image, with the time that it and its windows took so far."""
+        """The image, with the time that it and its windows have taken until now."""
         return replace(self._item, times=self._times)
 
     def segmentation(self) -> Segmentation:
         return Segmentation(self._labels, self._score, self._image_bgr)
 
     def fail(self) -> None:
-        """No window of the image is needed any more."""
+        """Marks the image as failed, so that its remaining windows are left out."""
         self.has_failed = True
 
     def took(self, times: Times) -> None:
         self._times = self._times.plus(*times)
 
     def add(self, number: int, result: Result) -> ImageError | None:
-        """Adds the next window's labels [H, W] or scores [C, H, W]; returns why it can't."""
+        """Adds the next window's labels [H, W] or scores [C, H, W].
+
+        Returns None, or an ImageError if there is not enough memory.
+        """
         started = time.perf_counter()
         try:
             if result.labels is not None:
@@ -155,21 +159,21 @@ class Mosaic:
                 self._score[rows] = score
 
     def _make_room_for(self, labels: np.ndarray) -> None:
-        """A window may have labels of 16 bits."""
+        """Converts the image's labels to uint16 if those of a window are uint16."""
         if labels.dtype.itemsize > self._labels.itemsize:
             self._labels = self._labels.astype(labels.dtype)
 
 
 class _Band:
-    """Sums of scores, of the rows only that windows to come may touch.
+    """The sums of scores, float64 [C, rows, W], only of the rows that later windows may overlap.
 
-    In float64, as PaddleSeg sums them: near ties are then decided as there.
+    PaddleSeg also sums in float64, so classes with nearly equal scores are decided in the same way.
     """
 
     def __init__(self, classes: int, grid: Grid):
-        self._top = 0  # of its first row in the image
+        self._top = 0  # the row of the image where the band begins
         self._sums = np.zeros((classes, grid.window[0], grid.image[1]))
-        # Over a pixel there are as many windows as over its row, times those over its column.
+        # A pixel's number of windows is the number over its row times the number over its column.
         self._over_rows = np.zeros(grid.image[0])
         self._over_columns = np.zeros(grid.image[1])
         for top in grid.tops:
@@ -181,7 +185,10 @@ class _Band:
         self._sums[:, rows.start - self._top : rows.stop - self._top, columns] += scores
 
     def means(self, below: int) -> Iterator[tuple[slice, np.ndarray]]:
-        """The means [C, rows, W] above `below`, a few rows each; the band then begins there."""
+        """Yields slices of a few rows and their mean scores [C, rows, W], up to row `below`.
+
+        Afterwards the band begins at `below`.
+        """
         done = below - self._top
         for start in range(0, done, ROWS_AT_ONCE):
             here = slice(start, min(start + ROWS_AT_ONCE, done))
