@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""How far the engines' labels agree, and how sure the network was where they don't.
+"""Measures how many labels of the engines are equal, and how sure the network was of the others.
 
-python -m bench.agreement [--images FOLDER] [--most N] [DEPLOY.YAML ...]: pdmodels that give labels
-or scores; by default the demo's, on the demo's images. oneDNN, which is the default, is what plain
-Paddle and OpenVINO are compared with. The margin is the difference of the two best scores, of the
-same network without its argmax.
+python -m bench.agreement [--images FOLDER] [--most N] [DEPLOY.YAML ...]
+
+The models must be pdmodels whose output is labels or scores. The default is the demo's model on the
+demo's images. Plain Paddle and OpenVINO are compared with oneDNN, which is the default engine. The
+margin is the difference between the two highest scores; these are computed by the same network
+without its argmax.
 """
 
 import argparse
@@ -46,7 +48,10 @@ def labels(output: np.ndarray) -> np.ndarray:
 
 
 def margins(scores: np.ndarray) -> np.ndarray:
-    """Best less second best, [H, W]; of one channel the distance from where class 1 begins."""
+    """Returns the highest score minus the second highest of each pixel, [H, W].
+
+    For one channel, it is the distance from 0.5, above which a pixel is class 1.
+    """
     if len(scores) == 1:
         return abs(scores[0] - 0.5)
     best = np.partition(scores, len(scores) - 2, axis=0)
@@ -58,11 +63,11 @@ def compare(config_path: Path, images: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         twin = [sys.executable, ROOT / "bench" / "peers" / "logits_twin.py", config_path, folder]
         subprocess.run([str(word) for word in twin], check=True, capture_output=True)
-        # OpenVINO first: it is to be loaded before the rest of Paddle.
+        # OpenVINO is first, because it must be loaded before the rest of Paddle.
         engines = {name: engine_of(config_path, **ENGINES[name]) for name in reversed(ENGINES)}
         twin_of = engine_of(Path(folder) / "deploy.yaml")
     pixels, done, everywhere = 0, 0, []
-    unlike = {name: [] for name in ENGINES}  # the margins of those pixels
+    unlike = {name: [] for name in ENGINES}  # margins of the pixels that differ from oneDNN
     for path in images:
         try:
             tensor = prepare(read_image(path), deploy.transforms).tensor()[None]

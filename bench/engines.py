@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""oneDNN and OpenVINO by model: the bare engines, whole runs, and first starts."""
+"""Compares oneDNN and OpenVINO on several models: bare engines, whole runs and first starts."""
 
 from functools import partial
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""What only a machine with a GPU can tell: python -m bench.gpu [--made FOLDER].
+"""Measures the engines on a machine with a GPU: python -m bench.gpu [--made FOLDER].
 
-Labels beside the CPU's by engine and precision, first and second start, images a second against
-batch and workers, memory; at the end a verdict. On the demo's model and images, or with --made on
-what make.py made.
+For each engine and precision, it prints the time of the first and the second start, and the share
+of labels that differ from the CPU's. For batch sizes and numbers of workers, it prints images per
+second and memory. The last line is a verdict. The model and the images are the demo's, or those
+that make.py made with --made.
 """
 
 import argparse
@@ -32,21 +33,24 @@ ENGINES = {
     "TensorRT fp16": ("--use_trt", "--precision", "fp16"),
     "TensorRT fp32, tuned": ("--use_trt", "--enable_auto_tune"),
 }
-# Guesses, until someone has seen: fp32 on newer GPUs multiplies in TF32, of 10 bits.
-MOST_UNLIKE = {"GPU": 1e-3, "TensorRT fp32": 1e-3, "TensorRT fp32, tuned": 1e-3}  # else 1e-2
+# Estimates, not measured on a GPU yet. Newer GPUs multiply fp32 in TF32, which has 10 bits.
+MOST_UNLIKE = {"GPU": 1e-3, "TensorRT fp32": 1e-3, "TensorRT fp32, tuned": 1e-3}  # others: 1e-2
 
 
 def on_gpu(model: Path, images: Path, masks: Path, *flags: object) -> list[object]:
     command = ours(model, images, *flags)
     command[command.index("--device") + 1] = "gpu"
     command[command.index("--save_dir") + 1] = masks
-    if "--use_trt" in flags:  # not the user's, or the first start isn't one
+    if "--use_trt" in flags:  # the user's cache may already contain the engine
         command += ["--cache_dir", masks.parent / "cache"]
     return command
 
 
 def unlike(masks: Path, others: Path) -> float:
-    """The share of pixels whose labels differ. Raises FileNotFoundError where a mask is missing."""
+    """Returns the share of pixels with different labels, from 0 to 1.
+
+    Raises FileNotFoundError if a mask is missing.
+    """
     different = pixels = 0
     for path in sorted(others.iterdir()):
         one, other = (np.array(Image.open(place / path.name)) for place in (masks, others))
@@ -60,7 +64,7 @@ def megabytes_in_use() -> int:
 
 
 def timed(command: list[object]) -> tuple[float, int]:
-    """Seconds, and the most memory of the GPUs meanwhile in MB."""
+    """Returns the seconds that a command takes, and the GPUs' peak memory meanwhile in MB."""
     peak, ended = [0], threading.Event()
 
     def watch() -> None:
@@ -77,7 +81,7 @@ def timed(command: list[object]) -> tuple[float, int]:
 
 
 def many(images: Path, folder: Path, count: int) -> Path:
-    """A folder of links, `count` to the images in turn."""
+    """Makes `folder` with `count` links to the images, repeating them in turn. Returns `folder`."""
     folder.mkdir()
     paths = sorted(images.iterdir())
     for number in range(count):
@@ -116,7 +120,8 @@ def measure(model: Path, images: Path, folder: Path) -> bool:
         for batch_size, workers in ((1, 1), (4, 1), (8, 1), (4, 2), (4, 4)):
             flags = (*ENGINES[name], "--batch_size", batch_size, "--num_workers", workers)
             try:
-                seconds(on_gpu(model, hundred, folder / "masks", *flags))  # TensorRT builds
+                # The first run isn't measured, because TensorRT builds its engine there.
+                seconds(on_gpu(model, hundred, folder / "masks", *flags))
                 few, _ = timed(on_gpu(model, hundred, folder / "masks", *flags))
                 all_, peak = timed(on_gpu(model, thousand, folder / "masks", *flags))
             except RuntimeError as error:

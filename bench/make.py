@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Makes what the benchmarks run on: `python -m bench.make FOLDER`, under Paddle 2.6.2.
+"""Makes models and images for the benchmarks: `python -m bench.make FOLDER`, with Paddle 2.6.2.
 
-Newer Paddles can't export these networks as a pdmodel for any size, which every engine here reads.
-The weights are random and the batch norms calibrated on a few images, so that every output depends
-on its input: good for measuring, not for looking at.
+All engines here can run a pdmodel, but newer versions of Paddle can't export these networks as a
+pdmodel for images of any size. The weights are random, and the batch norms are calibrated on a few
+images, so that every output depends on its input. The models are only for measurements: their masks
+mean nothing.
 """
 
 import sys
@@ -35,7 +36,7 @@ NORMALIZE = [{"type": "Normalize"}]
 
 
 def networks():
-    """Name, network, output, transforms."""
+    """Yields the name, network, output operation and transforms of each model."""
     yield "ppliteseg", PPLiteSeg(19, STDC1()), "argmax", NORMALIZE
     yield "ppliteseg_logits", PPLiteSeg(19, STDC1()), "none", NORMALIZE
     small = [{"type": "Resize", "target_size": [192, 192]}, *NORMALIZE]
@@ -47,7 +48,7 @@ def networks():
 
 
 def calibrate(network: paddle.nn.Layer, images: list[np.ndarray]) -> None:
-    """Gives the batch norms the statistics of `images`."""
+    """Sets the statistics of the batch norms to those of `images`, each uint8 RGB [H, W, 3]."""
     for layer in network.sublayers():
         if isinstance(layer, paddle.nn.BatchNorm2D | paddle.nn.SyncBatchNorm):
             layer._momentum = 0.0
@@ -76,7 +77,7 @@ def make_models(folder: Path, images: list[np.ndarray]) -> None:
 
 
 def make_images(folder: Path, count: int, width: int, height: int) -> None:
-    """JPEGs of `width` x `height`, drawn at a third of that and given a camera's noise."""
+    """Writes JPEGs of `width` x `height`: scenes drawn 480 pixels wide, resized, with noise."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     for index in range(count):

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Peak memory of a run, all its processes together, and memory and handles over many sizes.
+"""Measures the peak memory of runs, and memory and file handles during a run with many sizes.
 
-The second is a plot in text: 2,000 images of random sizes, a line each hundred.
+Peak memory is that of all processes of a run together. The second table is for 2,000 images of
+random sizes: it has a line with a bar for every hundred images.
 """
 
 import os
@@ -22,9 +23,9 @@ SIZES = 2000
 
 
 def watch(command, every: float = 0.02):
-    """Yields (megabytes, handles) of the process and its children while it runs.
+    """Runs a command, and yields (megabytes, file handles) of its processes until it ends.
 
-    Shared pages count once (PSS).
+    Memory that several processes share is counted once (PSS).
     """
     process = subprocess.Popen(
         [str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

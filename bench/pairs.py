@@ -1,4 +1,7 @@
-"""Measuring on a machine whose speed wavers: A and B in turn, and the ratio of each pair."""
+"""Compares A and B on a machine whose speed varies: measures them in turn, in pairs.
+
+The result is the ratio A / B of each pair.
+"""
 
 import argparse
 import os
@@ -13,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "bench" / "peers"
 PROCESSORS = len(os.sched_getaffinity(0))
-ITS_THREADS = 10  # PaddleSeg's script's own, if one doesn't say otherwise
+ITS_THREADS = 10  # the default of PaddleSeg's script
 Measure = Callable[[], float]
 
 
@@ -26,10 +29,14 @@ def options() -> argparse.Namespace:
 
 
 def compare(a: Measure, b: Measure, pairs: int) -> tuple[float, float, list[float]]:
-    """Medians of A and of B, and the quartiles of A / B, each ratio of two neighbours in time."""
+    """Returns the medians of A and of B, and the quartiles of A / B.
+
+    Each ratio is of two measurements that follow each other directly.
+    """
     measured = []
     for number in range(pairs):
-        first, second = (a, b) if number % 2 else (b, a)  # neither always has the warmer machine
+        # The order alternates, so that neither of them is always second, on a warmer machine.
+        first, second = (a, b) if number % 2 else (b, a)
         one, other = first(), second()
         measured.append((one, other) if number % 2 else (other, one))
     ratios = [one / other for one, other in measured]
@@ -39,7 +46,7 @@ def compare(a: Measure, b: Measure, pairs: int) -> tuple[float, float, list[floa
 
 
 def table(title: str, unit: str, rows: Sequence[tuple[str, Measure, str, Measure]], pairs: int):
-    """Measures and prints a table in Markdown, a row as it is done."""
+    """Measures each row, and prints it at once as a row of a Markdown table."""
     print(f"\n### {title}\n\n| A | B | A, {unit} | B, {unit} | A / B (quartiles) |")
     print("| --- | --- | --- | --- | --- |", flush=True)
     for name_a, a, name_b, b in rows:
@@ -49,7 +56,7 @@ def table(title: str, unit: str, rows: Sequence[tuple[str, Measure, str, Measure
 
 
 def seconds(command: Sequence[object]) -> float:
-    """How long a process takes. Raises RuntimeError where it fails."""
+    """Returns the seconds that a command takes. Raises RuntimeError if it fails."""
     started = time.perf_counter()
     run = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     taken = time.perf_counter() - started
@@ -73,7 +80,7 @@ def paddleseg(
 
 
 def bare(kind: str, model: Path, images: Path, batch_size: int = 1, count: int = 80) -> float:
-    """Milliseconds an image of the engine alone."""
+    """Returns the milliseconds per image of the engine alone."""
     script = PEERS / "bare_engine.py"
     command = [sys.executable, script, kind, model / "deploy.yaml", images, count]
     run = subprocess.run(
@@ -83,7 +90,10 @@ def bare(kind: str, model: Path, images: Path, batch_size: int = 1, count: int =
 
 
 def steady(command: Callable[[Path], list[object]], images: Path) -> float:
-    """Milliseconds an image once a run is under way: all images, less what a fifth take."""
+    """Returns the milliseconds per image of a run without its start.
+
+    It is the time for all images minus the time for a fifth of them.
+    """
     number = len(os.listdir(images))
     few = few_of(images, number // 5)
     taken = seconds(command(images)) - seconds(command(few))
@@ -91,7 +101,7 @@ def steady(command: Callable[[Path], list[object]], images: Path) -> float:
 
 
 def few_of(folder: Path, count: int) -> Path:
-    """A folder of links to the first of its images."""
+    """Returns a folder of links to the first `count` images; the first call makes it."""
     few = folder.parent / f"{folder.name}_{count}"
     if not few.exists():
         few.mkdir()

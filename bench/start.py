@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How long one photo takes, the whole process; and --help, and a large network's second start."""
+"""Measures the whole process on one photo, --help, and the second start of a large network."""
 
 import functools
 import os

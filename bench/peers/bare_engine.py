@@ -1,8 +1,9 @@
-"""The engine alone, on tensors made before: ms an image of `run` and copying out.
+"""Measures the engine alone: milliseconds per image to run a tensor and copy the output.
 
-python bare_engine.py onednn|openvino|package DEPLOY.YAML FOLDER IMAGES BATCH_SIZE: Paddle with
-oneDNN or with its OpenVINO, or the `openvino` package on the same graph; with as many threads as
-processors.
+python bare_engine.py onednn|openvino|package DEPLOY.YAML FOLDER IMAGES BATCH_SIZE
+
+The engine is Paddle with oneDNN, Paddle with its OpenVINO, or the `openvino` package on the same
+graph. It has as many threads as there are processors. The tensor is made before the measurement.
 """
 
 import functools
@@ -34,7 +35,7 @@ def openvino_engine(deploy):
     import openvino
 
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": THREADS}
-    # PaddleSeg's labels come of full precision; OpenVINO would take bfloat16 where it can.
+    # PaddleSeg computes in float32. By default, OpenVINO uses bfloat16 if the processor has it.
     settings["INFERENCE_PRECISION_HINT"] = "f32"
     request = openvino.Core().compile_model(deploy.graph, "CPU", settings).create_infer_request()
     return lambda tensor: np.array(request.infer([tensor])[0])

@@ -1,6 +1,7 @@
-"""The same network without its last argmax: python logits_twin.py DEPLOY.YAML FOLDER.
+"""Saves a model without its last argmax: python logits_twin.py DEPLOY.YAML FOLDER.
 
-Of a pdmodel, by `import paddle`. A model that gives scores already is copied as it is.
+The model must be a pdmodel; Paddle itself loads and saves it. If the model's output is scores
+already, its files are copied.
 """
 
 import os

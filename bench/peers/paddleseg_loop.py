@@ -1,8 +1,9 @@
-"""The way of PaddleSeg's own script, with its imports: read, run and save in turn.
+"""Works like PaddleSeg's own script, with the same imports: reads, runs and saves in turn.
 
-python paddleseg_loop.py DEPLOY.YAML FOLDER OUTPUT [BATCH_SIZE [THREADS]]: PaddleSeg's transforms
-and palette around Paddle's public predictor; masks of the network's size. Without THREADS as many
-as processors.
+python paddleseg_loop.py DEPLOY.YAML FOLDER OUTPUT [BATCH_SIZE [THREADS]]
+
+Uses PaddleSeg's transforms and palette, and Paddle's public predictor. The masks have the network's
+size. The default of THREADS is the number of processors.
 """
 
 import os

@@ -1,6 +1,7 @@
-"""PaddleX on the same model: python paddlex_loop.py DEPLOY.YAML FOLDER OUTPUT, in its environment.
+"""Runs PaddleX on the same model: python paddlex_loop.py DEPLOY.YAML FOLDER OUTPUT.
 
-PaddleX wants its own names for the files, so it is given a folder of links to them.
+It must run in an environment with PaddleX. PaddleX requires other names of the model's files, so a
+temporary folder has links with these names.
 """
 
 import os
