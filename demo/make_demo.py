@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Makes the demo again: scenes, a network trained on them, its export, images with true masks.
+"""Makes the demo again: draws scenes, trains and exports a network, and saves images and labels.
 
 python -m demo.make_demo [--seed N] [--folder DIR]
 
-At the end it prints two mean IoUs on 50 scenes of another seed: the exported model's, measured
-through infer.py, and that of a classifier that sees the colour and the row of one pixel alone,
-which shows that the task isn't too easy.
+At the end it prints two mean IoUs on 50 scenes of another seed. The first is the exported model's,
+measured through infer.py. The second is that of a classifier whose input is only the colour and the
+row of one pixel. It shows that the task isn't too easy.
 """
 
 import os
 
-os.environ["FLAGS_enable_pir_api"] = "0"  # a pdmodel, which every Paddle from 2.6 runs
+os.environ["FLAGS_enable_pir_api"] = "0"  # exports a pdmodel, which Paddle runs from 2.6 on
 
 import argparse
 import hashlib
@@ -41,7 +41,7 @@ TRAINING_SCENES, TEST_SCENES = 700, 50
 
 
 def varied_scene(seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """A scene for training or testing; its size too comes from its number."""
+    """Returns a scene for training or testing. Seed and index also decide its size."""
     random = np.random.default_rng([seed, index, 1])
     height = int(random.integers(220, 320))
     return draw_scene(seed, index, int(height * random.uniform(1.34, 1.6)), height)
@@ -51,7 +51,7 @@ def draw_scenes(seed: int, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     pool = multiprocessing.get_context("spawn").Pool()
     scenes = pool.map(partial(varied_scene, seed), range(count), chunksize=8)
     pool.close()
-    pool.join()  # leaving a `with` would end the children by a signal, which Paddle reports
+    pool.join()  # a `with` would end the children by a signal, and Paddle would report that
     return scenes
 
 
@@ -65,18 +65,21 @@ def save_demo_images(seed: int, folder: Path) -> None:
 
 
 def digest(scenes: list[tuple[np.ndarray, np.ndarray]]) -> str:
-    """One for all pixels and labels: the same seed prints the same."""
+    """Returns one hash of all pixels and labels, which is the same for the same seed."""
     whole = hashlib.sha256()
     for image, labels in scenes:
         whole.update(image.tobytes() + labels.tobytes())
     return f"sha256 {whole.hexdigest()[:16]}"
 
 
-# ---- judging -----------------------------------------------------------------------------------
+# ---- evaluation --------------------------------------------------------------------------------
 
 
 def mean_iou(pairs) -> tuple[float, np.ndarray]:
-    """Mean and each class's intersection over union, of (true, predicted) label maps."""
+    """Returns the mean IoU, and the IoU of each class, float64 [classes].
+
+    IoU is intersection over union. `pairs` are label maps (true, predicted).
+    """
     count = len(CLASSES)
     confusion = np.zeros((count, count), np.int64)
     for true, predicted in pairs:
@@ -94,7 +97,7 @@ def run_infer(config: Path, images: Path, masks: Path, *more: str) -> None:
 
 
 def through_infer(config: Path, scenes) -> list[np.ndarray]:
-    """Label maps of the scenes, by way of files and infer.py."""
+    """Returns the scenes' label maps, which infer.py makes from image files."""
     with tempfile.TemporaryDirectory() as folder:
         images, masks = Path(folder, "images"), Path(folder, "masks")
         images.mkdir()
@@ -105,7 +108,10 @@ def through_infer(config: Path, scenes) -> list[np.ndarray]:
 
 
 def draw_pictures(folder: Path, config: Path) -> None:
-    """Of the first demo image, for the README: picture.png with its mask, and its overlay.png."""
+    """Writes the README's pictures of the first demo image.
+
+    These are picture.png, the image beside its mask, and overlay.png.
+    """
     image = cv2.imread(str(folder / "images" / "avenue.jpg"))
     with tempfile.TemporaryDirectory() as masks:
         run_infer(config, folder / "images", Path(masks))

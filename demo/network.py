@@ -1,4 +1,4 @@
-"""The demo's network and its export in PaddleSeg's form."""
+"""The demo's network, and its export in PaddleSeg's format."""
 
 from pathlib import Path
 
@@ -19,7 +19,10 @@ def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, gro
 
 
 class PixelShuffle(nn.Layer):
-    """[N, 4 * C, H, W] to [N, C, 2 * H, 2 * W], as `nn.PixelShuffle(2)`, which OpenVINO lacks."""
+    """Turns [N, 4 * C, H, W] into [N, C, 2 * H, 2 * W], as `nn.PixelShuffle(2)` does.
+
+    OpenVINO doesn't support the operator of `nn.PixelShuffle`.
+    """
 
     def forward(self, x):
         shape = paddle.shape(x)
@@ -30,7 +33,7 @@ class PixelShuffle(nn.Layer):
 
 
 class Up(nn.Layer):
-    """Doubles the coarse map's size, each pixel giving four, and mixes it with the finer map."""
+    """Doubles the coarse map's size with a pixel shuffle, and joins it with the finer map."""
 
     def __init__(self, coarse: int, fine: int, outputs: int):
         super().__init__()
@@ -43,16 +46,17 @@ class Up(nn.Layer):
 
 
 def cut(grown, like):
-    """`grown` at the size of `like`: where that is odd, doubling gave a pixel too many."""
+    """Cuts `grown` to the size of `like`: if a side is odd, doubling adds one pixel too many."""
     height, width = paddle.shape(like)[2], paddle.shape(like)[3]
     return grown[:, :, :height, :width]
 
 
 class DemoNet(nn.Layer):
-    """A small U-Net: float32 [N, 3, H, W] to logits [N, 8, H, W], of any height and width.
+    """A small U-Net: from float32 [N, 3, H, W] to logits [N, 8, H, W], for any height and width.
 
-    Made for training on a CPU: nothing is convolved at full size, and maps grow by pixel shuffle,
-    since Paddle's interpolation and depthwise convolutions on a CPU take longer than dense ones.
+    It is designed for training on a CPU. No convolution runs at full size. Maps are enlarged by
+    pixel shuffle, because on a CPU Paddle's interpolation and depthwise convolutions take longer
+    than dense convolutions.
     """
 
     def __init__(self):
@@ -63,7 +67,7 @@ class DemoNet(nn.Layer):
         self.sixteenth = nn.Sequential(
             convolution(56, 72, 3, 2),
             convolution(72, 72),
-            convolution(72, 72, 7, groups=72),  # sees far at little cost, the map being small
+            convolution(72, 72, 7, groups=72),  # a large receptive field on a small map is cheap
             convolution(72, 72, 1),
         )
         self.to_eighth, self.to_quarter = Up(72, 56, 48), Up(48, 32, 40)
@@ -80,7 +84,7 @@ class DemoNet(nn.Layer):
 
 
 class Labelled(nn.Layer):
-    """The network as PaddleSeg exports it with `--output_op argmax`: int32 [N, H, W]."""
+    """The network as PaddleSeg exports it with `--output_op argmax`: labels int32 [N, H, W]."""
 
     def __init__(self, network: nn.Layer):
         super().__init__()
@@ -112,7 +116,7 @@ def export(network: nn.Layer, folder: Path) -> None:
 
 
 def forget_sources(graph: Path) -> None:
-    """Takes out of a pdmodel in which lines of which files on this machine its operators arose."""
+    """Removes the operators' call stacks from a pdmodel: they name files of this machine."""
     paddle.enable_static()
     program = paddle.static.deserialize_program(graph.read_bytes())
     for block in program.blocks:

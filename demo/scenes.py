@@ -1,6 +1,6 @@
-"""Draws street scenes with their true label maps, for a model that needs no data from elsewhere.
+"""Draws street scenes with their true label maps, so that the demo needs no other data.
 
-The painter's order is from far to near. One seed and number give the same bytes each time.
+Far things are drawn before near ones. The same seed and number always produce the same bytes.
 """
 
 import itertools
@@ -43,7 +43,10 @@ DEMO_SIZES = {  # width, height
 
 
 def draw_scene(seed: int, index: int, width: int = 320, height: int = 240):
-    """Scene `index` of `seed`: BGR uint8 [height, width, 3], labels uint8 [height, width]."""
+    """Returns scene `index` of `seed`: image and labels.
+
+    The image is uint8 BGR [height, width, 3], the labels are uint8 [height, width].
+    """
     scene = Scene(np.random.default_rng([seed, index]), width, height)
     random = scene.random
     draw_sky(scene)
@@ -73,7 +76,10 @@ def draw_scene(seed: int, index: int, width: int = 320, height: int = 240):
 
 
 def demo_scenes(seed: int):
-    """Yields the demo's scenes, name, image and labels: each the next that shows every class."""
+    """Yields the name, image and labels of each demo scene.
+
+    Scenes that don't show every class are left out.
+    """
     numbers = itertools.count()
     for name, size in DEMO_SIZES.items():
         scenes = (draw_scene(seed + 2000, number, *size) for number in numbers)
@@ -97,7 +103,7 @@ def draw_sky(scene):
 
 
 def strip(scene, left, right, near=0.6, far=400.0):
-    """The pixels of a strip of ground along the street."""
+    """Returns the corners, in pixels [4, 2], of a strip of ground along the street."""
     return scene.project([(left, 0, near), (right, 0, near), (right, 0, far), (left, 0, far)])
 
 
@@ -143,7 +149,7 @@ def draw_ground(scene, half_road, half_walk):
 
 
 def draw_row(scene, x):
-    """Houses, hedges and gaps along one side, far to near; `x` is where their fronts stand."""
+    """Draws houses, hedges and gaps along one side, from far to near; their fronts are at `x`."""
     random = scene.random
     ends = [random.uniform(2.5, 6)]
     while ends[-1] < 90:
@@ -193,7 +199,7 @@ def draw_house(scene, x, near, far):
 
 
 def light(scene):
-    """The camera's and the weather's part: light, colour cast, blur, noise. uint8 BGR."""
+    """Returns the image with light, colour cast, blur and noise, uint8 BGR [H, W, 3]."""
     random = scene.random
     image = scene.image
     patches = 1 + 0.12 * scene.noise(scene.width / 3)[..., None]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Says which classes each mask shows: python demo/tell.py DEPLOY_YAML FOLDER_OF_MASKS"""
+"""Prints the classes of each mask: python demo/tell.py DEPLOY_YAML FOLDER_OF_MASKS"""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def shares(mask: Path, names: list[str]) -> list[tuple[str, float]]:
-    """The classes of a mask and how much of it each fills (0 to 1), largest first."""
+    """Returns the classes of a mask and their shares of its pixels (0 to 1), largest first."""
     counts = np.bincount(np.array(Image.open(mask)).ravel(), minlength=len(names))
     filled = [(names[label], counts[label] / counts.sum()) for label in np.flatnonzero(counts)]
     return sorted(filled, key=lambda item: -item[1])

@@ -1,4 +1,4 @@
-"""What stands in a street, each at a place of its own: trees, cars, people, signs."""
+"""Draws the things in a street, each at a given position: trees, cars, people and signs."""
 
 import numpy as np
 
@@ -79,7 +79,7 @@ def draw_car(scene, x, z):
     wide, tall = random.uniform(0.8, 1.0), random.uniform(1.35, 1.9)
     long, belt = random.uniform(3.4, 4.8), random.uniform(0.8, 1.0)
     cast_shadow(scene, x, z, wide * 1.15, 0.8)
-    inner = x - np.sign(x) * wide  # the flank that the camera sees
+    inner = x - np.sign(x) * wide  # the side that the camera can see
     z_far = z + long
     flank = [(inner, 0.25, z), (inner, 0.25, z_far), (inner, belt, z_far), (inner, belt, z)]
     scene.paint(scene.project(flank), paint * 0.8, CAR, z)
@@ -177,5 +177,5 @@ def draw_sign(scene, x, z):
     scene.box(x - size * 0.4, x + size * 0.4, pole - size * 0.1, pole + size * 0.1, z, rim, SIGN)
 
 
-# How many times as far away as the nearest a thing may stand: small things less.
+# The largest distance of a thing, divided by the smallest. Small things must be nearer.
 FARTHEST = {draw_tree: 4.0, draw_car: 3.0, draw_person: 1.5, draw_sign: 1.5}

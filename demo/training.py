@@ -1,4 +1,4 @@
-"""Trains the demo's network, in two processes, and the classifier that it is compared with."""
+"""Trains the demo's network in two processes, and the classifier with which it is compared."""
 
 import time
 from pathlib import Path
@@ -12,15 +12,18 @@ from demo.canvas import CLASSES
 from demo.network import DemoNet
 
 CROP_WIDTH, CROP_HEIGHT = 208, 160
-BATCH, STEPS, PEAK_RATE = 8, 1600, 6e-3  # the batch is each process's
+BATCH, STEPS, PEAK_RATE = 8, 1600, 6e-3  # BATCH is for each process
 PROCESSES = 2
-RARENESS = 0.15  # power of the classes' weights: rare ones count for more, 0 to 1
+RARENESS = 0.15  # exponent of the class weights, 0 to 1: if larger, rare classes count for more
 
 Scene = tuple[np.ndarray, np.ndarray]  # BGR uint8 [h, w, 3], labels uint8 [h, w]
 
 
 def train(scenes: list[Scene], seed: int, weights: Path) -> None:
-    """Writes trained weights. Several processes, since Paddle trains on one core in each."""
+    """Trains the network and writes its weights to `weights`.
+
+    There are several processes, because Paddle trains on one core in each.
+    """
     distributed.spawn(
         train_one, args=(scenes, seed, weights), nprocs=PROCESSES, backend="gloo", join=True
     )
@@ -52,14 +55,17 @@ def train_one(scenes: list[Scene], seed: int, weights: Path) -> None:
 
 
 def class_weights(labels: np.ndarray) -> paddle.Tensor:
-    """float32 [classes]: how much a pixel of each class counts, 1 on average."""
+    """Returns the weight of each class in the loss, float32 [classes], 1 on average."""
     counts = np.bincount(labels, minlength=len(CLASSES))
     weight = (counts.sum() / np.maximum(counts, 1)) ** RARENESS
     return paddle.to_tensor((weight / weight.mean()).astype(np.float32))
 
 
 def batch_of(scenes: list[Scene], random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Random crops, flips and brightness: float32 RGB [N, 3, h, w], int64 [N, h, w]."""
+    """Returns images, float32 RGB [N, 3, h, w], and their labels, int64 [N, h, w].
+
+    They are random crops of random scenes, with random flips and brightness.
+    """
     images, labels = [], []
     for index in random.integers(0, len(scenes), BATCH):
         image, label = scenes[index]
@@ -75,11 +81,11 @@ def batch_of(scenes: list[Scene], random: np.random.Generator) -> tuple[np.ndarr
     return np.stack(images).astype(np.float32), np.stack(labels).astype(np.int64)
 
 
-# ---- the classifier that sees one pixel ----
+# ---- the classifier of single pixels ----
 
 
 def by_pixel(training: list[Scene], scenes: list[Scene], seed: int) -> list[np.ndarray]:
-    """Label maps of a network that sees one pixel: its colour and its row."""
+    """Returns label maps from a network whose input is one pixel's colour and row."""
     paddle.seed(seed)
     random = np.random.default_rng([seed, 3])
     network = nn.Sequential(
@@ -109,7 +115,7 @@ def by_pixel(training: list[Scene], scenes: list[Scene], seed: int) -> list[np.n
 
 
 def pixel_features(image: np.ndarray) -> np.ndarray:
-    """float32 [pixels, 4]: blue, green, red and row, each from -1 to 1."""
+    """Returns float32 [pixels, 4]: blue, green, red and row, each from -1 to 1."""
     rows = np.linspace(-1, 1, image.shape[0], dtype=np.float32)[:, None, None]
     colours = image.astype(np.float32) / 127.5 - 1
     rows = np.broadcast_to(rows, (*image.shape[:2], 1))

@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""Exports a PP-LiteSeg with the `paddleseg` wheel alone, as PaddleSeg's tools/export.py does.
+"""Exports a PP-LiteSeg as PaddleSeg's tools/export.py does, with only the `paddleseg` package.
 
     python examples/export_ppliteseg.py --save_dir export --weights model.pdparams --classes 19
 
-Without --weights the network keeps random ones, and its masks mean nothing: enough to try the way.
+Without --weights, the weights are random and the masks mean nothing. This is enough to try the
+export.
 """
 
 import argparse
 import warnings
 from pathlib import Path
 
-warnings.simplefilter("ignore")  # Paddle's, about compilers and its own old calls
+warnings.simplefilter("ignore")  # Paddle warns about compilers and its own deprecated calls
 
 import paddle  # noqa: E402
 import yaml  # noqa: E402
@@ -19,7 +20,10 @@ from paddleseg.models import STDC1, PPLiteSeg  # noqa: E402
 
 
 def load_weights(network: paddle.nn.Layer, path: str) -> None:
-    """Ends the program where `path` isn't this network's: Paddle would leave random layers."""
+    """Loads the weights in `path`. Ends the program if they don't fit the network.
+
+    Paddle itself would leave random weights in the layers that don't fit.
+    """
     if not Path(path).is_file():
         raise SystemExit(f"error: --weights {path}: there is no such file")
     weights = paddle.load(path)
