@@ -1,14 +1,17 @@
-# make demo: the demo's masks.         make test: the tests; make coverage: with coverage.
-# make lint: ruff, mypy, import-linter. make clean: away with environments and caches.
-# make test-gpu-config: what the GPU build of Paddle makes of the flags; needs no GPU.
-# make stress: kills, restarts, bad files, for minutes. With MODELS=dir IMAGES=dir: label maps of
-# these against PaddleSeg's, pixel for pixel.
-# make bench: the figures of the READMEs, which takes long; BENCH= and PAIRS= fewer.
-# make draw: scenes, training and export of the demo again (about 13 minutes).
+# make demo: makes the demo's masks.
+# make test: runs the tests. make coverage: runs them and measures the coverage.
+# make lint: runs ruff, mypy and import-linter.
+# make clean: removes environments, caches and output.
+# make test-gpu-config: tests the flags with the GPU build of Paddle; needs no GPU.
+# make stress: tests kills, restarts and bad files for minutes. With MODELS=dir IMAGES=dir it
+# compares the label maps of these models and images with PaddleSeg's, pixel for pixel.
+# make bench: measures the figures in the READMEs, which takes long. BENCH= selects benchmarks,
+# PAIRS= sets the number of pairs that are measured.
+# make draw: draws the demo's scenes, trains its model and exports it again (about 13 minutes).
 #
-# Each makes an environment in .venv first, once. PYTHON= names another Python, VENV= another
-# folder, PADDLE=2.6.2 another Paddle than requirements.txt pins, TESTS= fewer tests, JOBS= so many
-# at once.
+# The first use makes an environment in .venv. PYTHON= selects another Python, VENV= another folder,
+# PADDLE=2.6.2 another version of Paddle than in requirements.txt, TESTS= only some tests, JOBS= the
+# number of tests that run at the same time.
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
@@ -66,7 +69,7 @@ bench: $(VENV)/ready-to-test $(MADE)/ready .venv-paddlex/ready
 			--paddlex .venv-paddlex/bin/python || exit 1; \
 	done
 
-# By Paddle 2.6.2: newer ones can't export these networks as a pdmodel of free size.
+# With Paddle 2.6.2, because newer versions can't export these networks as a pdmodel for any size.
 $(MADE)/ready: bench/make.py
 	@$(MAKE) --no-print-directory .venv-2.6.2/ready-to-test PADDLE=2.6.2
 	@rm -rf $(MADE)
