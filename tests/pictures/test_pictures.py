@@ -109,25 +109,28 @@ def test_shares_equal_those_of_numpy_and_add_up_to_one(seed):
     assert [share for _, share in found] == sorted((s for _, s in found), reverse=True)
 
 
-def legend_text(labels, names, monkeypatch):
-    """Returns the texts of the legend and the colours of its boxes."""
-    texts, boxes = [], []
-    draw = pictures.ImageDraw.ImageDraw
-    text, rectangle = draw.text, draw.rectangle
-    monkeypatch.setattr(draw, "text", lambda *a, **k: (texts.append(a[2]), text(*a, **k)))
-    monkeypatch.setattr(draw, "rectangle", lambda *a: (boxes.append(a[2]), rectangle(*a)))
-    pictures.legend(labels, Pictures(names=names))
-    return texts, boxes
+def box_colours(legend_bgr):
+    """Returns the colours (RGB) of the legend's boxes, from left to right in their first row."""
+    colours = []
+    row = legend_bgr[len(legend_bgr) // 2]
+    for pixel in row[:, ::-1].tolist():
+        is_colour = pixel in COLOURS.tolist() and len(set(pixel)) > 1  # no letter, no white
+        if is_colour and pixel not in colours:
+            colours.append(pixel)
+    return colours
 
 
-def test_the_legend_names_the_classes_present(monkeypatch):
+def test_the_legend_names_the_classes_present():
     labels = np.zeros((10, 1000), np.uint8)
     labels[0, :30] = 3
     labels[1, 0] = 2
     labels[2, 0:100] = 7
-    texts, boxes = legend_text(labels, ["sky", "sea", "boat", "\u6811"], monkeypatch)
-    assert texts == ["sky  98.7 %", "7  1.0 %", "3  0.3 %", "boat  <0.1 %"]  # no \u6811 in the font
-    assert boxes == [tuple(COLOURS[class_id].tolist()) for class_id in (0, 7, 3, 2)]
+    names = ["sky", "sea", "boat", "\u6811"]  # the font has no \u6811
+    assert pictures.legend_entries(labels, names) == [
+        *((0, "sky  98.7 %"), (7, "7  1.0 %"), (3, "3  0.3 %"), (2, "boat  <0.1 %"))
+    ]
+    legend = pictures.legend(labels, Pictures(names=names))
+    assert box_colours(legend) == [COLOURS[class_id].tolist() for class_id in (0, 7, 3, 2)]
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 500), (500, 3), (64, 64), (700, 900)])

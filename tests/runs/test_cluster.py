@@ -22,18 +22,32 @@ cluster_utils = pytest.importorskip("ray.cluster_utils")
 pytestmark = pytest.mark.xdist_group("ray")  # two clusters at once are slow
 
 
+@pytest.fixture(scope="module")
+def started_cluster():
+    """A cluster of one node, which the tests of this module share: a start takes seconds."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
+            environment.delenv(name, raising=False)  # else coverage measures Ray's processes too
+        config = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
+        cluster = cluster_utils.Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": config}
+        )
+        cluster.second = None
+        yield cluster
+        cluster.shutdown()
+
+
 @pytest.fixture
-def cluster(monkeypatch):
+def cluster(started_cluster):
     """A cluster of two nodes with one processor each. It detects a dead node within seconds."""
-    for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
-        monkeypatch.delenv(name, raising=False)  # else coverage measures Ray's processes too
-    config = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
-    cluster = cluster_utils.Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": config}
-    )
-    cluster.second = cluster.add_node(num_cpus=1)
-    yield cluster
-    cluster.shutdown()
+    if started_cluster.second is None:
+        started_cluster.second = started_cluster.add_node(num_cpus=1)
+    return started_cluster
+
+
+def remove_second_node(cluster, **how):
+    cluster.remove_node(cluster.second, **how)
+    cluster.second = None  # the next test adds another
 
 
 def is_descendant(pid):
@@ -73,7 +87,7 @@ def test_no_result_is_lost_if_a_node_is_killed(start, cluster, tmp_path):
         *("--ray", cluster.address, "--num_workers", "2"),
     )
     wait_until(lambda: (tmp_path / "out").exists() and len(masks(tmp_path / "out")) > 60)
-    cluster.remove_node(cluster.second, allow_graceful=False)
+    remove_second_node(cluster, allow_graceful=False)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
     assert "240 of 241 images done" in out
@@ -160,7 +174,7 @@ def test_a_full_disk_stops_the_run(start, small_disk, tmp_path):
 
 def test_a_node_that_does_not_see_a_folder_ends_the_run(start, model_copy, cluster, tmp_path):
     """The node sees an empty disk in the place of one folder."""
-    cluster.remove_node(cluster.second)
+    remove_second_node(cluster)
     write_image(tmp_path / "in" / "a.png")
     (tmp_path / "out").mkdir()
     model = model_copy("argmax").rename(tmp_path / "model")
