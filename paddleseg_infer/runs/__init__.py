@@ -1,1 +1,1 @@
-"""How a run goes: what is found, who does it, what is reported. By one process, workers or Ray."""
+"""The course of a run: finds the images, segments them here, in workers or on Ray, and reports."""

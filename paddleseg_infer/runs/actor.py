@@ -1,4 +1,4 @@
-"""What an actor of Ray Data's pool holds: a Segmenter, on some node of a cluster."""
+"""The code that runs in the actors of Ray Data's pool. Each actor has a Segmenter."""
 
 import faulthandler
 import logging
@@ -16,7 +16,7 @@ from paddleseg_infer.runs.resume import is_done
 from paddleseg_infer.runs.worker import Note, outcome_of
 from paddleseg_infer.settings import Settings
 
-if TYPE_CHECKING:  # a node may lack what it imports: obstacle() says so
+if TYPE_CHECKING:  # a node may lack the packages it needs: obstacle() reports that
     from paddleseg_infer.segmenter import Segmenter
 
 log = logging.getLogger("paddleseg_infer")
@@ -24,7 +24,7 @@ log = logging.getLogger("paddleseg_infer")
 
 @dataclass(frozen=True)
 class Needs:
-    """What a node must have: files that it sees, and a version of Paddle."""
+    """What a node must have: access to files, and a version of Paddle."""
 
     files: Sequence[str]  # deploy.yaml first
     paddle: str
@@ -32,15 +32,15 @@ class Needs:
 
 @dataclass(frozen=True)
 class Answer:
-    """What an actor returns for a chunk of images."""
+    """The result of an actor for a chunk of images."""
 
     outcomes: list[Outcome]
     notes: list[Note]
-    failure: ConfigError | RunError | None  # why it can't work, or go on
+    failure: ConfigError | RunError | None  # why the actor can't start, or can't go on
 
 
 class NoteTaker(logging.Handler):
-    """Keeps the log's lines until they are returned with an answer."""
+    """Collects log lines, to return them with the next answer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class NoteTaker(logging.Handler):
 
 
 class Segment:
-    """What an actor of the pool holds, for Ray Data's `map_batches`."""
+    """The callable that each actor makes for Ray Data's `map_batches`."""
 
     def __init__(self, needs: Needs, settings: Settings, sample: Sequence[str]):
         import ray
@@ -69,7 +69,10 @@ class Segment:
         log.setLevel(logging.INFO)
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
-        """`rows` are one, with a chunk of jobs; so is the answer."""
+        """Segments a chunk of jobs and returns an Answer.
+
+        `rows` has one row with the pickled chunk, the result one row with the pickled Answer.
+        """
         outcomes: list[Outcome] = []
         try:
             if not self._failure:
@@ -108,13 +111,16 @@ class Segment:
         )
 
     def _set_deadline(self) -> None:
-        """Ends the process after `timeout` seconds from now: from C, whatever Python is at."""
+        """Makes faulthandler end the process `timeout` seconds from now.
+
+        It does that in C, so also while Python is blocked. Each call replaces the deadline.
+        """
         if self._settings.run.timeout is not None:
             faulthandler.dump_traceback_later(self._settings.run.timeout, exit=True)
 
 
 def obstacle(needs: Needs) -> str:
-    """Why this node can't work, "" where it can."""
+    """Returns why this node can't work, or "" if it can."""
     for path in needs.files:
         if not os.path.exists(path):
             return (

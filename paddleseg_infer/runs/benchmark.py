@@ -1,7 +1,7 @@
-"""--benchmark: the time of each stage, by AutoLog or in a report with the same lines.
+"""--benchmark: reports the time of each stage, with AutoLog or with lines of the same form.
 
-AutoLog (github.com/LDOUBLEV/AutoLog) is what PaddleSeg's script reports with. It is given the times
-that are measured here, of single images; its own would be those of batches.
+PaddleSeg's script uses AutoLog (github.com/LDOUBLEV/AutoLog) for its report. This module passes
+its own times per image to AutoLog, because AutoLog would measure whole batches.
 """
 
 import logging
@@ -24,13 +24,17 @@ from paddleseg_infer.settings import Settings
 log = logging.getLogger("paddleseg_infer")
 
 WARM_UPS = 5
-STAGES = {stage: f"{stage}_time" for stage in Times._fields}  # AutoLog's name of each
+STAGES = {stage: f"{stage}_time" for stage in Times._fields}  # AutoLog's names
 
 
 def benchmark(
     jobs: Sequence[Job], settings: Settings, say: Callable[[str], None]
 ) -> Iterator[Outcome]:
-    """As `local.segment`, batch after batch in this process; then it prints the report."""
+    """Segments `jobs` batch after batch in this process. Yields an Outcome for each.
+
+    Prints the report at the end. Raises ConfigError if nothing can start, and RunError if the run
+    can't go on.
+    """
     segmenter = Segmenter(
         settings.run.config,
         model=settings.model,
@@ -61,14 +65,12 @@ def benchmark(
         say(f" images_per_second: {len(times) / seconds:.4g}\n")
         say(f" enable_openvino: {segmenter.options.enable_openvino}\n")
     finally:
-        for (
-            process
-        ) in multiprocessing.active_children():  # AutoLog's process, which nothing else ends
+        for process in multiprocessing.active_children():  # AutoLog doesn't end its process
             process.kill()
 
 
 def _warm_up(segmenter: Segmenter, jobs: Sequence[Job], settings: Settings) -> None:
-    """Runs the first batch some times; an image in windows once, since it has many."""
+    """Runs the first batch WARM_UPS times. With `crop_size` once: an image has many windows."""
     try:
         for _ in range(1 if settings.model.crop_size else WARM_UPS):
             segmenter([job.image for job in jobs[: segmenter.batch_size]])
@@ -85,16 +87,16 @@ def _batch_after_batch(
             yield outcome_of(result)
 
 
-# ---- by AutoLog --------------------------------------------------------------------------------
+# ---- with AutoLog ------------------------------------------------------------------------------
 
 
 def _auto_log(
     segmenter: Segmenter, model_name: str, precision: str, say: Callable[[str], None]
 ) -> Any:
-    """A started AutoLogger, or None if it isn't installed or doesn't work."""
+    """Returns a started AutoLogger, or None if it isn't installed or doesn't work."""
     try:
         from auto_log import AutoLogger  # type: ignore[import-not-found]
-    except Exception as error:  # for example of GPUtil, which it imports, on Python 3.12
+    except Exception as error:  # for example: it imports GPUtil, which fails on Python 3.12
         if getattr(error, "name", None) != "auto_log":
             log.warning("auto_log can't be imported (%s): the report is this program's own", error)
         return None
@@ -117,7 +119,7 @@ def _auto_log(
             warmup=0,
             logger=printer,
         )
-    except Exception as error:  # whatever another program's module may raise
+    except Exception as error:  # another program's module may raise anything
         log.warning("auto_log doesn't work here (%s): the report is this program's own", error)
         return None
 
@@ -139,13 +141,13 @@ def _reported(auto_log: Any, times: Sequence[Times]) -> bool:
         auto_log.report()
     except SystemExit:  # some versions end the process here
         pass
-    except Exception as error:  # as above
+    except Exception as error:  # AutoLog may raise anything
         log.warning("auto_log doesn't work here (%s): the report is this program's own", error)
         return False
     return True
 
 
-# ---- by this program ---------------------------------------------------------------------------
+# ---- without AutoLog --------------------------------------------------------------------------
 
 
 def _own_report(
@@ -157,7 +159,7 @@ def _own_report(
     yield f" OS_version: {platform.platform()}"
     yield f" CUDA_version: {build.cuda if on_gpu else None}"
     yield f" CUDNN_version: {build.cudnn if on_gpu else None}"
-    yield " drivier_version: None"  # spelt as AutoLog does
+    yield " drivier_version: None"  # AutoLog's spelling
     yield "---------------------- Paddle info ----------------------"
     yield f" paddle_version: {_version(build)}"
     yield f" paddle_commit: {build.commit}"
@@ -190,13 +192,13 @@ def _version(build: PaddleBuild) -> str:
 
 
 def _shape(segmenter: Segmenter) -> str:
-    """The input shape as in AutoLog's reports: channels, height and width, or "dynamic"."""
+    """Returns the input shape in AutoLog's form: "channels,height,width" or "dynamic"."""
     sides = segmenter.deploy.input_shape[1:]
     return "dynamic" if -1 in sides else ",".join(map(str, sides))
 
 
 def _resident_mb() -> float:
-    """The peak memory of this process, in MB."""
+    """Returns the peak memory of this process in MB (2**20 bytes)."""
     import resource
 
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

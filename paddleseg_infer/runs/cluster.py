@@ -1,7 +1,7 @@
-"""Many images over the nodes of a Ray cluster: each actor of Ray Data's pool holds a Segmenter.
+"""Segments many images on a Ray cluster. Each actor of Ray Data's pool has a Segmenter.
 
-Ray places the actors, hands them chunks of images, and starts again those that have died. What a
-dead one held is missing from the results: it is tried again, one image at a time.
+Ray places the actors on the nodes, sends them chunks of images, and restarts dead actors. The
+images of a dead actor are missing from the results. They are tried again, one image at a time.
 """
 
 import contextlib
@@ -30,24 +30,25 @@ from paddleseg_infer.settings import MOST_THREADS, EngineOptions, Settings
 
 log = logging.getLogger("paddleseg_infer")
 
-IMAGES_IN_CHUNK = 64  # what an actor is given at a time; results come by the chunk
+IMAGES_IN_CHUNK = 64  # an actor gets and returns this many images at a time
 CONNECT_SECONDS = 10.0
-MOST_SAMPLES = 1000  # images whose sizes TensorRT's shapes are taken from
-# Sent to the nodes.
+MOST_SAMPLES = 1000  # images whose sizes determine TensorRT's shapes
+# This package, which Ray sends to the nodes.
 PROGRAM = {"py_modules": [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]}
 
 
 def segment(jobs: Sequence[Job], settings: Settings, address: str) -> Iterator[Outcome]:
-    """As `local.segment`, by `num_workers` actors on the cluster at `address`.
+    """Saves the pictures of `jobs` with `num_workers` actors. Yields an Outcome for each job.
 
-    That is an address as Ray takes it, `auto` for the cluster that this machine is a node of, or
-    `local` for a cluster of this machine alone. Model, images and `save_dir` lie on a file system
-    that all nodes see. Raises ConfigError where one doesn't.
+    `address` is `host:port`, `auto` for the cluster that this machine is a node of, or `local` for
+    a new cluster on this machine. Model, images and `save_dir` must be on a file system that all
+    nodes share. Raises ConfigError if nothing can start, RunError if the run can't go on, and
+    Interrupted after a signal.
     """
-    if not jobs:  # of this shard
+    if not jobs:  # this shard has no images
         return
     ray = _imported_ray()
-    load_deploy_config(settings.run.config)  # what is wrong here needs no node to say so
+    load_deploy_config(settings.run.config)  # raises errors before it connects to the cluster
     build = find_paddle()
     device = resolved(EngineOptions(device=settings.engine.device), build).device
     by_absolute_path = {replace(job, image=os.path.abspath(job.image)): job for job in jobs}
@@ -70,7 +71,7 @@ def segment(jobs: Sequence[Job], settings: Settings, address: str) -> Iterator[O
 
 
 def _imported_ray() -> Any:
-    # A cluster that this process starts reports nothing about its user, unless it is asked to.
+    # A cluster started here sends no usage statistics, unless the user has turned them on.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -81,7 +82,7 @@ def _imported_ray() -> Any:
 
 
 def _with_absolute_paths(settings: Settings) -> Settings:
-    """Actors run in folders of their own."""
+    """Returns settings with absolute paths, because each actor runs in another folder."""
     engine = settings.engine
     for name in ("cache_dir", "auto_tuned_shape_file"):
         if path := getattr(engine, name):
@@ -96,7 +97,7 @@ def _with_absolute_paths(settings: Settings) -> Settings:
 
 @dataclass
 class Passes:
-    """Jobs given to the pool pass by pass, until each has an outcome."""
+    """Runs jobs in the pool, in several passes, until each job has an outcome."""
 
     ray: Any
     needs: Needs
@@ -106,9 +107,9 @@ class Passes:
     notes: set[Note] = field(default_factory=set)
 
     def outcomes(self) -> Iterator[Outcome]:
-        """In chunks, then what is missing one image at a time.
+        """Yields an Outcome for each job: runs chunks, then the missing images one at a time.
 
-        Raises ConfigError before the first outcome, RunError later.
+        Raises ConfigError before the first outcome, and RunError after it.
         """
         left = dict.fromkeys(self.jobs)
         workers, batch_size = self.settings.engine.num_workers, self.settings.model.batch_size
@@ -132,12 +133,16 @@ class Passes:
             in_chunk = 1
 
     def _one_pass(self, left: dict[Job, None], in_chunk: int) -> Generator[Outcome, None, str]:
-        """Outcomes of jobs, which are taken out of `left`; returns what ended Ray's work early."""
+        """Yields outcomes and removes their jobs from `left`.
+
+        Returns the error that ended Ray's work early, or "". Raises ConfigError before the first
+        outcome, and RunError after it, if an actor reports a failure.
+        """
         answers = self._answers(left, in_chunk)
         try:
             for answer in answers:
                 for note in answer.notes:
-                    if note not in self.notes:  # each actor logs the same lines
+                    if note not in self.notes:  # several actors log the same line
                         self.notes.add(note)
                         log.log(note.level, "%s", note.text)
                 for outcome in answer.outcomes:
@@ -152,7 +157,7 @@ class Passes:
         except self.ray.exceptions.RayError as error:
             return str(error).strip().splitlines()[-1]
         finally:
-            answers.close()  # before Ray is left
+            answers.close()  # before Ray is shut down
         return ""
 
     def _why_failed(self) -> str:
@@ -161,7 +166,10 @@ class Passes:
         return f"its worker died{late}, {DEATHS_ALONE} times: the logs of Ray tell more"
 
     def _answers(self, jobs: dict[Job, None], in_chunk: int) -> Generator[Answer, None, None]:
-        """One pass. Chunks whose actor dies are left out; before the first result a few only."""
+        """Yields the answers of one pass. Chunks whose actor died are missing.
+
+        Before the first result Ray raises RayError if MAX_DEATHS chunks are missing.
+        """
         data, engine = self.ray.data, self.settings.engine
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -171,10 +179,11 @@ class Passes:
         rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
         actors = data.ActorPoolStrategy(
             size=min(engine.num_workers, len(rows)),
-            # The next chunk waits at its actor, unless it could be lost with an image that kills.
+            # Each actor has a second chunk in its queue, so that it doesn't have to wait. Single
+            # images aren't queued: they would be lost if the image before kills the actor.
             max_tasks_in_flight_per_actor=1 if in_chunk == 1 else 2,
         )
-        # Of max_task_retries: until Ray 2.64 nothing takes its place.
+        # The warning is about max_task_retries. Before Ray 2.64 there is no replacement for it.
         warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
         dataset = data.from_items(rows, override_num_blocks=len(rows))
         segmented = dataset.map_batches(
@@ -184,9 +193,9 @@ class Passes:
             fn_constructor_args=(self.needs, self.settings, self._sample()),
             num_cpus=engine.cpu_threads,
             num_gpus=int(engine.device == "gpu"),
-            max_task_retries=0,  # it would wait for its actor, for which no node may be left
+            max_task_retries=0,  # a retry waits for its actor, and that may have no node any more
         )
-        # By block: the iterators of rows and batches leave threads that outlive Ray.
+        # Reads blocks: the iterators of rows and batches start threads that run on after Ray's end.
         for bundle in segmented.iter_internal_ref_bundles():
             for block in self.ray.get(list(bundle.block_refs)):
                 yield from map(pickle.loads, block.column("answer").to_pylist())
@@ -198,7 +207,7 @@ class Passes:
 
 
 def _processors_of_nodes(ray: Any, needs: Needs) -> list[int]:
-    """How many each node has. Raises ConfigError where one can't work."""
+    """Returns the number of processors of each node. Raises ConfigError if a node can't work."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
@@ -221,7 +230,7 @@ def _processors_of_nodes(ray: Any, needs: Needs) -> list[int]:
 
 
 def _threads(processors: Sequence[int], engine: EngineOptions) -> int:
-    """How many each actor gets. Raises ConfigError where no node has as many as are asked for."""
+    """Returns the threads of each actor. Raises ConfigError if no node has enough processors."""
     if engine.cpu_threads is None:
         return threads_for(processors, engine.num_workers)
     if engine.cpu_threads > max(processors):
@@ -233,7 +242,11 @@ def _threads(processors: Sequence[int], engine: EngineOptions) -> int:
 
 
 def threads_for(processors: Sequence[int], num_workers: int) -> int:
-    """The most that an actor can have if all find a place on these nodes; 1 where they can't."""
+    """Returns the most threads per actor with which `num_workers` actors fit on the nodes.
+
+    `processors` has the number of processors of each node. The result is at most MOST_THREADS, and
+    1 if the actors never fit.
+    """
     for threads in range(min(MOST_THREADS, max(processors)), 1, -1):
         if sum(count // threads for count in processors) >= num_workers:
             return threads
@@ -242,7 +255,10 @@ def threads_for(processors: Sequence[int], num_workers: int) -> int:
 
 @contextlib.contextmanager
 def _mark(save_dir: str) -> Iterator[str]:
-    """A file in the output folder: a node that sees it has the same disk there."""
+    """Makes a temporary file in the output folder, and yields its path.
+
+    A node that sees it has the same disk there. Raises ConfigError if the folder isn't writable.
+    """
     prepare_save_dir(save_dir)
     with tempfile.NamedTemporaryFile(dir=save_dir, prefix=".", suffix=PART_SUFFIX) as file:
         yield file.name
@@ -250,10 +266,13 @@ def _mark(save_dir: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _connected(ray: Any, address: str) -> Iterator[None]:
-    """A signal ends what is in here with Interrupted, a second one the process at once."""
+    """Connects to the cluster for the block. Raises ConfigError if that fails.
+
+    The first signal raises Interrupted in the block. A second one ends the process at once.
+    """
     host, _, port = address.rpartition(":")
     try:
-        if address not in ("auto", "local"):  # where nothing listens Ray tries for many minutes
+        if address not in ("auto", "local"):  # without a cluster Ray tries for minutes
             socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
     except ValueError:
         raise ConfigError(f"--ray {shown(address)}: give auto, local or host:port") from None
@@ -266,8 +285,8 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         if address == "auto":
             hint = " (start one on this machine, or give host:port)"
         raise ConfigError(f"--ray {address}: {str(error).splitlines()[0]}{hint}") from None
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what dies is logged from here
-    # Ray prints what it hears of nodes to standard output.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # this program logs dead actors itself
+    # Ray prints messages about nodes to standard output.
     with contextlib.redirect_stdout(sys.stderr), answered_by(_interrupt):
         try:
             yield

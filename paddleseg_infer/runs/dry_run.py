@@ -1,4 +1,4 @@
-"""--dry_run: what a run would do. No image is decoded, and TensorRT's engine isn't built."""
+"""--dry_run: shows what a run would do. Decodes no image and builds no TensorRT engine."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -29,9 +29,9 @@ log = logging.getLogger("paddleseg_infer")
 def dry_run(
     jobs: Sequence[Job], listing: Listing, settings: Settings, say: Callable[[str], None]
 ) -> None:
-    """Prints the first ten images and the engine's settings. Raises ConfigError.
+    """Prints the first ten images and the engine's settings, as YAML. Raises ConfigError.
 
-    On a GPU that can't run, the settings are valid all the same: they are printed first.
+    If the GPU can't run, the settings are still valid, so they are printed before the error.
     """
     plan: dict[str, Any] = {
         "images": len(jobs),
@@ -73,11 +73,11 @@ def _decided(jobs: Sequence[Job], settings: Settings) -> tuple[Setup, Expected]:
 
 
 def _tried(setup: Setup, expected: Expected) -> tuple[Any, ConfigError | None]:
-    """The engine's `paddle.inference.Config`, and why it can't run on this machine's GPU."""
+    """Returns the engine's `paddle.inference.Config`, and the error if this GPU can't run it."""
     if setup.options.device == "cpu":
         return load(setup, expected).config, None
     if setup.collects_shapes:
-        # Paddle's `Config` wants a path, of a file that is only read when the engine is made.
+        # Paddle's `Config` needs a path. The file is only read when the engine is made.
         options = replace(setup.options, auto_tuned_shape_file="to be collected")
         setup = replace(setup, options=options)
     config = setup.make_config()

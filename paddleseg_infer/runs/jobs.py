@@ -1,4 +1,4 @@
-"""Finds the images of a run and names their masks. Opens no image."""
+"""Finds the images of a run and names their masks. Decodes no image."""
 
 import hashlib
 import itertools
@@ -23,7 +23,7 @@ HEAD_BYTES = 4096
 
 @dataclass
 class Listing:
-    """What was found at `--image_path`."""
+    """The images and errors that were found at `--image_path`."""
 
     jobs: list[Job]
     unreadable: list[Outcome] = field(default_factory=list)  # folders that can't be read
@@ -31,10 +31,10 @@ class Listing:
 
 
 def find_jobs(image_path: str, save_dir: str, kinds: Sequence[str] = ("mask",)) -> Listing:
-    """Finds the images of a file, a folder or a list, in a fixed order, each with a unique name.
+    """Finds the images of a file, a folder or a list, in a fixed order. Mask names are unique.
 
-    `kinds` are the pictures that will be made of each. Raises ConfigError where there is no image,
-    where two pictures would share a name, and where one would take the place of an image.
+    `kinds` are the pictures that will be made of each image. Raises ConfigError if there is no
+    image, if two pictures would have the same name, or if a picture would overwrite an image.
     """
     try:
         mode = os.stat(image_path).st_mode
@@ -57,10 +57,10 @@ def find_jobs(image_path: str, save_dir: str, kinds: Sequence[str] = ("mask",)) 
 
 
 def part_of(jobs: Sequence[Job], image_path: str, number: int, count: int) -> list[Job]:
-    """The jobs that belong to part `number` of `count`.
+    """Returns the jobs of part `number` of `count` parts, counted from 0.
 
-    Decided by each image's path below the folder, or the list's folder: images that come or go
-    change nothing for the others.
+    The part depends only on the image's path relative to the folder, or to the list's folder. So
+    an image stays in its part when other images are added or removed.
     """
     base = image_path if os.path.isdir(image_path) else os.path.dirname(image_path)
 
@@ -72,7 +72,10 @@ def part_of(jobs: Sequence[Job], image_path: str, number: int, count: int) -> li
 
 
 def _walk(folder: str, save_dir: str) -> Listing:
-    """The images below `folder`, sorted, known by their suffix; hidden files are left out."""
+    """Finds the images below `folder` by their suffix, in sorted order.
+
+    Skips hidden files, `.ipynb_checkpoints` and `save_dir`. Raises ConfigError if none is found.
+    """
     top, outputs = os.path.realpath(folder), os.path.realpath(save_dir)
     if top == outputs:
         raise ConfigError(
@@ -110,16 +113,19 @@ def _folders(
 ) -> Iterator[tuple[str, list[str], list[str]]]:
     try:
         yield from os.walk(top, onerror=note)
-    except RecursionError:  # before Python 3.12
+    except RecursionError:  # only before Python 3.12
         raise ConfigError(f"--image_path {shown(top)} holds folders nested too deep") from None
 
 
 def _read_list(path: str) -> Listing:
-    """Reads a list: each line names an image, as a whole if that exists, else by its first word."""
+    """Reads a list of images. Raises ConfigError if it isn't one.
+
+    An image's path is the whole line if such a file exists, else the first word of the line.
+    """
     try:
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)
-            # Only the head of a large binary file, such as a film, is read.
+            # Of a large binary file, such as a video, only the head is read.
             text = "\0" if b"\0" in head else (head + file.read()).decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"--image_path {shown(path)} can't be read: {reason(error)}") from None
@@ -161,7 +167,10 @@ def _has_image_suffix(name: str) -> bool:
 
 
 def _named(found: Iterable[tuple[str, str]]) -> list[Job]:
-    """Jobs for (path, name) pairs. Masks drop the image's suffix unless two names would clash."""
+    """Returns a job for each (path, name) pair.
+
+    A mask's name is without the image's suffix, unless two masks would then have the same name.
+    """
     images = list(found)
     sharing: defaultdict[str, int] = defaultdict(int)
     stems = [os.path.splitext(name)[0] for _, name in images]
@@ -198,9 +207,9 @@ def _refuse_clashes(jobs: list[Job], save_dir: str, kinds: Sequence[str]) -> Non
 
 
 def _place_finder() -> Callable[[str], str]:
-    """Returns a function that resolves the links in a path's folder, so that a place has one name.
+    """Returns a function that resolves links in a path's folder, so that each file has one path.
 
-    The last part stays as it is: a link is an image of its own, named by the link.
+    It doesn't resolve a link in the last part of the path: such a link is an image of its own.
     """
     real = lru_cache(maxsize=1024)(os.path.realpath)
     return lambda path: os.path.join(real(os.path.dirname(path) or "."), os.path.basename(path))

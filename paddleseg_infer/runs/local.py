@@ -1,4 +1,4 @@
-"""Many images on this machine: one batch in this process, more in worker processes."""
+"""Segments images on this machine: one batch in this process, more in worker processes."""
 
 import contextlib
 import os
@@ -12,12 +12,11 @@ from paddleseg_infer.settings import EngineOptions, Settings
 
 
 def segment(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
-    """Saves the pictures of `jobs`; yields what became of each.
+    """Saves the pictures of `jobs`. Yields an Outcome for each job.
 
-    A single batch runs in this process. More batches, or any with a `timeout`, run in `num_workers`
-    worker processes.
-    Raises ConfigError where nothing can start, RunError where the run can't go on, and Interrupted
-    after a signal.
+    A single batch runs in this process. More batches, or any number with a `timeout`, run in at
+    most `num_workers` worker processes. Raises ConfigError if nothing can start, RunError if the
+    run can't go on, and Interrupted after a signal.
     """
     engine = replace(settings.engine, num_workers=processes_for(len(jobs), settings))
     if len(jobs) <= settings.model.batch_size and settings.run.timeout is None:
@@ -34,12 +33,18 @@ def segment(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
 
 
 def sharing_shapes(engine: EngineOptions, folder: str) -> EngineOptions:
-    """With a file in `folder` for the tuned shapes: one worker collects them, all use them."""
+    """Returns `engine` with a file in `folder` for the tuned shapes.
+
+    One worker collects the shapes, and all workers use them.
+    """
     return replace(engine, auto_tuned_shape_file=os.path.join(folder, "shapes.pbtxt"))
 
 
 def processes_for(images: int, settings: Settings) -> int:
-    """How many processes run the engine, which share the processors: no more than batches."""
+    """Returns the number of processes that run the engine: `num_workers`, at most one per batch.
+
+    The processors are divided among these processes.
+    """
     batches = -(-images // settings.model.batch_size)
     return max(1, min(settings.engine.num_workers, batches))
 

@@ -1,4 +1,4 @@
-"""The progress of a run: a bar on a terminal, else a line every minute."""
+"""Shows the progress of a run: a bar on a terminal, otherwise a log line every minute."""
 
 import logging
 import sys
@@ -13,7 +13,7 @@ SECONDS_BETWEEN_LINES = 60.0
 
 
 class Progress:
-    """Counts each outcome; shows nothing with `quiet`."""
+    """Counts outcomes and shows the progress. Shows nothing if `quiet` is true."""
 
     def __init__(self, total: int, quiet: bool):
         self._total, self._ended, self._failed, self._skipped = total, 0, 0, 0
@@ -21,10 +21,10 @@ class Progress:
         self._quiet = quiet
         self._bar: Any = None
         if not quiet and sys.stderr.isatty():
-            import tqdm  # takes a while to import
+            import tqdm  # slow to import
             from tqdm.contrib.logging import logging_redirect_tqdm
 
-            tqdm.tqdm.monitor_interval = 0  # tqdm starts no thread: workers are forked
+            tqdm.tqdm.monitor_interval = 0  # no tqdm thread, because workers are forked
             self._bar = tqdm.tqdm(total=total, unit="image", dynamic_ncols=True)
             self._redirect = logging_redirect_tqdm()
             self._redirect.__enter__()
@@ -33,7 +33,7 @@ class Progress:
         status = outcome.status
         self._ended += 1
         self._failed += status == "failed"
-        self._skipped += status == "skipped"  # skipping takes no time
+        self._skipped += status == "skipped"  # takes no time, so not in the rate
         if self._bar is not None:
             if status == "failed":
                 self._bar.set_postfix(failed=self._failed, refresh=False)

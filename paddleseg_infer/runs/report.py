@@ -1,4 +1,4 @@
-"""--report: one JSON line for each finished image, then a summary, which is also a table."""
+"""--report: writes a JSON line for each finished image and a summary, which is also printed."""
 
 import contextlib
 import json
@@ -13,15 +13,15 @@ from paddleseg_infer.outcomes import Outcome
 from paddleseg_infer.pictures.files import target_of
 
 SLOWEST = 5
-LONGEST_LINE = 1 << 20  # bytes; more than a line can have, since paths have at most 4096
+LONGEST_LINE = 1 << 20  # bytes; longer than any line, because paths have at most 4096
 MOST_REASONS = 10
 ENDS = ("done", "failed", "skipped")
 
 
 class Report:
-    """A file of JSON lines; each is flushed.
+    """A file of JSON lines. Each line is flushed to the file at once.
 
-    Raises ConfigError where it can't be opened, and RunError where a line can't be written.
+    Raises ConfigError if the file can't be opened, and RunError if a line can't be written.
     """
 
     def __init__(self, path: str, kinds: Sequence[str], append: bool):
@@ -30,8 +30,8 @@ class Report:
             if append:
                 _mend(path)
             self._file = open(path, "a", encoding="ascii")  # noqa: SIM115
-            # An old report is emptied when the first line is written: the run may fail before it. A
-            # device can't be emptied.
+            # An old report is emptied only when the first line is written, because the run may fail
+            # before that. A device can't be emptied.
             self._replaces = not append and os.path.isfile(path)
         except OSError as error:
             raise ConfigError(f"--report {shown(path)} can't be written: {reason(error)}") from None
@@ -65,7 +65,7 @@ class Report:
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
         except OSError as error:
-            with contextlib.suppress(OSError):  # its buffer can't be written either
+            with contextlib.suppress(OSError):  # closing writes the buffer, which may fail too
                 self._file.close()
             raise RunError(
                 f"--report {shown(self._path)} can't be written: {reason(error)}"
@@ -73,7 +73,7 @@ class Report:
 
 
 def _mend(path: str) -> None:
-    """Removes an incomplete last line that a killed run has left."""
+    """Removes an incomplete last line, which a killed run may leave."""
     if not os.path.exists(path):
         return
     with open(path, "rb+") as file:
@@ -82,7 +82,7 @@ def _mend(path: str) -> None:
 
 
 class Summary:
-    """Counts outcomes, and keeps the slowest images and the reasons of failures."""
+    """Counts outcomes, and keeps the slowest images and the reasons for failures."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -118,7 +118,7 @@ class Summary:
         }
 
     def table(self, seconds: float) -> Iterator[str]:
-        """The summary's lines for a person."""
+        """Yields the summary as lines of text for the terminal."""
         for status, count in (*self.counts.items(), ("not tried", self.not_tried)):
             if count:
                 yield f"{status:12}{count:10}"

@@ -1,4 +1,4 @@
-"""--resume: which images are done already."""
+"""--resume: finds out which images are already done."""
 
 import os
 
@@ -8,7 +8,10 @@ from paddleseg_infer.settings import Settings
 
 
 def is_done(job: Job, settings: Settings) -> bool:
-    """Whether a job's pictures all exist, whole and of the image's size; False without --resume."""
+    """Returns whether all pictures of a job exist, complete and with the image's size.
+
+    Returns False without --resume.
+    """
     if not settings.run.resume:
         return False
     sizes = {

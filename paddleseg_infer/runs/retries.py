@@ -1,8 +1,8 @@
-"""The one policy for images whose worker died: how often, alone or not, when the run gives up.
+"""Decides about images whose worker died: whether they are tried again, fail, or end the run.
 
-A worker may die of one of its images, or of something else. So images that it held are tried again
-alone, each in a worker that has nothing else; an image that was alone with several dead workers
-fails. Where workers die of themselves nothing is gained by trying: the run ends.
+One of its images may have killed the worker, or something else. So each of these images is tried
+again alone, in a worker that has no other image. An image fails if DEATHS_ALONE workers died while
+it was their only image. If workers die without having an image, the run ends.
 """
 
 from collections import Counter
@@ -12,33 +12,33 @@ from dataclasses import dataclass, field
 from paddleseg_infer.outcomes import Job
 
 MAX_DEATHS = 5  # in a row, without a result between them
-DEATHS_ALONE = 2  # an image fails when so many workers died while it was their only image
+DEATHS_ALONE = 2  # an image fails after so many workers died while it was their only image
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What follows from a worker's death."""
+    """The decision after a worker's death."""
 
     again: tuple[Job, ...] = ()  # these images are tried again, alone
     failed: tuple[Job, ...] = ()  # these fail
-    no_start: bool = False  # nothing can be started
-    hopeless: bool = False  # trying again gains nothing: the run ends
+    no_start: bool = False  # workers die before any image is done: the run ends
+    hopeless: bool = False  # workers die without an image: the run ends
 
 
 @dataclass
 class Retries:
-    """Counts deaths, and decides."""
+    """Counts the deaths of workers, and decides what follows."""
 
     has_result: bool = False
     deaths_in_a_row: int = 0
     _alone: Counter[Job] = field(default_factory=Counter)
 
     def result(self) -> None:
-        """An image has an outcome."""
+        """Records that an image has an outcome."""
         self.has_result, self.deaths_in_a_row = True, 0
 
     def death(self, held: Sequence[Job], is_alone: bool) -> Verdict:
-        """A worker has died; it held these images, each alone if `is_alone`."""
+        """Returns the verdict after a worker died with `held`, each image alone if `is_alone`."""
         self.deaths_in_a_row += 1
         if self.deaths_in_a_row >= MAX_DEATHS and not self.has_result:
             return Verdict(no_start=True)
@@ -47,7 +47,7 @@ class Retries:
         return self.lost(held, is_alone)
 
     def lost(self, jobs: Sequence[Job], is_alone: bool) -> Verdict:
-        """Images were lost with some worker."""
+        """Returns the verdict on images that were lost with a worker. Counts them if `is_alone`."""
         if not is_alone:
             return Verdict(again=tuple(jobs))
         self._alone.update(jobs)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first one is answered by the run, a second one ends the process."""
+"""SIGINT and SIGTERM: the run handles the first one, and a second one ends the process."""
 
 import contextlib
 import signal
@@ -10,7 +10,7 @@ from types import FrameType
 def answered_by(answer: Callable[[int], None]) -> Iterator[None]:
     """Calls `answer(number)` at the first signal; a second one ends the process at once.
 
-    A signal that is ignored stays so: a process in the background is not reached by Ctrl-C.
+    A signal that is ignored stays ignored, so that Ctrl-C doesn't end a background process.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Feeds worker processes, and decides what happens when one dies, hangs or is refused."""
+"""Sends jobs to worker processes, and handles workers that die, hang or can't start."""
 
 import contextlib
 import enum
@@ -23,12 +23,12 @@ from paddleseg_infer.settings import Settings
 
 log = logging.getLogger("paddleseg_infer")
 
-GRACE_SECONDS = 4.0  # for the batches in flight, after a signal
-PATIENCE = 0.2  # seconds between looks at the deadlines
+GRACE_SECONDS = 4.0  # for the running batches, after a signal
+PATIENCE = 0.2  # seconds between two checks of the deadlines
 
 
 class Phase(enum.Enum):
-    """How far a worker is."""
+    """The state of a worker."""
 
     LOADING = "it has not asked for an image yet"
     READING = "it has asked for images"
@@ -38,18 +38,18 @@ class Phase(enum.Enum):
 
 @dataclass
 class Worker:
-    """A worker process, as this process sees it."""
+    """A worker process, and what this process knows about it."""
 
     process: Process
     number: int
-    is_alone: bool  # it is given one image at a time, of those that dead workers held
+    is_alone: bool  # gets one image at a time, only from `_suspects`
     phase: Phase = Phase.LOADING
-    holding: list[Job] = field(default_factory=list)  # what it was given
-    heard: float = 0.0  # the monotonic time of its last message
-    why: str = ""  # it is ending
+    holding: list[Job] = field(default_factory=list)  # its jobs without an outcome
+    heard: float = 0.0  # the monotonic time of its last message, in seconds
+    why: str = ""  # the reason, if its phase is ENDING
 
     def hear(self, message: object) -> None:
-        """Notes that it is alive, and how far it is."""
+        """Updates the time of the last message, and the phase."""
         if self.phase is Phase.LOADING and isinstance(message, Ask):
             self.phase = Phase.READING
         if self.phase is not Phase.ENDING and isinstance(message, Began):
@@ -61,34 +61,34 @@ class Worker:
 
 
 class Supervisor:
-    """Worker processes fed with jobs, until each job has an outcome.
+    """Sends jobs to worker processes until each job has an outcome.
 
-    This process loads no engine: what kills one kills a worker, and its images are known.
+    This process loads no engine. If an engine crashes, only a worker dies, and its jobs are known.
     """
 
     def __init__(self, jobs: Sequence[Job], settings: Settings):
         self._settings = settings
         self._jobs = jobs
         self._new = iter(jobs)
-        self._given_back: deque[Job] = deque()  # by workers that were refused
-        self._suspects: deque[Job] = deque()  # held by workers that died: tried alone
+        self._given_back: deque[Job] = deque()  # taken before `_new`
+        self._suspects: deque[Job] = deque()  # jobs of dead workers: tried alone
         self._retries = Retries()
         self._workers: dict[Connection, Worker] = {}
-        self._numbers = deque(range(settings.engine.num_workers))  # of workers to be started
+        self._numbers = deque(range(settings.engine.num_workers))  # of workers that can be started
         self._ready: deque[Outcome] = deque()
-        self._refusal = ""  # of the last worker that was refused
-        self._stop = ""  # why nothing more is given out
+        self._refusal = ""  # why the last refused worker couldn't start
+        self._stop = ""  # why no more jobs are sent
         self._is_all_given = False
-        self._make_save_dir = True  # once it existed, one that has gone isn't made again
+        self._make_save_dir = True  # False once it exists: later its disk may be gone
         self._notes: set[Note] = set()
         self._signal = 0
-        self._wake, self._woken = socket.socketpair()  # readable after a signal
+        self._wake, self._woken = socket.socketpair()  # `_wake` is readable after a signal
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Raises ConfigError where nothing can start, RunError where the run can't go on.
+        """Yields an Outcome for each job.
 
-        Raises Interrupted after a signal, when the batches in flight are done or GRACE_SECONDS
-        have passed.
+        Raises ConfigError if nothing can start, and RunError if the run can't go on. After a signal
+        raises Interrupted, when the running batches are done or GRACE_SECONDS have passed.
         """
         with answered_by(self._interrupt):
             yield from self._skipped_first()
@@ -125,10 +125,10 @@ class Supervisor:
         self._stop = self._stop or "interrupted"
         self._woken.send(b"!")
 
-    # What is given out.
+    # Sending jobs.
 
     def _skipped_first(self) -> Iterator[Outcome]:
-        """After a restart most of what is done comes first: reported before a worker is needed."""
+        """Yields the skipped jobs at the start. A restart needs no worker for them."""
         for job in self._new:
             if self._signal or not is_done(job, self._settings):
                 self._given_back.append(job)
@@ -136,7 +136,7 @@ class Supervisor:
             yield Outcome(job, "skipped")
 
     def _next(self) -> Job | None:
-        """The next job that isn't done yet."""
+        """Returns the next job that isn't done yet, or None."""
         if self._stop:
             return None
         if self._given_back:
@@ -149,9 +149,9 @@ class Supervisor:
         return None
 
     def _start(self) -> bool:
-        """Starts workers where there are fewer than wanted and work is left.
+        """Starts workers while there are fewer than `num_workers` and jobs are left.
 
-        Returns whether there is something to go on with.
+        Returns whether a worker was started or an outcome is ready.
         """
         started = False
         while self._numbers and not self._stop:
@@ -174,11 +174,11 @@ class Supervisor:
             raise ConfigError(
                 f"a worker can't be started ({reason(error)}): ask for fewer with --num_workers"
             ) from None
-        theirs.close()  # so that its end is seen here
+        theirs.close()  # so that `recv` fails when the worker ends
         self._workers[ours] = Worker(process, number, is_alone)
 
     def _answer(self, connection: Connection, worker: Worker) -> None:
-        """Gives a worker that asks its next image, or None when there are no more for it."""
+        """Sends the worker its next job, or None if there are no more jobs for it."""
         job = None
         if not worker.is_alone:
             job = self._next()
@@ -186,16 +186,16 @@ class Supervisor:
             job = self._suspects.popleft()
         if job is not None:
             worker.holding.append(job)
-        with contextlib.suppress(OSError):  # it has died: that is seen when it is heard next
+        with contextlib.suppress(OSError):  # it has died, which `_hear` will find
             connection.send(job)
 
-    # What is heard.
+    # Reading messages.
 
     def _hear(self, connection: Connection) -> None:
         worker = self._workers[connection]
         try:
             message = connection.recv()
-        except (EOFError, OSError):  # it has ended, in the middle of a message perhaps
+        except (EOFError, OSError):  # it has ended, perhaps during a message
             del self._workers[connection]
             worker.process.join()
             self._ended(worker)
@@ -212,7 +212,7 @@ class Supervisor:
         elif isinstance(message, Stopped):
             self._stop = message.error
         elif isinstance(message, Note) and message not in self._notes:
-            self._notes.add(message)  # each worker logs the same lines
+            self._notes.add(message)  # several workers log the same line
             log.log(message.level, "%s", message.text)
 
     def _finished(self, worker: Worker, outcome: Outcome) -> None:
@@ -248,21 +248,21 @@ class Supervisor:
         self._suspects.extend(verdict.again)
 
     def _refused(self, worker: Worker) -> None:
-        """No other worker takes its place; the run goes on while others work."""
+        """Takes its jobs back. It isn't replaced; the run goes on if there are other workers."""
         self._given_back.extend(worker.holding)
         if not self._workers and not self._retries.has_result:
             raise ConfigError(worker.why)
-        self._refusal = worker.why  # logged once others work: they may be refused for the same
+        self._refusal = worker.why  # logged at the next outcome; others may be refused too
         if not self._workers and not self._is_all_done:
             self._stop = worker.why
 
     @property
     def _is_all_done(self) -> bool:
-        """Whether each job has an outcome."""
+        """Whether every job has an outcome."""
         held = any(worker.holding for worker in self._workers.values())
         return self._is_all_given and not (held or self._given_back or self._suspects)
 
-    # Time.
+    # Deadlines and ends.
 
     def _end_the_overdue(self) -> None:
         timeout = self._settings.run.timeout
@@ -272,12 +272,12 @@ class Supervisor:
             if worker.phase is not Phase.RUNNING or not worker.holding:
                 continue
             is_late = time.monotonic() - worker.heard >= timeout
-            if is_late and not connection.poll():  # else it isn't silent
+            if is_late and not connection.poll():  # a waiting message shows that it works
                 worker.end(f"the worker took longer than --timeout {timeout:g} seconds")
                 worker.process.kill()
 
     def _end_the_unneeded(self) -> None:
-        """Ends workers that never came to ask, when nothing is left for them."""
+        """If every job has an outcome, ends the workers that haven't asked for a job."""
         if self._is_all_done:
             for connection, worker in list(self._workers.items()):
                 if worker.phase in (Phase.LOADING, Phase.ENDING):

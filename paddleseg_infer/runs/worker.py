@@ -1,4 +1,4 @@
-"""One worker process: asks for images when it has time for them, and reports each outcome."""
+"""A worker process: asks the supervisor for jobs, and sends it an Outcome for each."""
 
 import ctypes
 import logging
@@ -15,7 +15,7 @@ from paddleseg_infer.errors import MISSING_HINT, ConfigError, RunError
 from paddleseg_infer.outcomes import Job, Outcome
 from paddleseg_infer.settings import Settings
 
-if TYPE_CHECKING:  # the process that feeds workers has no use for numpy
+if TYPE_CHECKING:  # the supervisor doesn't need numpy
     from paddleseg_infer.batching import Result
     from paddleseg_infer.segmenter import Segmenter
 
@@ -26,17 +26,17 @@ PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 @dataclass(frozen=True)
 class Ask:
-    """It asks for an image: the answer is a job, or None when there are no more."""
+    """A request for a job. The supervisor answers with a Job, or None if there are no more."""
 
 
 @dataclass(frozen=True)
 class Began:
-    """It gives a batch to the network."""
+    """The worker starts to run a batch."""
 
 
 @dataclass(frozen=True)
 class Note:
-    """A line for the user."""
+    """A log line for the user."""
 
     level: int
     text: str
@@ -44,14 +44,14 @@ class Note:
 
 @dataclass(frozen=True)
 class Refused:
-    """It can't start."""
+    """The worker can't start."""
 
     error: str
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """Nothing can be saved any more."""
+    """The run can't go on, because nothing can be saved any more."""
 
     error: str
 
@@ -61,26 +61,26 @@ Message = Ask | Began | Note | Refused | Stopped | Outcome
 
 @dataclass(frozen=True)
 class Orders:
-    """What a worker is to do with the images that it is given."""
+    """The settings of one worker."""
 
     settings: Settings
-    sample: Sequence[str]  # images of the sizes to come, for TensorRT
-    one_by_one: bool  # it asks for an image when the one before has an outcome
+    sample: Sequence[str]  # images whose sizes TensorRT must support
+    one_by_one: bool  # it asks for a job only after the outcome of the last one
     make_save_dir: bool
-    number: int  # of the worker, for its outcomes
+    number: int  # the worker's number, for its outcomes
 
 
 def orders_for(
     number: int, settings: Settings, jobs: Sequence[Job], one_by_one: bool, make_save_dir: bool
 ) -> Orders:
-    """The orders of a worker of a run over `jobs`. Each worker has a GPU of its own."""
+    """Returns the orders of worker `number` in a run over `jobs`. Each worker has its own GPU."""
     sample = [job.image for job in jobs] if settings.engine.use_trt else []
     engine = replace(settings.engine, gpu=number)
     return Orders(replace(settings, engine=engine), sample, one_by_one, make_save_dir, number)
 
 
 def work(connection: Connection, parent: int, orders: Orders) -> None:
-    """The process's whole life."""
+    """Runs in the worker process: segments the jobs that come from `connection`."""
     _end_with(parent)
     reporting = Reporting(connection)
     log.handlers, log.propagate = [LogLines(reporting)], False
@@ -90,13 +90,13 @@ def work(connection: Connection, parent: int, orders: Orders) -> None:
     except ConfigError as error:
         reporting.send(Refused(str(error)))
     except RunError:
-        pass  # it is reported
+        pass  # already sent, as Stopped
     except ModuleNotFoundError as error:
         reporting.send(Refused(f"{error}: {MISSING_HINT}"))
 
 
 class Reporting:
-    """The connection to the process that feeds this one, for several threads."""
+    """The connection to the supervisor. Several threads may use it at once."""
 
     def __init__(self, connection: Connection):
         self._connection = connection
@@ -107,7 +107,7 @@ class Reporting:
             self._connection.send(message)
 
     def jobs(self) -> Iterator[Job]:
-        """The images that this worker is given, each asked for when the caller wants it."""
+        """Yields this worker's jobs. Asks for each job only when the caller needs it."""
         self.send(Ask())
         while (job := self._connection.recv()) is not None:
             yield job
@@ -121,7 +121,7 @@ class Reporting:
 
 
 class LogLines(logging.Handler):
-    """Sends the log's lines to the process that feeds this one."""
+    """Sends log lines to the supervisor."""
 
     def __init__(self, reporting: Reporting):
         super().__init__()
@@ -138,7 +138,7 @@ def _segment(reporting: Reporting, orders: Orders) -> None:
     segmenter = Segmenter(
         settings.run.config, model=settings.model, engine=settings.engine, sample=orders.sample
     )
-    if orders.one_by_one:  # an engine that kills isn't the first image's fault
+    if orders.one_by_one:  # before the first job, which would be blamed for a crash here
         segmenter.load()
     for result in _results(segmenter, reporting, orders):
         reporting.send(replace(outcome_of(result), worker=orders.number))
@@ -157,7 +157,7 @@ def _results(segmenter: "Segmenter", reporting: Reporting, orders: Orders) -> "I
 
 
 def outcome_of(result: "Result") -> Outcome:
-    """Of an image that was run in this process."""
+    """Returns the outcome of an image that was run in this process."""
     assert result.item.job is not None
     if result.error:
         return Outcome(result.item.job, "failed", str(result.error))
@@ -165,14 +165,15 @@ def outcome_of(result: "Result") -> Outcome:
 
 
 def _end_with(parent: int) -> None:
-    """No worker outlives the process that feeds it, whatever ends that.
+    """Makes this worker end when the process `parent` ends, even if that is killed.
 
-    Where the system has no such wish (Linux has), a worker ends with the batch that it is at.
-    Ctrl-C and a scheduler's SIGTERM reach the whole group: the parent answers them.
+    On Linux the system kills the worker at once. On other systems the worker ends after its current
+    batch. It ignores SIGINT and SIGTERM: Ctrl-C and schedulers send these to the whole process
+    group, and the parent handles them.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it had ended before
+        if os.getppid() != parent:  # the parent had ended before the call
             os._exit(1)
