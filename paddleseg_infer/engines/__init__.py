@@ -1,1 +1,1 @@
-"""The engines that run a model, and the one decision which of them does."""
+"""The engines that run a model, and the choice between them."""

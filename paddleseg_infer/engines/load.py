@@ -1,4 +1,4 @@
-"""Decides which engine runs the batches, for a run and for `--dry_run`, and loads it."""
+"""Decides which engine runs the batches, and loads it. Used by a run and by `--dry_run`."""
 
 import os
 import tempfile
@@ -32,10 +32,10 @@ NOTHING_EXPECTED = Expected((), 1)
 def set_up(
     deploy: DeployConfig, options: EngineOptions, build: PaddleBuild, expected: Expected
 ) -> Setup:
-    """How the model will run; `options` are resolved. Raises ConfigError.
+    """Returns how the model will run. `options` come from `resolved`. Raises ConfigError.
 
-    With TensorRT the setup has its shapes: those that the images in `expected` need, or those of
-    the tuned file. It has none if that file must be made first.
+    With TensorRT the setup has input shapes: those that the images in `expected` need, or those of
+    the tuned file. It has no shapes if that file must be made first.
     """
     setup = Setup(deploy, options, build)
     if setup.kind is not Kind.TENSORRT:
@@ -61,10 +61,10 @@ def load(setup: Setup, expected: Expected = NOTHING_EXPECTED) -> Engine:
 
     if not setup.options.enable_auto_tune:
         return TensorRtEngine(setup)
-    # Before minutes are spent on shapes: what TensorRT doesn't take is refused.
+    # Collecting shapes takes minutes, so errors of the model and the GPU are raised before it.
     setup.make_config()
     check_gpu(setup.core, setup.build, use_trt=True)
-    with tempfile.TemporaryDirectory() as folder:  # read as the engine is made
+    with tempfile.TemporaryDirectory() as folder:  # the file is read while the engine is made
         path = setup.options.auto_tuned_shape_file or os.path.join(folder, "shapes.pbtxt")
         make_shape_file(path, partial(collect_shapes, setup, expected))
         options = replace(setup.options, auto_tuned_shape_file=path)
@@ -72,21 +72,21 @@ def load(setup: Setup, expected: Expected = NOTHING_EXPECTED) -> Engine:
 
 
 def collect_shapes(setup: Setup, expected: Expected, path: str) -> int:
-    """Has Paddle write the shapes that it meets inside the network to `path`.
+    """Runs batches so that Paddle writes the shapes inside the network to `path`.
 
-    Returns how many batches were run. Raises ConfigError.
+    Returns the number of batches. Raises ConfigError.
     """
     options = replace(setup.options, use_trt=False)
     engine = load_collecting(replace(setup, options=options), path)
     run = partial(_run_copies, engine, setup.deploy, expected.crop)
+    # Paddle writes the file when the engine is deleted, at the end of this function.
     return collect(run, expected, setup.deploy)
-    # Paddle writes the file as the engine goes, with this function.
 
 
 def _run_copies(
     engine: Engine, deploy: DeployConfig, crop: Size | None, source: Source, copies: int
 ) -> None:
-    """Runs a batch of one image's first window."""
+    """Runs a batch of `copies` of one image, or of its first window if `crop` is given."""
     image_bgr = source.pixels()
     window = image_bgr[: crop[0], : crop[1]] if crop else image_bgr
     engine(np.stack([prepare(window, deploy.transforms).tensor()] * copies))

@@ -1,4 +1,4 @@
-"""Paddle's native module, and predictors made by it."""
+"""Loads Paddle's native module, and makes predictors with it."""
 
 import contextlib
 import ctypes
@@ -19,11 +19,11 @@ log = logging.getLogger("paddleseg_infer")
 NATIVE_MODULE = "paddle.base.libpaddle"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 MAX_REUSED = 1 << 28
-FULL_IMPORT = "PADDLESEG_INFER_FULL_IMPORT"  # set to anything
+FULL_IMPORT = "PADDLESEG_INFER_FULL_IMPORT"  # an environment variable; any value turns it on
 
 
 def create(core: Any, config: Any) -> Any:
-    """Paddle's predictor for `config`. Raises EngineError."""
+    """Returns Paddle's predictor for `config`. Raises EngineError."""
     try:
         return core.create_predictor(config)
     except ENGINE_ERRORS as error:
@@ -31,14 +31,15 @@ def create(core: Any, config: Any) -> Any:
 
 
 def load_core(build: PaddleBuild, use_gpu: bool) -> Any:
-    """Loads Paddle's native module, without the rest of Paddle if that is enough.
+    """Loads and returns Paddle's native module. Imports the rest of Paddle only if necessary.
 
-    `import paddle` takes 3 to 4 s, the native module alone a quarter of a second. On a GPU the
-    whole import is needed: it finds the CUDA libraries. FULL_IMPORT in the environment asks for it.
+    `import paddle` takes 3 to 4 s, the native module alone 0.25 s. A GPU needs the whole import,
+    which finds the CUDA libraries. The environment variable FULL_IMPORT forces it. Raises
+    ConfigError if Paddle can't be imported.
     """
-    # By default the engine's idle threads spin for 200 ms on processors that reading and saving
-    # need. With 3 ms a folder of large photos took 13 % less time, and no network was clearly
-    # slower. With 0 small networks were slower.
+    # By default the engine's idle threads spin for 200 ms. Reading and saving need these
+    # processors. With 3 ms a folder of large photos took 13 % less time, and no network was clearly
+    # slower. With 0 ms small networks were slower.
     os.environ.setdefault("KMP_BLOCKTIME", "3")
     _reuse_memory()
     if not use_gpu and NATIVE_MODULE not in sys.modules and not os.environ.get(FULL_IMPORT):
@@ -48,9 +49,7 @@ def load_core(build: PaddleBuild, use_gpu: bool) -> Any:
             log.warning("Paddle's native module doesn't load by itself (%s): import paddle", error)
     if use_gpu or NATIVE_MODULE not in sys.modules:
         try:
-            with (
-                warnings.catch_warnings()
-            ):  # about a missing GPU, which is reported below, and about compilers
+            with warnings.catch_warnings():  # about a missing GPU or compiler
                 warnings.simplefilter("ignore")
                 import paddle  # noqa: F401
         except ImportError as error:
@@ -61,17 +60,17 @@ def load_core(build: PaddleBuild, use_gpu: bool) -> Any:
 def _reuse_memory() -> None:
     """Makes the C library keep freed memory of up to MAX_REUSED bytes for the next batch.
 
-    By itself glibc returns arrays above 32 MB to the system, and each output of a logits model is
-    one: fresh pages for 19x512x1024 scores cost 3 to 5 % of a batch's time.
+    By default glibc returns arrays above 32 MB to the system. The outputs of models that return
+    logits are larger. New memory pages for 19x512x1024 scores take 3 to 5 % of a batch's time.
     """
-    with contextlib.suppress(AttributeError, OSError):  # another C library
+    with contextlib.suppress(AttributeError, OSError):  # the C library isn't glibc
         c_library = ctypes.CDLL(None)
         c_library.mallopt(M_MMAP_THRESHOLD, MAX_REUSED)
         c_library.mallopt(M_TRIM_THRESHOLD, MAX_REUSED)
 
 
 def _load_native(path: str) -> ModuleType:
-    """Loads libpaddle.so under its own name: under another a later `import paddle` would abort."""
+    """Loads libpaddle.so as NATIVE_MODULE. With another name a later `import paddle` aborts."""
     spec = importlib.util.spec_from_file_location(NATIVE_MODULE, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"no loader for {path}")

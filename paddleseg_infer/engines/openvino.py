@@ -1,9 +1,9 @@
-"""OpenVINO inside Paddle, with Paddle's own engine beside it.
+"""OpenVINO inside Paddle, with Paddle's own engine for what OpenVINO can't run.
 
-Paddle's OpenVINO engine has two traps. A run that fails doesn't raise: it logs an error, and the
-output is that of an earlier batch, then and until the shape changes. And it keeps kernels of every
-shape it meets, up to 5,000 of each kind. So every run's log is read here, what OpenVINO can't run
-goes through Paddle's own engine, and OpenVINO is given settings of this program's.
+Paddle's OpenVINO engine has two faults. If a run fails, it raises no exception: it logs an error
+and returns the output of an earlier batch, and does so until the shape changes. Also, it keeps
+kernels for every shape, up to 5,000 of each kind. So this module reads the log of every run, and
+makes OpenVINO keep fewer kernels.
 """
 
 import contextlib
@@ -33,19 +33,19 @@ from paddleseg_infer.settings import EngineOptions
 
 log = logging.getLogger("paddleseg_infer")
 
-# Kernels that OpenVINO keeps of each kind. With its default of 5,000, memory grew by 1 to 2 MB with
-# each new size from 64x64 to 300x300. With 64 it stayed level, and new sizes took no longer.
+# How many kernels of each kind OpenVINO keeps. With its default of 5,000, memory grew by 1 to 2 MB
+# with each new size from 64x64 to 300x300. With 64 memory didn't grow, and new sizes were as fast.
 KEPT_KERNELS = 64
-MAX_RESTARTS = 3  # Paddle never frees an OpenVINO engine
+MAX_RESTARTS = 3  # few, because Paddle never frees an OpenVINO engine
 RUN_FAILED = re.compile(rb"engine\.cc:\d+\] (.*?)(?:\n\n|\Z)|Exception from |bad_alloc", re.DOTALL)
 NO_MEMORY = re.compile("alloc|memory|temporarily unavailable")
 
 
 class OpenVinoEngine:
-    """A model in OpenVINO: see `contract.Engine`.
+    """A model in OpenVINO, with the interface of `contract.Engine`.
 
-    What OpenVINO can't run goes through Paddle's own engine: a size that it has failed at and
-    smaller ones, and everything where it can't take the graph or has failed often. A line says so.
+    Paddle's own engine runs the sizes that OpenVINO can't run, and smaller ones. It runs everything
+    if OpenVINO can't load the graph or has failed more than MAX_RESTARTS times. This is logged.
     """
 
     def __init__(self, setup: Setup):
@@ -55,7 +55,7 @@ class OpenVinoEngine:
         self._failures = 0
         self._files = self._state_of_files()
         for name in [name for name in os.environ if name.startswith("GLOG_")]:
-            del os.environ[name]  # failures are found in Paddle's log
+            del os.environ[name]  # they could hide failures from Paddle's log
         _give_settings(setup.options, setup.build)
         self._own: Predictor | None = None
         self._openvino = self._started()
@@ -80,7 +80,7 @@ class OpenVinoEngine:
         return self._loaded_own()(tensor_nchw)
 
     def _loaded_own(self) -> Predictor:
-        """Paddle's own engine."""
+        """Returns Paddle's own engine, which is loaded at the first call."""
         if self._own is None:
             self._check_files()
             options = replace(self._setup.options, enable_openvino=False)
@@ -91,12 +91,12 @@ class OpenVinoEngine:
         try:
             return _OpenVino(self._setup)
         except _LeftOut as error:
-            self._loaded_own()  # first, because it reports what is wrong with the files
+            self._loaded_own()  # first, because it raises errors of the files
             log.warning("OpenVINO can't run this model (%s): Paddle's own engine does", error)
             return None
 
     def _recover(self, height: int, width: int, why: str) -> None:
-        """Starts OpenVINO again: after a failure its state can't be trusted."""
+        """Logs a failure and restarts OpenVINO, because its state may be wrong after a failure."""
         if NO_MEMORY.search(why):
             log.warning(
                 "OpenVINO failed at %dx%d (%s): Paddle's own engine runs it", width, height, why
@@ -129,19 +129,19 @@ class OpenVinoEngine:
         try:
             found = [os.stat(path) for path in (deploy.graph, deploy.params)]
         except OSError:
-            return []  # the engine will report which is missing
+            return []  # the engine will report the missing file
         return [(status.st_size, status.st_mtime_ns) for status in found]
 
 
 class _LeftOut(Exception):
-    """Paddle has made no predictor, or one without OpenVINO."""
+    """Paddle made no predictor, or one without OpenVINO."""
 
 
 class _OpenVino:
-    """The model in OpenVINO alone. Raises EngineError also if OpenVINO only logs an error."""
+    """The model in OpenVINO only. An error that OpenVINO only logs raises EngineError too."""
 
     def __init__(self, setup: Setup):
-        """Raises _LeftOut."""
+        """Raises _LeftOut if OpenVINO can't run the model."""
         self.config = setup.make_config()
         try:
             self._run = Predictor(_create(setup, self.config), self.config)
@@ -166,10 +166,10 @@ class _OpenVino:
 
 
 def _create(setup: Setup, config: Any) -> Any:
-    """Paddle's predictor with OpenVINO in it. Raises _LeftOut.
+    """Returns Paddle's predictor with OpenVINO in it. Raises _LeftOut.
 
-    Paddle writes the optimised graph to a folder, which shows whether OpenVINO is in it. OpenVINO
-    writes its weights there too.
+    Paddle writes the optimised graph to a temporary folder, and this function looks for OpenVINO in
+    the graph. OpenVINO writes its weights to that folder too.
     """
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -189,7 +189,7 @@ def _create(setup: Setup, config: Any) -> Any:
 
 
 class _Captured:
-    """What was written to standard error; empty until the capture has ended."""
+    """The bytes that were written to standard error. Empty until the capture has ended."""
 
     def __init__(self) -> None:
         self.text = b""
@@ -204,7 +204,7 @@ _capturing = threading.Lock()  # the process has only one standard error
 
 @contextlib.contextmanager
 def _standard_error() -> Iterator[_Captured]:
-    """Captures standard error, including what C++ code writes to its descriptor."""
+    """Captures standard error, including what C++ code writes to descriptor 2."""
     captured = _Captured()
     with _capturing, open(os.memfd_create("stderr"), "r+b") as file:
         own = os.dup(2)
@@ -217,14 +217,14 @@ def _standard_error() -> Iterator[_Captured]:
             captured.read(file)
 
 
-_has_settings = False  # this process's one OpenVINO
+_has_settings = False  # a process has only one OpenVINO
 
 
 def _give_settings(options: EngineOptions, build: PaddleBuild) -> None:
-    """Makes OpenVINO read settings, or logs why it can't. Call it before Paddle is loaded.
+    """Gives OpenVINO this program's settings, or logs why it can't. Call it before Paddle loads.
 
-    It reads them from a `plugins.xml` beside its library alone, and Paddle's has none: so a copy of
-    the library is loaded, from the cache folder, with one beside it.
+    OpenVINO reads settings only from a file `plugins.xml` in its library's folder. Paddle's folder
+    has no such file. So a copy of the library in the cache folder is loaded, next to such a file.
     """
     global _has_settings
     if _has_settings or not build.openvino_library:
@@ -253,7 +253,7 @@ def _load_with_settings(library: str, cache_dir: str) -> None:
     settings = (
         f'<ie><plugins><plugin name="CPU" location={quoteattr(plugin)}><properties>'
         f'<property key="CPU_RUNTIME_CACHE_CAPACITY" value="{KEPT_KERNELS}"/>'
-        # By default it pins its threads to processors, and all workers' threads to the same ones.
+        # By default the threads of all workers are pinned to the same processors.
         '<property key="ENABLE_CPU_PINNING" value="NO"/>'
         "</properties></plugin></plugins></ie>\n"
     )
@@ -274,5 +274,5 @@ def _load_with_settings(library: str, cache_dir: str) -> None:
 
 
 def _those_of(folder: str, name: str) -> list[str]:
-    """Paths of the libraries `name`, of any version."""
+    """Returns the paths of all versions of the library `name` in `folder`."""
     return [os.path.join(folder, found) for found in os.listdir(folder) if found.startswith(name)]

@@ -1,6 +1,7 @@
-"""Optimised graphs, kept between runs: for a large network Paddle takes 20 s to make one.
+"""Optimised graphs, kept between runs. Paddle takes 20 s to make one for a large network.
 
-Paddle itself keys such files by nothing and believes whatever it finds, so they lie in the store.
+Paddle uses every such file that it finds, without checking what it was made for. So the files are
+kept in the store, whose keys contain everything that they depend on.
 """
 
 import contextlib
@@ -24,14 +25,15 @@ log = logging.getLogger("paddleseg_infer")
 # Graphs of 135 to 190 kB take Paddle 0.2 to 0.5 s, one of 820 kB 21 s.
 MIN_GRAPH_BYTES = 200_000
 SLOW_SECONDS = 2.0
-FORMAT = 1  # raised when this program sets the engine up in another way
+FORMAT = 1  # increased when this program sets up the engine in another way
 OPTIMIZED_GRAPH, OPTIMIZED_PARAMS = "_optimized.pdmodel", "_optimized.pdiparams"  # Paddle's names
 
 
 def create_predictor(setup: Setup, config: Any) -> Any:
-    """Paddle's predictor for `config`; from the optimised graph of an earlier run if one is kept.
+    """Returns Paddle's predictor, from the optimised graph of an earlier run if one is kept.
 
-    What is wrong with the store is logged in a line and costs only time. Raises EngineError.
+    If the store can't be used, that is logged and the graph is made from `config`. Raises
+    EngineError.
     """
     if not _is_kept(setup):
         return create(setup.core, config)
@@ -47,7 +49,7 @@ def create_predictor(setup: Setup, config: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Making:
-    """How an entry of the store is made and used."""
+    """Makes and loads an entry of the store."""
 
     setup: Setup
     store: Store
@@ -59,13 +61,13 @@ class _Making:
         config.enable_save_optim_model(True)
         started = time.monotonic()
         predictor = create(self.setup.core, config)
-        if time.monotonic() - started < SLOW_SECONDS:  # an empty entry says so
+        if time.monotonic() - started < SLOW_SECONDS:  # not worth keeping: the entry is empty
             for name in os.listdir(folder):
                 os.unlink(os.path.join(folder, name))
         return predictor
 
     def finish(self, folder: str) -> None:
-        if os.listdir(folder):  # Paddle doesn't notice that a full disk cuts its files off
+        if os.listdir(folder):  # Paddle doesn't notice if a full disk truncates a file
             look_into(*(os.path.join(folder, name) for name in (OPTIMIZED_GRAPH, OPTIMIZED_PARAMS)))
 
     def load(self, entry: str) -> Any:
@@ -77,7 +79,7 @@ class _Making:
 
 
 def _is_kept(setup: Setup) -> bool:
-    """Whether the optimised graph of this model is worth keeping, and can be."""
+    """Whether this model's optimised graph can be kept, and is large enough to be worth it."""
     options = setup.options
     if not options.cache_folder or options.device != "cpu":
         return False
@@ -89,19 +91,19 @@ def _is_kept(setup: Setup) -> bool:
 
 
 def graph_key(setup: Setup, processor: str) -> str:
-    """The key of all that an optimised graph depends on."""
+    """Returns the key of an optimised graph: a digest of everything that it depends on."""
     deploy, build = setup.deploy, setup.build
     settings = (FORMAT, str(build), build.commit, *kept_by("graph", setup.options), processor)
     return key_of([deploy.graph, deploy.params], *settings)
 
 
 def space_for(deploy: DeployConfig) -> int:
-    """Bytes that what Paddle makes of a model may take."""
+    """Returns the most bytes of the files that Paddle makes from a model."""
     return 3 * (os.path.getsize(deploy.graph) + os.path.getsize(deploy.params))
 
 
 def processor() -> str:
-    """Kind and features of the processor, by which Paddle chooses the layout of weights."""
+    """Returns the processor's model and features. Paddle's layout of weights depends on them."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
         lines = re.findall(r"^(?:model name|flags|Features|CPU part)\s*:.*$", file.read(), re.M)
         return "\n".join(sorted(set(lines)))

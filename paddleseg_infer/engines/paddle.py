@@ -13,7 +13,7 @@ from paddleseg_infer.machine.gpu import check_gpu, hint
 
 
 class Predictor:
-    """A predictor that Paddle has made: see `contract.Engine`."""
+    """A predictor that Paddle has made, with the interface of `contract.Engine`."""
 
     def __init__(self, predictor: Any, config: Any):
         """Raises EngineError for a graph without input or output."""
@@ -22,7 +22,7 @@ class Predictor:
         try:
             inputs, outputs = predictor.get_input_names(), predictor.get_output_names()
             self._input = predictor.get_input_handle(inputs[0])
-            # PaddleSeg's script too takes the first of several outputs.
+            # Takes the first of several outputs, as PaddleSeg's script does.
             self._output = predictor.get_output_handle(outputs[0])
         except ENGINE_ERRORS as error:
             raise EngineError(gist(error), hint(str(error))) from error
@@ -40,7 +40,7 @@ class Predictor:
 
 
 def load_paddle(setup: Setup) -> Predictor:
-    """The model in Paddle's own engine. Raises ConfigError."""
+    """Loads the model in Paddle's own engine. Raises ConfigError."""
     config = setup.make_config()
     if setup.options.device == "gpu":
         check_gpu(setup.core, setup.build, use_trt=False)
@@ -49,9 +49,9 @@ def load_paddle(setup: Setup) -> Predictor:
 
 
 def load_collecting(setup: Setup, path: str) -> Predictor:
-    """The model without TensorRT; writes the shapes it meets to `path` when it is deleted.
+    """Loads the model without TensorRT, to collect the shapes inside the network.
 
-    Raises ConfigError.
+    Paddle writes them to `path` when the predictor is deleted. Raises ConfigError.
     """
     config = setup.make_config()
     if setup.options.device == "gpu":

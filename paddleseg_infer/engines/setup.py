@@ -1,4 +1,4 @@
-"""One model, and how it is to run: what every engine is made from."""
+"""A model and the settings to run it with. Every engine is made from these."""
 
 import enum
 from collections.abc import Iterator
@@ -35,17 +35,17 @@ class Setup:
 
     @cached_property
     def core(self) -> Any:
-        """Paddle's native module. The model's files are checked before it is loaded."""
+        """Paddle's native module. Raises ConfigError for bad model files, before it is loaded."""
         check_graph(self.deploy)
         return load_core(self.build, self.options.device == "gpu")
 
     def make_config(self) -> Any:
-        """A new `paddle.inference.Config`. Raises ConfigError."""
+        """Returns a new `paddle.inference.Config`. Raises ConfigError."""
         return engine_config(self.core, self.deploy, self.options, self.build, self.shapes)
 
     @property
     def kind(self) -> Kind:
-        """Which engine runs the model."""
+        """The engine that runs the model."""
         if self.options.enable_openvino:
             return Kind.OPENVINO
         return Kind.TENSORRT if self.options.use_trt else Kind.OWN
@@ -57,7 +57,7 @@ class Setup:
 
     @contextmanager
     def loading(self) -> Iterator[None]:
-        """Makes a ConfigError, for a person, of an EngineError in the block."""
+        """Turns an EngineError in the block into a ConfigError that names the model's files."""
         try:
             yield
         except EngineError as error:

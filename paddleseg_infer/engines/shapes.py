@@ -23,33 +23,33 @@ log = logging.getLogger("paddleseg_infer")
 
 MAX_HEADERS = 1000
 MAX_TUNING_RUNS = 10
-STEP = 64  # pixels; bounds are rounded to it, so that an engine fits other folders too
+STEP = 64  # pixels; bounds are rounded to it, so that other folders can use the same engine
 
 
 class Expected(NamedTuple):
-    """The images, batch size and windows that TensorRT must be ready for."""
+    """The images, batch size and windows that TensorRT must support."""
 
     images: Sequence[Source]
     batch_size: int
-    crop: Size | None = None  # of the images' windows
+    crop: Size | None = None  # the size of windows; None if images aren't split
 
 
 def images_by_size(expected: Expected, deploy: DeployConfig) -> dict[Size, list[Source]]:
     """Groups images by the height and width of their tensors, or of their windows' tensors.
 
-    Of many images MAX_HEADERS, evenly spread; of files only the headers are read. Of a graph of
-    fixed size there is that one. Raises ConfigError if no size is known.
+    Uses at most MAX_HEADERS images, evenly spread, and reads only the headers of files. If the
+    graph's input size is fixed, that is the only size. Raises ConfigError if no size is known.
     """
     fixed_height, fixed_width = deploy.input_shape[2:]
     if -1 not in (fixed_height, fixed_width):
         return {(fixed_height, fixed_width): list(expected.images[:MAX_HEADERS])}
     by_size: dict[Size, list[Source]] = defaultdict(list)
-    after: dict[Size, Size | ImageError] = {}  # the transforms, by the size before
+    after: dict[Size, Size | ImageError] = {}  # size before the transforms: size after
     images = expected.images
     for image in images[:: max(1, -(-len(images) // MAX_HEADERS))]:
         size = image.size()
         if size is None:
-            continue  # it fails later, when it is read, with its reason
+            continue  # reading it later will raise the error
         if expected.crop:
             size = min(size[0], expected.crop[0]), min(size[1], expected.crop[1])
         if size not in after:
@@ -67,7 +67,7 @@ def images_by_size(expected: Expected, deploy: DeployConfig) -> dict[Size, list[
 
 
 def network_size(size: Size, deploy: DeployConfig) -> Size | ImageError:
-    """The size after the transforms, or the error of the transforms or the graph."""
+    """Returns the size after the transforms, or the error of the transforms or the graph."""
     try:
         after = size_after(*size, deploy.transforms)
         deploy.check_size(*after)
@@ -79,12 +79,15 @@ def network_size(size: Size, deploy: DeployConfig) -> Size | ImageError:
 
 
 def _fewest_images(expected: Expected, deploy: DeployConfig) -> int:
-    """The fewest images in a batch; the last one may not be full unless the graph requires it."""
+    """Returns the fewest images of a batch: 1, or `batch_size` if the graph's batch is fixed."""
     return 1 if deploy.input_shape[0] == -1 else expected.batch_size
 
 
 def dynamic_shapes(expected: Expected, deploy: DeployConfig) -> Shapes:
-    """Bounds that include every size; sides that vary are rounded outward to STEP."""
+    """Returns bounds that include every size.
+
+    Sides that vary are rounded outward to multiples of STEP.
+    """
     by_size, batch_size = images_by_size(expected, deploy), expected.batch_size
     most_frequent = max(by_size, key=lambda size: len(by_size[size]))
     low, high, usual = [], [], []
@@ -105,18 +108,19 @@ def dynamic_shapes(expected: Expected, deploy: DeployConfig) -> Shapes:
 
 
 def collect(run: Callable[[Source, int], None], expected: Expected, deploy: DeployConfig) -> int:
-    """Runs the sizes that matter, by `run(image, copies)`; returns the number of runs.
+    """Runs batches of selected sizes with `run(image, copies)`. Returns the number of runs.
 
-    The smallest in the smallest batch; in full ones the largest, or the next smaller where memory
-    doesn't hold it, and those of the shortest and longest sides. What is left of MAX_TUNING_RUNS
-    goes to the most frequent size: Paddle takes the side that it met most often for the usual one.
+    First runs the smallest size in the smallest batch. Then runs full batches: of the largest size,
+    or a smaller one if memory is short, and of the sizes with the shortest and longest sides. Last
+    come runs of the most frequent size, up to MAX_TUNING_RUNS in total, because Paddle takes the
+    side that was run most often as the usual one.
     """
     by_size, batch_size = images_by_size(expected, deploy), expected.batch_size
     trial = _Trial(run, by_size, batch_size)
     ascending = sorted(by_size, key=lambda size: size[0] * size[1])
     fewest = _fewest_images(expected, deploy)
     runs = int(any(trial.runs(size, fewest) for size in ascending[:MAX_TUNING_RUNS]))
-    # Each step leaves out a quarter of the area: many sizes may differ by little.
+    # Each step reduces the area by at least a quarter, because many sizes may be almost the same.
     smaller = list(reversed(ascending))
     while smaller and not trial.is_over and not trial.runs_full(size := smaller[0]):
         smaller = [each for each in smaller if each[0] * each[1] <= 0.75 * size[0] * size[1]]
@@ -134,7 +138,7 @@ def collect(run: Callable[[Source, int], None], expected: Expected, deploy: Depl
 
 
 class _Trial:
-    """Which sizes could be run."""
+    """Runs batches, and records which sizes can be run."""
 
     def __init__(
         self,
@@ -143,20 +147,23 @@ class _Trial:
         batch_size: int,
     ):
         self._run, self._by_size, self._batch_size = run, by_size, batch_size
-        self.full: dict[Size, bool] = {}  # the sizes tried in full batches: whether they ran
+        self.full: dict[Size, bool] = {}  # for each tried size: whether a full batch ran
 
     @property
     def is_over(self) -> bool:
         return len(self.full) >= MAX_TUNING_RUNS
 
     def runs_full(self, size: Size) -> bool:
-        """Whether a full batch of the size can be run; each size is tried once."""
+        """Returns whether a full batch of the size can be run. Tries each size only once."""
         if size not in self.full:
             self.full[size] = self.runs(size, self._batch_size)
         return self.full[size]
 
     def runs(self, size: Size, copies: int) -> bool:
-        """Whether a batch of one image can be run; another is tried where one can't be read."""
+        """Returns whether a batch of `copies` of one image can be run.
+
+        If an image can't be read, tries another image of the size.
+        """
         for image in self._by_size[size]:
             try:
                 self._run(image, copies)
@@ -169,9 +176,9 @@ class _Trial:
 
 
 def make_shape_file(path: str, collect_into: Callable[[str], int]) -> None:
-    """Makes the file of tuned shapes if it doesn't exist. One process makes it, others wait.
+    """Makes the file of tuned shapes if it doesn't exist. One process makes it, the others wait.
 
-    `collect_into(path)` writes it and returns the number of runs. Raises ConfigError.
+    `collect_into(path)` writes the file and returns the number of runs. Raises ConfigError.
     """
     try:
         was_there = os.path.exists(path)
@@ -205,7 +212,7 @@ def _make_shape_file(path: str, collect_into: Callable[[str], int]) -> None:
 def tuned_shapes(path: str, name: str, batch_size: int) -> Shapes:
     """Reads the shapes of the input `name` from a file of tuned shapes.
 
-    Raises ConfigError where that isn't of this model, or not of this batch size.
+    Raises ConfigError if the file is unreadable, for another model or for smaller batches.
     """
     try:
         with open(path, encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""One model in TensorRT: its engines, kept between runs, within the shapes they were made for."""
+"""A model in TensorRT. Its engines are kept between runs, and run only shapes within bounds."""
 
 import logging
 import os
@@ -23,14 +23,14 @@ log = logging.getLogger("paddleseg_infer")
 
 
 class TensorRtEngine:
-    """TensorRT's engine for shapes within bounds, and Paddle's own for those outside.
+    """TensorRT's engine for shapes within bounds, and Paddle's own engine for other shapes.
 
-    The bounds are those of a sample of the images; to build TensorRT's engine again takes minutes.
-    See `contract.Engine`.
+    The bounds come from a sample of the images. They stay the same, because TensorRT takes minutes
+    to build another engine. Has the interface of `contract.Engine`.
     """
 
     def __init__(self, setup: Setup):
-        """`setup` has shapes. Raises ConfigError."""
+        """`setup.shapes` must not be None. Raises ConfigError."""
         assert setup.shapes is not None
         self.config = setup.make_config()
         check_gpu(setup.core, setup.build, use_trt=True)
@@ -46,7 +46,7 @@ class TensorRtEngine:
 
 
 class Outside:
-    """Paddle's own engine for the shapes that TensorRT's doesn't take, loaded at the first."""
+    """Paddle's own engine, for shapes outside TensorRT's bounds. Loaded at the first such shape."""
 
     def __init__(self, shapes: Shapes, setup: Setup):
         self._shapes, self._setup = shapes, setup
@@ -83,10 +83,10 @@ def _in_words(shape: list[int]) -> str:
 
 
 def create_predictor(setup: Setup, gpu: int) -> Any:
-    """Paddle's predictor with TensorRT's engines, which are kept in the store.
+    """Returns Paddle's predictor with TensorRT's engines, which are kept in the store.
 
-    Of several processes one builds them: together they would also disturb its timings, by which
-    TensorRT chooses kernels. Raises EngineError.
+    Only one of several processes builds them. TensorRT chooses kernels by measured times, which
+    would be wrong if several processes built at once. Raises EngineError.
     """
     if setup.options.cache_folder:
         building = _Building(setup, Store(setup.options.cache_folder))
@@ -95,12 +95,15 @@ def create_predictor(setup: Setup, gpu: int) -> Any:
             return building.store.obtain(key, building.build_in, building.load)
         except (OSError, Unusable) as error:
             building.store.log_unusable(error)
-    with tempfile.TemporaryDirectory() as private:  # else Paddle makes one beside the model
+    with tempfile.TemporaryDirectory() as private:  # otherwise Paddle uses the model's folder
         return create_in(private, setup)
 
 
 def create_in(folder: str, setup: Setup) -> Any:
-    """A predictor that reads and writes TensorRT's engines in `folder`. Raises EngineError."""
+    """Returns a predictor that reads and writes TensorRT's engines in `folder`.
+
+    Raises EngineError.
+    """
     config = setup.make_config()
     config.set_optim_cache_dir(folder)
     return create(setup.core, config)
@@ -108,7 +111,7 @@ def create_in(folder: str, setup: Setup) -> Any:
 
 @dataclass(frozen=True)
 class _Building:
-    """How an entry of the store is made and used."""
+    """Builds and loads an entry of the store."""
 
     setup: Setup
     store: Store
@@ -119,7 +122,7 @@ class _Building:
         return create_in(folder, self.setup)
 
     def load(self, entry: str) -> Any:
-        """From a copy: Paddle writes into the folder where it doesn't find what it looks for."""
+        """Loads a copy of the entry, because Paddle writes to it if an engine is missing."""
         with tempfile.TemporaryDirectory() as private:
             copy = shutil.copytree(entry, os.path.join(private, "engines"))
             predictor = create_in(copy, self.setup)
@@ -132,7 +135,10 @@ class _Building:
 
 
 def engine_key(setup: Setup, gpu: list[str]) -> str:
-    """The key of all that TensorRT's engines depend on. `gpu` is `gpu_state` of its GPU."""
+    """Returns the key of TensorRT's engines: a digest of everything that they depend on.
+
+    `gpu` is the result of `gpu_state`.
+    """
     deploy, options, build = setup.deploy, setup.options, setup.build
     tuned = [options.auto_tuned_shape_file] if options.auto_tuned_shape_file else []
     settings = (FORMAT, str(build), build.commit, gpu, *kept_by("tensorrt", options), setup.shapes)
@@ -140,6 +146,9 @@ def engine_key(setup: Setup, gpu: list[str]) -> str:
 
 
 def _without_tensorrt(setup: Setup) -> Setup:
-    """For Paddle's own engine, which may be loaded hours later: it looks at the files again."""
+    """Returns the setup for Paddle's own engine.
+
+    That may be loaded hours later, so the copy of `deploy` checks the model's files again.
+    """
     options = replace(setup.options, use_trt=False)
     return replace(setup, deploy=replace(setup.deploy), options=options)
