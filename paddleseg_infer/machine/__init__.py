@@ -1,1 +1,1 @@
-"""What this machine has: the installed Paddle, its GPU, processors and memory, a store of files."""
+"""This machine: the installed Paddle, GPU, processors and memory, and a store of files."""

@@ -1,4 +1,4 @@
-"""Checks of the GPU, its driver and its libraries, with a sentence for each failure."""
+"""Checks of the GPU, its driver and its libraries, with a message for each failure."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ from paddleseg_infer.machine.paddle_build import PaddleBuild
 log = logging.getLogger("paddleseg_infer")
 
 NO_DRIVER = r"CUDA error\((35|803|804)\)"
-# What to do, by phrases in Paddle's own error texts.
+# Advice for phrases in Paddle's error messages.
 HINTS = {
     r"Out of memory error on GPU|CUDA error\(2\)|_ALLOC_FAILED": (
         "the GPU's memory is full; a smaller --batch_size and fewer --num_workers need less, and "
@@ -29,7 +29,7 @@ HINTS = {
         "a library of CUDA, cuDNN or TensorRT isn't found: install the version that Paddle asks "
         "for, and add its folder to LD_LIBRARY_PATH"
     ),
-    # The first phrase is in other builds' sources; PyPI's 2.6.2 has the others.
+    # PyPI's Paddle 2.6.2 has the last two phrases. The source of other builds has the first.
     r"dynamic shape info not set|not found in TRT engine|SetTRTDynamicShapeInfo": (
         "TensorRT has to know the shapes inside the network too: --enable_auto_tune collects them; "
         "a larger --min_subgraph_size leaves small parts to Paddle"
@@ -41,14 +41,14 @@ HINTS = {
 
 
 def hint(text: str) -> str:
-    """What to do about an error of Paddle's on a GPU; "" if unknown."""
+    """Returns advice for an error message of Paddle on a GPU, or "" if the error is unknown."""
     return next((advice for phrase, advice in HINTS.items() if re.search(phrase, text)), "")
 
 
 def check_gpu(core: Any, build: PaddleBuild, use_trt: bool) -> None:
     """Raises ConfigError if there is no GPU or no cuDNN, or no TensorRT although it is needed.
 
-    `core` is Paddle's native module after a whole `import paddle`.
+    `core` is Paddle's native module, loaded by a whole `import paddle`.
     """
     if core.get_cuda_device_count() == 0:
         raise ConfigError(_why_no_gpu(core, build))
@@ -90,13 +90,19 @@ def check_cudnn(core: Any, build: PaddleBuild) -> None:
 
 
 def check_built_with_tensorrt(core: Any, build: PaddleBuild) -> None:
-    """Raises ConfigError if Paddle was built without TensorRT: its `Config` then has no setter."""
+    """Raises ConfigError if Paddle was built without TensorRT.
+
+    Its `Config` then lacks methods that set up TensorRT.
+    """
     if not any(core.get_trt_compile_version()):
         raise ConfigError(f"Paddle {build} is built without TensorRT: run without --use_trt")
 
 
 def check_tensorrt(core: Any, build: PaddleBuild) -> None:
-    """Raises ConfigError unless the TensorRT that this Paddle was built for can be loaded."""
+    """Raises ConfigError unless the TensorRT that this Paddle was built for can be loaded.
+
+    Logs a warning if only the minor version differs.
+    """
     built_for = core.get_trt_compile_version()
     version = ".".join(map(str, built_for))
     needed = f"--use_trt needs TensorRT {version}, for which Paddle {build} was built, and"
@@ -117,6 +123,6 @@ def check_tensorrt(core: Any, build: PaddleBuild) -> None:
 
 
 def gpu_state(core: Any, gpu: int) -> list[str]:
-    """The GPU and the library versions that an engine built on it depends on."""
+    """Returns the GPU and the library versions that TensorRT's engines depend on."""
     tensorrt = core.get_trt_runtime_version()
     return [str(core.get_device_properties(gpu)), str(tensorrt), str(core.cudnn_version())]

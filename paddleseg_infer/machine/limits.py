@@ -1,4 +1,4 @@
-"""How many processors and how much memory this process may use."""
+"""Finds the number of processors and the memory that this process may use."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 
 def usable_processors() -> int:
-    """The number of processors, by this process's affinity and its cgroup's quota."""
+    """Returns the number of processors that this process's affinity and cgroup allow."""
     count = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -16,7 +16,7 @@ def usable_processors() -> int:
 
 
 def available_memory() -> float:
-    """The most bytes that this process can get; infinite if the system states no limit."""
+    """Returns the most bytes that this process can get; infinity if the system has no limit."""
     limits = [float("inf"), *map(float, resource.getrlimit(resource.RLIMIT_AS)[:1])]
     if limits[-1] == resource.RLIM_INFINITY:
         limits.pop()
@@ -27,13 +27,13 @@ def available_memory() -> float:
 
 
 def cgroup_quota(groups: str = "/proc/self/cgroup", mount: str = "/sys/fs/cgroup") -> float:
-    """The cgroup's quota in processors, for v2 and v1; infinite if none is set."""
+    """Returns the quota in processors of a cgroup, v1 or v2; infinity if none is set."""
     limits = _limits("cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us"), "cpu.max", groups, mount)
     return min((quota / period for quota, period in limits), default=float("inf"))
 
 
 def cgroup_memory(groups: str = "/proc/self/cgroup", mount: str = "/sys/fs/cgroup") -> float:
-    """The cgroup's memory limit in bytes, for v2 and v1; infinite if none is set.
+    """Returns the memory limit in bytes of a cgroup, v1 or v2; infinity if none is set.
 
     Used memory isn't subtracted: most of it is cached files, which the system frees.
     """

@@ -1,4 +1,4 @@
-"""The installed Paddle, found without importing it."""
+"""Finds the installed Paddle without importing it."""
 
 import glob
 import importlib.util
@@ -17,7 +17,7 @@ class PaddleBuild:
     has_gpu: bool
     folder: str
     commit: str = ""
-    cuda: str = "False"  # the versions it was built with
+    cuda: str = "False"  # the version it was built with; "False" if none
     cudnn: str = "False"
 
     @property
@@ -31,7 +31,7 @@ class PaddleBuild:
 
 
 def find_paddle() -> PaddleBuild:
-    """Reads `paddle/version`. Raises ConfigError if Paddle is missing or older than 2.6."""
+    """Reads `paddle/version`. Raises ConfigError if Paddle is missing or older than 2.6.0."""
     spec = importlib.util.find_spec("paddle")
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError("Paddle is not installed: pip install -r requirements.txt")

@@ -1,7 +1,7 @@
-"""Files that are kept between runs, in a private folder: made by one process, checked before use.
+"""A private folder of files that are kept between runs. They are checked before each use.
 
-An entry is a folder named by a key: all that its files depend on, digested. This module knows keys
-and callables, and nothing of what the files are.
+An entry is a folder whose name is a key: a digest of everything that its files depend on. Callers
+pass the functions that make and load the files, so this module doesn't depend on their content.
 """
 
 import contextlib
@@ -25,26 +25,26 @@ log = logging.getLogger("paddleseg_infer")
 
 UNUSED_SECONDS = 30 * 24 * 3600
 ABANDONED_SECONDS = 24 * 3600
-SILENT_SECONDS = 2.0  # that another process is waited for without a line
+SILENT_SECONDS = 2.0  # of waiting for another process before a log line
 DIGESTS = "sha256.json"
 NEW_PREFIX, LOCK_PREFIX = ".new-", ".lock-"
 
 
 class Unusable(Exception):
-    """The store can't be used, for a reason that is a sentence."""
+    """The store can't be used. The message is the reason."""
 
 
 class Store:
-    """A folder of entries. Its methods raise OSError and Unusable where it can't be used."""
+    """A folder of entries. Its methods raise OSError or Unusable if it can't be used."""
 
     def __init__(self, folder: str):
         self.folder = folder
 
     def keep(self, key: str, fill: Callable[[str], None], waits: bool = True) -> str:
-        """The entry of `key`, made by `fill(folder)` unless it exists.
+        """Returns the path of the entry `key`. If it doesn't exist, `fill(folder)` makes it.
 
-        One process makes it. Others wait, with a line, or with `waits` False make one of their own,
-        of which one is kept. Raises what `fill` raises, too.
+        With `waits`, one process makes the entry, and the others wait; a long wait is logged.
+        Without, each process makes one, and the first one is kept. Errors of `fill` are raised too.
         """
         self._prepare()
         self._sweep()
@@ -62,7 +62,7 @@ class Store:
 
     @contextlib.contextmanager
     def _only_one(self, key: str) -> Iterator[None]:
-        """Waits until no other process makes this entry."""
+        """Locks this entry for the block. Waits while another process makes it."""
         path = os.path.join(self.folder, LOCK_PREFIX + key)
         with open(path, "w") as file:
             deadline = time.monotonic() + SILENT_SECONDS
@@ -74,7 +74,7 @@ class Store:
                 time.sleep(0.05)
             try:
                 yield
-            finally:  # who waits for it has it open, and finds the entry
+            finally:  # a waiting process has it open
                 with contextlib.suppress(OSError):
                     os.unlink(path)
 
@@ -86,11 +86,12 @@ class Store:
         finish: Callable[[str], None] = lambda folder: None,
         waits: bool = True,
     ) -> T:
-        """What `make(folder)` returns, or what `load(entry)` makes of the files kept before.
+        """Returns `load(entry)` if the entry exists. Otherwise makes it and returns `make(folder)`.
 
-        `finish(folder)` prepares the files that were made. Where they can't be kept, what was made
-        is returned all the same, with a line. An entry for which `load` raises EngineError is
-        removed and made again, once. Raises what `make` raises, too. For `waits` see `keep`.
+        `finish(folder)` is called after `make`, before the files are kept. If they can't be kept,
+        that is logged and the result of `make` is still returned. If `load` raises EngineError, the
+        entry is removed and made again, once. Errors of `make` are raised too. For `waits` see
+        `keep`.
         """
         made: list[T] = []
 
@@ -117,19 +118,22 @@ class Store:
         raise Unusable("its entry can't be loaded")
 
     def need_space(self, size: int) -> None:
-        """Raises Unusable where `size` bytes don't fit."""
+        """Raises Unusable if the disk has less than `size` bytes free."""
         if shutil.disk_usage(self.folder).free < size:
             raise Unusable("there is too little space left")
 
     def log_unusable(self, error: OSError | Unusable) -> None:
-        """A line that says why the store isn't used."""
+        """Logs why the store isn't used."""
         why = reason(error) if isinstance(error, OSError) else str(error)
         log.warning(
             "the cache %s is not used: %s (--cache_dir names another)", shown(self.folder), why
         )
 
     def _prepare(self) -> None:
-        """Makes the folder. Graphs are code: raises Unusable where another user may enter."""
+        """Makes the folder. Raises Unusable if other users may enter it.
+
+        They could change graphs, which are executed like code.
+        """
         if not os.path.isdir(self.folder):
             os.makedirs(os.path.dirname(os.path.abspath(self.folder)), exist_ok=True)
             with contextlib.suppress(FileExistsError):
@@ -145,7 +149,7 @@ class Store:
 
     @contextlib.contextmanager
     def _new_folder(self) -> Iterator[str]:
-        """For an entry to be; what is in it at the end and was not kept is removed."""
+        """Makes a folder for a new entry. Removes it at the end, unless `_keep` has renamed it."""
         new = os.path.join(self.folder, NEW_PREFIX + secrets.token_hex(8))
         os.mkdir(new, 0o700)
         try:
@@ -154,12 +158,12 @@ class Store:
             remove(new)
 
     def _sweep(self) -> None:
-        """Removes entries that nobody used for long, and what killed runs left."""
+        """Removes entries that were not used for UNUSED_SECONDS, and old files of killed runs."""
         with contextlib.suppress(OSError), os.scandir(self.folder) as found:
             for item in found:
                 is_new = item.name.startswith(NEW_PREFIX)
                 if not (is_new or re.fullmatch(rf"({LOCK_PREFIX})?[0-9a-f]{{64}}", item.name)):
-                    continue  # not made here
+                    continue  # not a file of this store
                 with contextlib.suppress(OSError):
                     age = time.time() - item.stat(follow_symlinks=False).st_mtime
                     if age > (ABANDONED_SECONDS if is_new else UNUSED_SECONDS):
@@ -167,7 +171,10 @@ class Store:
 
 
 def key_of(paths: list[str], *settings: Any) -> str:
-    """A key: 64 hexadecimal digits of the content of files, and of settings that json can write."""
+    """Returns a key of 64 hexadecimal digits: the digest of files' content and of `settings`.
+
+    `settings` are values that json can write.
+    """
     digest = hashlib.sha256()
     for path in paths:
         digest.update(bytes.fromhex(sha256(path)))
@@ -184,7 +191,7 @@ def sha256(path: str) -> str:
 
 
 def files_of(entry: str) -> list[str]:
-    """Names of the files that were kept in an entry."""
+    """Returns the names of an entry's files, sorted and without DIGESTS."""
     return sorted(set(os.listdir(entry)) - {DIGESTS})
 
 
@@ -197,7 +204,10 @@ def _try_lock(file: IO[str]) -> bool:
 
 
 def _is_whole(entry: str) -> bool:
-    """Whether the entry exists and holds what was written. A bad one is removed, with a line."""
+    """Returns whether the entry exists and its files are unchanged.
+
+    A damaged entry is removed, and that is logged.
+    """
     if not os.path.isdir(entry):
         return False
     try:
@@ -207,14 +217,17 @@ def _is_whole(entry: str) -> bool:
         if is_same and sorted(digests) == files_of(entry):
             return True
     except (OSError, ValueError, AttributeError):
-        pass  # logged as what it is: damaged
+        pass  # the entry is damaged, which is logged below
     log.warning("the cache entry %s is damaged: it is made again", shown(entry))
     remove(entry)
     return False
 
 
 def _keep(new: str, entry: str) -> None:
-    """Gives the new files their entry's name; where another process was faster its entry stays."""
+    """Writes the digests of the new files, and renames their folder to `entry`.
+
+    If another process has made the entry meanwhile, that one stays.
+    """
     digests = {name: sha256(os.path.join(new, name)) for name in os.listdir(new)}
     with open(os.path.join(new, DIGESTS), "w", encoding="utf-8") as file:
         json.dump(digests, file)
@@ -226,7 +239,10 @@ def _keep(new: str, entry: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Renames first, so that other processes never see a half-deleted entry."""
+    """Removes a file or a folder.
+
+    Renames it first, so that other processes never see a half-deleted entry.
+    """
     going = os.path.join(os.path.dirname(path), NEW_PREFIX + secrets.token_hex(8))
     with contextlib.suppress(OSError):
         os.rename(path, going)
@@ -238,7 +254,7 @@ def remove(path: str) -> None:
 
 @contextlib.contextmanager
 def locked(folder: str) -> Iterator[None]:
-    """Waits until no other process is in this block for the folder. Raises OSError."""
+    """Locks `folder` for the block. Waits while another process has the lock. Raises OSError."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(opened, fcntl.LOCK_EX)
