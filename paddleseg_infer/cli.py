@@ -1,6 +1,6 @@
-"""The command line: its streams, the course of a run, and its exit code."""
+"""The command line: sets up the streams, does the run, and returns the exit code."""
 
-# Only the standard library up here: --help and a wrong argument are answered at once.
+# Imports here need only the standard library, so that --help and wrong arguments are fast.
 import contextlib
 import logging
 import os
@@ -30,18 +30,21 @@ MANY = 100  # images
 
 def command() -> NoReturn:
     """The entry point of `python infer.py` and of the installed `paddleseg-infer`."""
-    # While the engine runs, a handler in Python would wait for it: let the system end the process,
-    # unless it was started so that Ctrl-C doesn't reach it.
+    # A handler in Python would not run before the engine returns, so Ctrl-C ends the process by the
+    # system's default. If SIGINT is ignored (a process in the background), it stays ignored.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(main())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line, in a process of its own, and returns its exit code."""
+    """Runs the command line and returns the exit code.
+
+    Changes the process's standard streams and logging, so it needs a process of its own.
+    """
     settings = parse(arguments)
     keep_standard_output(settings.engine.print_detail)
-    for stream in (sys.stdout, sys.stderr):  # a name that the terminal can't show is no crash
+    for stream in (sys.stdout, sys.stderr):  # names may have characters that it can't encode
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     logging.addLevelName(logging.INFO, "note")
@@ -59,10 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def keep_standard_output(print_detail: bool) -> None:
-    """Keeps standard output to this program: in some models' runs Paddle's C++ code prints there.
+    """Removes the lines of Paddle's C++ code from standard output, where some models print.
 
-    With `print_detail` those prints go to standard error. A closed stream is opened, to nowhere,
-    or a file that is written would get its number, and what is printed there.
+    With `print_detail` they go to standard error. A closed standard stream is opened as the null
+    device. Otherwise the next opened file would get its number, and prints would go to that file.
     """
     while (nowhere := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -75,7 +78,10 @@ def keep_standard_output(print_detail: bool) -> None:
 
 
 def run(settings: Settings) -> int:
-    """Finds the images and segments them, or says what a run would do. Raises ConfigError."""
+    """Finds the images and segments them, or prints what a run would do.
+
+    Returns the exit code. Raises ConfigError.
+    """
     from paddleseg_infer.pictures.files import check_save_dir
     from paddleseg_infer.runs.jobs import find_jobs, part_of
 
@@ -98,7 +104,7 @@ def run(settings: Settings) -> int:
 
 
 def check_together(settings: Settings) -> None:
-    """Raises ConfigError for options that contradict each other; logs those without effect."""
+    """Raises ConfigError for options that exclude each other. Logs options without effect."""
     palette_of(settings.saving.custom_color)
     tiling = checked_tiling(settings.model.crop_size, settings.model.stride)
     check_sizes(tiling, settings.model.network_size, settings.saving.save)
@@ -115,7 +121,7 @@ def check_together(settings: Settings) -> None:
 
 
 def segment(jobs: "Sequence[Job]", listing: "Listing", settings: Settings, started: float) -> int:
-    """Segments the images, reports each outcome and all of them; returns the exit code."""
+    """Segments the images, reports each outcome and a summary, and returns the exit code."""
     from paddleseg_infer.pictures.files import sweep_parts, target_of
     from paddleseg_infer.runs.progress import Progress
     from paddleseg_infer.runs.report import Report, Summary
@@ -152,7 +158,7 @@ def segment(jobs: "Sequence[Job]", listing: "Listing", settings: Settings, start
 
 
 def outcomes(jobs: "Sequence[Job]", settings: Settings) -> "Iterator[Outcome]":
-    """Segments the images; yields what became of each."""
+    """Segments the images. Yields an Outcome for each. For errors see `local.segment`."""
     if settings.run.benchmark:
         from paddleseg_infer.runs.benchmark import benchmark
 
@@ -167,7 +173,7 @@ def outcomes(jobs: "Sequence[Job]", settings: Settings) -> "Iterator[Outcome]":
 
 
 def close(report: "Report | None", summary: "Summary", seconds: float, code: int) -> int:
-    """Ends the report; returns the exit code, which is another where that fails."""
+    """Closes the report. Returns `code`, or SOME_FAILED instead of DONE if closing fails."""
     try:
         if report:
             report.close(summary.as_dict(seconds, code))
@@ -178,7 +184,7 @@ def close(report: "Report | None", summary: "Summary", seconds: float, code: int
 
 
 def say_the_end(summary: "Summary", settings: Settings, seconds: float) -> None:
-    """Names each failed image, and says how many were done."""
+    """Prints each failed image and the numbers of images."""
     for outcome in sorted(summary.failed, key=lambda each: (each.job.image, each.reason)):
         say(f"failed: {shown(outcome.job.image)}: {outcome.reason}\n", sys.stderr)
     if summary.not_tried:
@@ -197,7 +203,7 @@ def say_the_end(summary: "Summary", settings: Settings, seconds: float) -> None:
 
 
 def suggest_openvino(settings: Settings) -> None:
-    """A line for those who run many images without it and could."""
+    """Logs that OpenVINO may be faster, if it could be used but isn't."""
     from paddleseg_infer.deploy import load_deploy_config
     from paddleseg_infer.machine.paddle_build import find_paddle
 
@@ -205,16 +211,19 @@ def suggest_openvino(settings: Settings) -> None:
     on_gpu = device == "gpu" or (device is None and build.has_gpu)
     if settings.engine.enable_openvino or on_gpu or not build.openvino_library:
         return
-    with contextlib.suppress(ConfigError):  # deploy.yaml has gone meanwhile
+    with contextlib.suppress(ConfigError):  # deploy.yaml may have been deleted meanwhile
         if not load_deploy_config(settings.run.config).is_pir:
             log.info("--enable_openvino is faster for most models: see OpenVINO in the README")
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Writes to standard output, which may be closed or full: the masks exist all the same."""
+    """Writes `text` to `stream` or standard output.
+
+    Ignores a closed pipe or a full disk, because the masks are saved anyway.
+    """
     stream = stream or sys.stdout
     try:
         stream.write(text)
         stream.flush()
-    except OSError:  # and nothing is left in the buffer for Python to fail on at its end
+    except OSError:  # otherwise Python would fail at its exit, when it flushes
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
