@@ -176,7 +176,7 @@ def input_name(deploy: DeployConfig) -> str:
             f"{shown(deploy.graph)} is a json graph, which TensorRT doesn't take: export again "
             "with FLAGS_enable_pir_api=0 for a .pdmodel, or run without --use_trt"
         )
-    return deploy.graph_facts.inputs[0]
+    return deploy.graph_facts.inputs[0].name
 
 
 def engine_state(config: Any) -> dict[str, Any]:

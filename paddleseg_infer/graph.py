@@ -10,6 +10,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,15 +25,27 @@ T = TypeVar("T")
 
 HEAD_BYTES = 4096
 
+JSON_TYPES = {"f": "float", "bf": "bf", "i": "int", "ui": "uint"}  # the start of a type's name
+
 # Bytes per element for each number of `VarType.Type` in Paddle's framework.proto.
 ELEMENT_BYTES = {0: 1, 1: 2, 2: 4, 3: 8, 4: 2, 5: 4, 6: 8, 20: 1, 21: 1, 22: 2, 23: 8, 24: 16}
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or an output, as the graph declares it."""
+
+    name: str
+    shape: tuple[int, ...] = ()  # -1 is any size; () if the graph declares no shape
+    dtype: str = ""  # "float32", "int64", ...; "" if the graph declares no type
 
 
 @dataclass(frozen=True)
 class GraphFacts:
     """Facts that are read from a graph file."""
 
-    inputs: tuple[str, ...]  # names of the inputs
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
     operators: frozenset[str]  # types of the operators in the main block
 
     @property
@@ -96,12 +109,29 @@ def _facts_of_json(program: Any) -> GraphFacts:
         raise LookupError("another json file")
     [block] = program["program"]["regions"][0]["blocks"]
     kinds = [operator["#"].rpartition(".")[2] for operator in block["ops"]]
-    inputs = []
+    inputs, outputs = [], {}
     for kind, operator in zip(kinds, block["ops"], strict=True):
-        if kind == "data":
+        if kind in ("data", "fetch"):
             attributes = {each["N"]: each["AT"]["D"] for each in operator["A"]}
-            inputs.append(attributes["name"])
-    return GraphFacts(tuple(inputs), frozenset(kinds))
+            port = _port_of_json(attributes["name"], operator["O"][0])
+            if kind == "data":
+                inputs.append(port)
+            else:
+                outputs[attributes["col"]] = port
+    return GraphFacts(tuple(inputs), _in_order(outputs), frozenset(kinds))
+
+
+def _in_order(ports: dict[int, Port]) -> tuple[Port, ...]:
+    """The outputs by their numbers, which is the order in which Paddle returns them."""
+    return tuple(ports[number] for number in sorted(ports))
+
+
+def _port_of_json(name: str, value: Any) -> Port:
+    """Returns what a value's type declares."""
+    element, shape = value["TT"]["D"][:2]
+    short = re.fullmatch(r"t_(f|bf|i|ui)(\d+)", element["#"].rpartition(".")[2])
+    dtype = JSON_TYPES[short[1]] + short[2] if short else ""
+    return Port(name, tuple(map(int, shape)), dtype)
 
 
 def _facts_of_protobuf(content: bytes) -> GraphFacts:
@@ -109,15 +139,29 @@ def _facts_of_protobuf(content: bytes) -> GraphFacts:
 
     Raises ValueError or LookupError if it isn't one.
     """
-    operators = _parsed("ProgramDesc", content).blocks[0].ops
-    inputs = tuple(
-        name
-        for operator in operators
-        if operator.type == "feed"
-        for output in operator.outputs
-        for name in output.arguments
-    )
-    return GraphFacts(inputs, frozenset(operator.type for operator in operators))
+    block = _parsed("ProgramDesc", content).blocks[0]
+    declared = {variable.name: variable for variable in block.vars}
+    inputs, outputs = [], {}
+    for operator in block.ops:
+        if operator.type == "feed":
+            name = operator.outputs[0].arguments[0]
+            inputs.append(_port_of_protobuf(name, declared.get(name)))
+        elif operator.type == "fetch":
+            name = operator.inputs[0].arguments[0]
+            [number] = [each.i for each in operator.attrs if each.name == "col"]
+            outputs[number] = _port_of_protobuf(name, declared.get(name))
+    kinds = frozenset(operator.type for operator in block.ops)
+    return GraphFacts(tuple(inputs), _in_order(outputs), kinds)
+
+
+def _port_of_protobuf(name: str, variable: Any) -> Port:
+    """Returns what a `VarDesc` declares, or only the name if there is none."""
+    for kind in ("dense_tensor", "lod_tensor"):  # Paddle 3's name of the field, and Paddle 2's
+        if variable is not None and hasattr(variable.type, kind):
+            tensor = getattr(variable.type, kind).tensor
+            word = _framework_proto().VarType.Type.Name(tensor.data_type).lower()
+            return Port(name, tuple(tensor.dims), re.sub(r"fp(?=\d)", "float", word))
+    return Port(name)
 
 
 def _parsed(message: str, content: bytes) -> Any:

@@ -8,6 +8,13 @@ import cv2
 import numpy as np
 
 from paddleseg_infer.errors import ConfigError, ImageError
+from paddleseg_infer.forms import (
+    are_probabilities,
+    has_class_ids,
+    is_channels_last,
+    output_kind,
+)
+from paddleseg_infer.graph import GraphFacts
 from paddleseg_infer.transforms.frame import Padded, Resized
 
 log = logging.getLogger("paddleseg_infer")
@@ -22,6 +29,8 @@ NOTES = {  # lines to log, for each kind of output, without and with --with_argm
         True,
     ): "--with_argmax has no effect: of one channel class 1 is above {threshold}",
 }
+FLOAT_IDS = "this model's output is class ids as float values: they are the labels"
+ARGMAXES = {"arg_max", "argmax", "top_k_v2", "topk"}  # operators that give class ids
 BAND_SCORES = 1 << 16  # scores of one class in a band of rows; they fit in the processor's cache
 
 
@@ -39,18 +48,35 @@ class OutputReader:
         if not isinstance(threshold, int | float) or not math.isfinite(threshold):
             raise ConfigError(f"threshold must be a number, not {threshold!r}")
         self.kind = ""  # a result of output_kind, once `learn` has been called
+        self._is_channels_last = False
         self._with_argmax, self._threshold = with_argmax, threshold
         self._output_op = output_op
         self._is_probability = False
 
-    def learn(self, output: np.ndarray) -> None:
-        """Sets `kind` from the first batch's output [N, ...] and logs a line about it.
+    def learn(
+        self, output: np.ndarray, size: tuple[int, int], facts: GraphFacts | None = None
+    ) -> None:
+        """Sets layout and `kind` from the first batch's output [N, ...] and logs lines about them.
 
-        Later calls do nothing. Raises ValueError as `output_kind` does.
+        Later calls do nothing.
+
+        `size` is the height and width of the network's input, `facts` is what the graph declares.
+        Raises ValueError if the output has none of PaddleSeg's forms, or if its layout could be
+        NCHW and NHWC.
         """
         if self.kind:
             return
+        if output.ndim == 4:
+            self._is_channels_last = is_channels_last(output, size, facts)
+            output = self.channels_first(output)
         self.kind = output_kind(output)
+        if self._is_channels_last:
+            log.info("this model's output has the layout NHWC: the last axis is the class")
+        if self.kind == "foreground" and has_class_ids(output):
+            has_argmax = facts is not None and not facts.operators.isdisjoint(ARGMAXES)
+            if has_argmax or output.max() > 1:
+                log.info("%s", FLOAT_IDS)
+                self.kind = "labels"
         if self.kind == "scores" and self._output_op:
             self._is_probability = self._output_op == "softmax"
         elif self.kind != "labels":  # output_op says nothing about one channel
@@ -60,6 +86,22 @@ class OutputReader:
         if self.kind != "foreground" and self._threshold != 0.5:
             log.warning("--threshold has no effect: it is for models of one channel")
 
+    def channels_first(self, output: np.ndarray) -> np.ndarray:
+        """Returns the output [N, H, W, C] or [N, C, H, W] in the order [N, C, H, W]."""
+        if not self._is_channels_last:
+            return output
+        return np.ascontiguousarray(np.moveaxis(output, -1, 1))
+
+    def scores(self, output: np.ndarray) -> np.ndarray:
+        """Returns one image's scores as float32 [C, H, W]. Raises ImageError."""
+        _check_finite(output)
+        if self.kind == "foreground" and output.max() > 1 and has_class_ids(output):
+            raise ImageError(
+                "the model gave it class ids, and the first window held only 0 and 1, which looked "
+                "like scores: run without --crop_size, or begin with another image"
+            )
+        return output.astype(np.float32, copy=False)
+
     def __call__(
         self, output: np.ndarray, with_score: bool
     ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -67,27 +109,15 @@ class OutputReader:
 
         Without `with_score`, the score map is None.
         """
+        # Probabilities aren't above 1, and logits aren't whole.
+        if self.kind == "foreground" and output.max() > 1 and has_class_ids(output):
+            if with_score:
+                raise ImageError("the model gave class ids, and --save score needs probabilities")
+            return label_map(output, "labels"), None
         labels = label_map(output, self.kind, self._threshold)
         if not with_score:
             return labels, None
         return labels, score_map(output, self.kind, self._is_probability, self._threshold)
-
-
-def output_kind(output: np.ndarray) -> str:
-    """Returns the kind of a network's output: "labels", "scores" or "foreground".
-
-    Labels are integers [N, H, W] or [N, 1, H, W]. Scores are floats [N, C, H, W]. Foreground is one
-    channel of floats, [N, 1, H, W]. Raises ValueError for any other output.
-    """
-    is_label = np.issubdtype(output.dtype, np.integer)
-    if is_label and (output.ndim == 3 or (output.ndim == 4 and output.shape[1] == 1)):
-        return "labels"
-    if output.ndim != 4 or not np.issubdtype(output.dtype, np.floating) or output.shape[1] < 1:
-        raise ValueError(
-            f"the model's output is {output.dtype} of shape {list(output.shape)}: neither labels "
-            "[N, H, W] nor scores [N, classes, H, W]"
-        )
-    return "foreground" if output.shape[1] == 1 else "scores"
 
 
 def label_map(output: np.ndarray, kind: str, threshold: float = 0.5) -> np.ndarray:
@@ -100,6 +130,8 @@ def label_map(output: np.ndarray, kind: str, threshold: float = 0.5) -> np.ndarr
     """
     if kind == "labels":
         labels = output.reshape(output.shape[-2:])
+        if np.issubdtype(labels.dtype, np.floating) and not has_class_ids(labels):
+            raise ImageError("the model gave it class ids that are not whole numbers from 0 on")
         low, high = (labels.min(), labels.max()) if labels.size else (0, 0)
         if low < 0 or high > MAX_LABEL:
             raise ImageError(
@@ -107,11 +139,23 @@ def label_map(output: np.ndarray, kind: str, threshold: float = 0.5) -> np.ndarr
             )
         return labels.astype(np.uint8 if high < 256 else np.uint16)
     if kind == "foreground":
+        _check_finite(output)
         return (output[0] > threshold).astype(np.uint8)
     labels = np.empty(output.shape[1:], np.uint8 if len(output) <= 256 else np.uint16)
     for rows in _bands(output):
-        _argmax(_float(output[:, rows]), labels[rows])
+        if not math.isfinite(_argmax(_float(output[:, rows]), labels[rows])):
+            _check_finite(output)
     return labels
+
+
+def _check_finite(output: np.ndarray) -> None:
+    """Raises ImageError if a score of `output` [C, H, W] is NaN or infinite."""
+    pixels = np.count_nonzero(~np.isfinite(output).all(axis=0))
+    if pixels:
+        raise ImageError(
+            f"the network gave NaN or infinite scores in {pixels} of its {output[0].size} pixels: "
+            "run it with --precision fp32, or export the model again"
+        )
 
 
 def _float(scores: np.ndarray) -> np.ndarray:
@@ -127,34 +171,30 @@ def _bands(scores: np.ndarray) -> Iterator[slice]:
         yield slice(top, top + rows)
 
 
-def _argmax(scores: np.ndarray, labels: np.ndarray) -> None:
-    """Writes the class with the highest of `scores` [C, H, W] (C > 1) into `labels` [H, W]."""
+def _argmax(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Writes the class with the highest of `scores` [C, H, W] (C > 1) into `labels` [H, W].
+
+    Returns the sum of the scores: NaN or infinite if one of them is, and if the sum is too large.
+    """
     if labels.dtype != np.uint8:
         labels[...] = scores.argmax(0)
-        return
+        return _sum(scores)
     best = scores[0].copy()
     higher = cv2.compare(scores[1], best, cv2.CMP_GT)  # 255 where higher, else 0
     np.bitwise_and(higher, 1, out=labels)  # cv2.bitwise_and is wrong for small arrays
+    total = _sum(scores[:2])
     for class_id in range(2, len(scores)):
+        total += _sum(scores[class_id])  # the class is in the processor's cache now
         cv2.max(scores[class_id - 1], best, dst=best)
         cv2.compare(scores[class_id], best, cv2.CMP_GT, dst=higher)
         # Later classes have larger ids, so the maximum is the last class that was higher.
         cv2.max(labels, np.bitwise_and(higher, class_id, out=higher), dst=labels)
+    return total
 
 
-def are_probabilities(output: np.ndarray, kind: str) -> bool:
-    """Whether the scores [N, C, H, W] are results of softmax, or of sigmoid for one channel.
-
-    Checks every seventh pixel in each direction, and ignores pixels with NaN or infinite scores.
-    """
-    some = output[..., ::7, ::7].astype(np.float32)
-    some = np.moveaxis(some, 1, -1)[np.isfinite(some).all(axis=1)]
-    if not some.size:
-        return False
-    if kind == "foreground":
-        return bool(some.min() >= 0 and some.max() <= 1)
-    sums = some.sum(axis=-1)
-    return bool(some.min() >= 0 and np.abs(sums - 1).max() < 0.02)  # sums of float16 differ by less
+def _sum(scores: np.ndarray) -> float:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(scores.sum())
 
 
 def score_map(
@@ -174,17 +214,17 @@ def score_map(
 def _score_rows(
     output: np.ndarray, kind: str, is_probability: bool, threshold: float
 ) -> np.ndarray:
-    with np.errstate(invalid="ignore", over="ignore"):  # pixels with NaN get 0
-        part = output.astype(np.float32, copy=False)
-        if kind == "foreground":
-            # 1 / (1 + exp(-x)), written so that it can't overflow
-            probability = part[0] if is_probability else np.exp(-np.logaddexp(0, -part[0]))
-            probability = np.where(part[0] > threshold, probability, 1 - probability)
-        elif is_probability:
-            probability = part.max(axis=0)
-        else:
+    part = output.astype(np.float32, copy=False)
+    if kind == "foreground":
+        # 1 / (1 + exp(-x)), written so that it can't overflow
+        probability = part[0] if is_probability else np.exp(-np.logaddexp(0, -part[0]))
+        probability = np.where(part[0] > threshold, probability, 1 - probability)
+    elif is_probability:
+        probability = part.max(axis=0)
+    else:
+        with np.errstate(over="ignore"):  # a difference of scores may be too large for float32
             probability = 1 / np.exp(part - part.max(axis=0)).sum(axis=0)
-        return np.rint(np.nan_to_num(probability.clip(0, 1)) * 255)
+    return np.rint(probability.clip(0, 1) * 255)
 
 
 def restore(planes: np.ndarray, undo: Sequence[Resized | Padded]) -> np.ndarray:

@@ -6,12 +6,13 @@
 
 import logging
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,12 @@ import numpy as np
 from paddleseg_infer.batching import Batch, BatchReader, Item, Result, failed
 from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
-from paddleseg_infer.engines.contract import Engine
+from paddleseg_infer.engines.contract import Engine, NoBatchAxis
 from paddleseg_infer.engines.load import load, set_up
+from paddleseg_infer.engines.paddle import load_paddle
+from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.engines.shapes import Expected
+from paddleseg_infer.engines.trial import SizeTrial
 from paddleseg_infer.errors import ConfigError, EngineError, ImageError, RunError, shown
 from paddleseg_infer.finishing import (
     Goal,
@@ -59,8 +63,8 @@ class Segmenter:
     the sizes that will be segmented. At most `threads` threads read and save images. Raises
     ConfigError if the model can't run with these options.
 
-    The engine is loaded while the first images are read; `load()` loads it earlier. Only one thread
-    at a time may use a Segmenter.
+    The engine is loaded while the first images are read; `load()` loads it earlier.
+    Threads may share a Segmenter: their batches take turns.
     """
 
     def __init__(
@@ -94,14 +98,23 @@ class Segmenter:
         # Reading and saving use no more threads than the engine.
         self._threads = min(threads, self.options.cpu_threads or 1)
         self._engine: Engine | None = None
+        # Two threads in one predictor crash the process, or exchange their labels.
+        self._turn = threading.RLock()
         self._prepared: set[str] = set()  # output folders that must not be made again
 
     def load(self) -> Engine:
         """Returns the engine; the first call loads it. Raises ConfigError."""
-        if self._engine is None:
-            setup = set_up(self.deploy, self.options, self._build, self._expected)
-            self._engine = load(setup, self._expected)
-        return self._engine
+        with self._turn:
+            if self._engine is None:
+                setup = set_up(self.deploy, self.options, self._build, self._expected)
+                self._engine = load(setup, self._expected)
+            return self._engine
+
+    @cached_property
+    def _trial(self) -> SizeTrial:
+        """Tries sizes in Paddle's own engine, whichever engine runs the images."""
+        options = replace(self.options, enable_openvino=False, use_trt=False)
+        return SizeTrial(self.deploy, lambda: load_paddle(Setup(self.deploy, options, self._build)))
 
     def __call__(self, images: Image | Iterable[Image]) -> np.ndarray | list[np.ndarray]:
         """Returns the label map [H, W] of one image, or a list of them in the images' order.
@@ -110,7 +123,9 @@ class Segmenter:
         uint8, or as uint16 if an id is above 255 or there are more than 256 classes. Raises
         ImageError at the first image that fails, and ConfigError if the model can't be loaded.
         """
-        if isinstance(images, str | os.PathLike | np.ndarray):
+        if isinstance(images, str | bytes | os.PathLike | np.ndarray) or not isinstance(
+            images, Iterable
+        ):
             return self([images])[0]
         labels: dict[int, np.ndarray] = {}
         for result in self.stream(images):
@@ -221,23 +236,40 @@ class Segmenter:
         started = time.perf_counter()
         on_batch()
         try:
-            output = engine(batch.tensor_nchw)
+            with self._turn:
+                output = engine(batch.tensor_nchw)
+        except NoBatchAxis as error:
+            raise ConfigError(f"{shown(self.deploy.graph)}: {error}") from None
         except (EngineError, MemoryError) as error:
             if len(batch.items) == 1:
-                yield failed(batch.items[0], _refusal(batch, error))
+                yield failed(batch.items[0], self._refusal(batch, error, on_batch))
                 return
             for half in reader.halves(batch):
                 yield from self._outputs(half, reader, pictures, on_batch)
             return
         try:
-            self._reads.learn(output)
+            with self._turn:
+                self._reads.learn(output, batch.tensor_nchw.shape[2:], self.deploy.graph_facts)
         except ValueError as error:
             raise ConfigError(f"{shown(self.deploy.graph)}: {error}") from None
+        output = self._reads.channels_first(output)
         pictures.check(self._reads.kind, output.shape[1])
         inference = (time.perf_counter() - started) / len(batch.items)
         # The output may be longer than the items: copies of an image may fill the batch.
         for item, values in zip(batch.items, output, strict=False):
             yield Output(replace(item, times=item.times.plus(inference=inference)), values)
+
+    def _refusal(
+        self, batch: Batch, error: EngineError | MemoryError, on_try: Callable[[], None]
+    ) -> ImageError:
+        """Returns why the network doesn't take an image that is alone in its batch."""
+        height, width = batch.tensor_nchw.shape[2:]
+        why = "there is not enough memory"
+        if isinstance(error, EngineError):
+            with self._turn:
+                advice = error.advice or self._trial.why_not(height, width, on_try)
+            why = f"{advice}: {error}" if advice else str(error)
+        return ImageError(f"the network can't take it as {width}x{height}; {why}")
 
     def _finish(self, goal: Goal, output: Output) -> Result:
         """Returns the Result that the goal makes from one image's output."""
@@ -259,19 +291,9 @@ class Segmenter:
         item = output.item
         if self._reads.kind == "labels":
             return Result(item, labels=restore(label_map(output.values, "labels"), item.undo))
-        scores = output.values.astype(np.float32, copy=False)
-        return Result(item, scores=restore(scores, item.undo))
+        return Result(item, scores=restore(self._reads.scores(output.values), item.undo))
 
 
 def _finish_mosaic(goal: Goal, mosaic: Mosaic) -> Result:
     item = mosaic.item
     return timed(item, partial(goal.finish, item, mosaic.segmentation()))
-
-
-def _refusal(batch: Batch, error: EngineError | MemoryError) -> ImageError:
-    """Returns the error of an image that the network can't run even alone in a batch."""
-    height, width = batch.tensor_nchw.shape[2:]
-    why = "there is not enough memory"
-    if isinstance(error, EngineError):
-        why = f"{error.advice or 'it may be too small'}: {error}"
-    return ImageError(f"the network can't take it as {width}x{height}; {why}")

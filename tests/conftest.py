@@ -29,12 +29,12 @@ BUILD = find_paddle()
 PADDLE = BUILD.version
 
 
-def cached_models(config, form):
-    """Returns the folder of the models that make_models.py exports.
+def cached_models(config, form, script_name="make_models.py"):
+    """Returns the folder of the models that a script exports.
 
     The folder stays in pytest's cache. Later runs and other processes of this run use it again.
     """
-    script = ROOT / "tests" / "make_models.py"
+    script = ROOT / "tests" / script_name
     key = f"{script.read_text()} {BUILD} {BUILD.commit} {form}"
     cache = config.cache.mkdir("models")
     folder = cache / hashlib.sha256(key.encode()).hexdigest()

@@ -1,7 +1,5 @@
 """Outputs are converted to label maps and scores, and these get the size of the image."""
 
-import warnings
-
 import cv2
 import numpy as np
 import pytest
@@ -58,8 +56,6 @@ def test_labels_equal_numpys_argmax_also_for_equal_scores(classes, dtype):
     scores[:, :3] = 0.0
     scores[1, 13:15] += np.finfo(dtype).eps  # rounding would remove this difference
     scores[:, :1] *= -1  # -0.0 equals 0.0
-    scores[random.integers(classes), 5:9] = np.inf
-    scores[0, 9:12] = -np.inf
     labels = label_map(scores, "scores")
     assert labels.dtype == np.uint8
     assert np.array_equal(labels, np.argmax(scores, axis=0))
@@ -153,18 +149,30 @@ def test_the_exports_output_op_takes_precedence_over_the_values(caplog):
     one_hot[:, 0] = 1  # logits that look like probabilities
     for output_op, expected in (("softmax", 255), ("none", 186), ("", 255)):
         read = OutputReader(True, 0.5, output_op)
-        read.learn(one_hot)
+        read.learn(one_hot, (3, 3))
         assert (read(one_hot[0], True)[1] == expected).all()
     for wrong in (float("nan"), "x"):
         with pytest.raises(ConfigError, match="threshold must be a number"):
             OutputReader(True, wrong)
 
 
-def test_the_score_of_a_nan_pixel_is_0():
-    scores = np.array([[[np.nan, np.inf]], [[1.0, 0.0]]], np.float32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert score_map(scores, "scores", False)[0, 0] == 0
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("classes", [1, 2, 19, 300])
+def test_an_image_with_scores_that_are_no_numbers_is_refused(classes, dtype, wrong):
+    scores = np.zeros((classes, 31, 33), dtype)
+    kind = "scores" if classes > 1 else "foreground"
+    assert not label_map(scores, kind).any()
+    scores[classes // 2, 30, 5:8] = wrong
+    with pytest.raises(ImageError, match="gave NaN or infinite scores in 3 of its 1023 pixels"):
+        label_map(scores, kind)
+
+
+def test_large_scores_whose_sum_is_infinite_are_fine():
+    scores = np.full((3, 8, 8), np.finfo(np.float32).max, np.float32)
+    scores[0, 4:] = 0
+    labels = label_map(scores, "scores")
+    assert labels.tolist() == [[0] * 8] * 4 + [[1] * 8] * 4
 
 
 @pytest.mark.parametrize("classes", [2, 19, 300])

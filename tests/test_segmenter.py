@@ -159,9 +159,8 @@ def test_an_image_that_the_network_refuses_fails_alone(models, batch_size):
     assert np.array_equal(results[0].labels, good[0])
     assert np.array_equal(results[3].labels, good[1])
     for index in (1, 2, 4):
-        assert "the network can't take it as 5x3; it may be too small: " in str(
-            results[index].error
-        )
+        why = "the network can't take it as 5x3; it is too small for this network: "
+        assert why in str(results[index].error)
 
 
 def test_a_fixed_shape_is_checked_before_the_engine_runs(models):

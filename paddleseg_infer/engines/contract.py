@@ -1,11 +1,20 @@
 """The interface of every engine, and the checks of graphs and outputs."""
 
+import logging
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from paddleseg_infer.deploy import DeployConfig
-from paddleseg_infer.errors import ConfigError, EngineError, shown
+from paddleseg_infer.errors import ConfigError, EngineError, brief, shown
+from paddleseg_infer.graph import Port
+
+log = logging.getLogger("paddleseg_infer")
+
+
+class NoBatchAxis(EngineError):
+    """The model's output has no batch axis, whatever the image."""
 
 
 class Engine(Protocol):
@@ -18,18 +27,86 @@ class Engine(Protocol):
     def __call__(self, tensor_nchw: np.ndarray) -> np.ndarray:
         """Runs float32 [N, 3, H, W] through the network.
 
-        Returns a copy of its first output: integer labels [N, H, W] or [N, 1, H, W], or scores
-        float32 [N, C, H, W]. Raises EngineError if the network fails.
+        Returns a copy of its first output: labels [N, H, W] or [N, 1, H, W], or scores float32
+        [N, C, H, W]. Either may have its channels last. Raises EngineError.
         """
 
 
 def check_graph(deploy: DeployConfig) -> None:
-    """Raises ConfigError unless graph and parameters are intact and the graph has an input."""
-    if not deploy.graph_facts.inputs:
-        raise ConfigError(f"{shown(deploy.graph)} has no input: export the model again")
+    """Checks what the graph declares: one image in, labels or scores out.
+
+    Raises ConfigError for another model, and for files that are damaged or no model.
+    """
+    facts = deploy.graph_facts
+    wrong = _wrong_inputs(facts.inputs) or _wrong_outputs(facts.outputs)
+    if wrong:
+        raise ConfigError(f"{shown(deploy.graph)} {wrong}")
+
+
+def _wrong_inputs(inputs: Sequence[Port]) -> str:
+    """Returns why this program can't feed the graph, or ""."""
+    if not inputs:
+        return "has no input: export the model again"
+    if len(inputs) > 1:
+        names = " and ".join(sorted(brief(port.name) for port in inputs))
+        return f"has the inputs {names}: this program feeds one image, to a model with one input"
+    [image] = inputs
+    shape = list(image.shape)
+    if image.dtype and image.dtype != "float32":
+        return f"takes {image.dtype} values: this program feeds float32; export the model for it"
+    if not shape:
+        return ""
+    if len(shape) != 4:
+        return f"takes an input of shape {shape}: this program feeds images [N, 3, H, W]"
+    if shape[1] != 3 and shape[3] == 3:
+        return (
+            f"takes images of the layout NHWC, {shape}: this program feeds NCHW, [N, 3, H, W]; "
+            "export the model for that"
+        )
+    if shape[1] not in (3, -1):
+        return (
+            f"takes images of the shape {shape}, channels: {shape[1]}; only models of 3 channels "
+            "(RGB) are supported"
+        )
+    return ""
+
+
+def _wrong_outputs(outputs: Sequence[Port]) -> str:
+    """Returns why the first output holds neither labels nor scores, or ""."""
+    if not outputs:
+        return "has no output: export the model again"
+    dtype, shape = outputs[0].dtype, list(outputs[0].shape)
+    if not shape or len(shape) == 4 or (len(shape) == 3 and not dtype.startswith("float")):
+        return ""
+    return (
+        f"gives {dtype} values of shape {shape}: neither labels [N, H, W] nor scores "
+        "[N, classes, H, W]; export the model with its batch axis"
+    )
+
+
+def note_other_outputs(deploy: DeployConfig) -> None:
+    """Logs a line if the graph has outputs that are not used."""
+    first, *others = [brief(port.name) for port in deploy.graph_facts.outputs]
+    if others:
+        log.info(
+            "%s has %d outputs: the first, %s, is used, and not %s",
+            shown(deploy.graph),
+            1 + len(others),
+            first,
+            ", ".join(others),
+        )
 
 
 def check_output(output: np.ndarray, images: int) -> None:
-    """Raises EngineError if the output is empty or its first axis isn't `images` long."""
+    """Raises EngineError unless the output has a part for each image.
+
+    A smaller batch may avoid that, but not if a single image's output has no batch axis: then the
+    error is a NoBatchAxis.
+    """
+    if images == 1 and output.size and output.shape[:1] != (1,):
+        raise NoBatchAxis(
+            f"the model's output for one image has the shape {list(output.shape)}: its first axis "
+            "must be the batch; export the model with its batch axis"
+        )
     if output.shape[:1] != (images,) or not output.size:
         raise EngineError(f"its output is {list(output.shape)} for {images} images")

@@ -270,8 +270,8 @@ def test_images_whose_size_does_not_fit_the_model_fail_alone(infer, models, mode
     cases = {
         "argmax": {},
         "needs16": {
-            "dot.png": "the network can't take it as 1x1; it may be too small: ",
-            "thin.png": "the network can't take it as 1000x1; it may be too small: ",
+            "dot.png": "the network can't take it as 1x1; it is too small for this network: ",
+            "thin.png": "the network can't take it as 1000x1; it is too small for this network: ",
         },
         "fixed": {
             "dot.png": "the model takes 64x48 only",

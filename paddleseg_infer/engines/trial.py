@@ -1,0 +1,75 @@
+"""Finds out why a network refuses a size, by trying others."""
+
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+
+from paddleseg_infer.deploy import DeployConfig
+from paddleseg_infer.engines.contract import Engine
+from paddleseg_infer.errors import EngineError, shown
+
+MULTIPLES = (2, 4, 8, 16, 32, 64)  # of the sides; networks halve images one to six times
+LARGE = 256  # pixels; large enough for every network, and a multiple of all of these
+
+
+class SizeTrial:
+    """Tries sizes in an engine of its own, which is loaded for the first trial.
+
+    A network that halves an image and adds it to another branch needs sides that are multiples of
+    its strides. Whether it runs depends on the remainders of the sides, so small images with the
+    same remainders show it.
+    """
+
+    def __init__(self, deploy: DeployConfig, load: Callable[[], Engine]):
+        self._deploy = deploy
+        self._load = load
+        self._multiple = 0  # of the sides, once it is known
+        self._fine: set[tuple[int, int]] = set()  # remainders that the network takes
+
+    def why_not(self, height: int, width: int, on_try: Callable[[], None]) -> str:
+        """Returns why the network refuses an input of this size, or "" if that isn't found.
+
+        Calls `on_try` before each trial. Raises ConfigError.
+        """
+        declared = self._deploy.graph_facts.inputs[0].shape[2:]
+        if any(side not in (-1, own) for side, own in zip(declared, (height, width), strict=False)):
+            high, wide = declared
+            return (
+                f"the graph declares the size {wide}x{high}: add a Resize to the transforms in "
+                f"{shown(self._deploy.path)}"
+            )
+        step = max(MULTIPLES)
+        remainders = height % step, width % step
+        if not self._multiple and remainders not in self._fine:
+            self._try(*remainders, on_try)
+        if self._multiple and (height % self._multiple or width % self._multiple):
+            return (
+                f"its sides must be multiples of {self._multiple}: add `Resize` with "
+                f"`size_divisor: {self._multiple}`, or `Padding`, to the transforms in "
+                f"{shown(self._deploy.path)}"
+            )
+        return "it is too small for this network" if min(height, width) < LARGE else ""
+
+    def _try(self, height: int, width: int, on_try: Callable[[], None]) -> None:
+        """Tries a large image with these remainders, then the next multiples of its sides."""
+        for multiple in (1, *MULTIPLES):
+            on_try()
+            if self._runs(*(LARGE + -(-side // multiple) * multiple for side in (height, width))):
+                if multiple == 1:
+                    self._fine.add((height, width))
+                else:
+                    self._multiple = multiple
+                return
+
+    def _runs(self, height: int, width: int) -> bool:
+        batch = max(1, self._deploy.input_shape[0])
+        try:
+            self._engine(np.zeros((batch, 3, height, width), np.float32))
+        except (EngineError, MemoryError):
+            return False
+        return True
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return self._load()
