@@ -3,15 +3,15 @@
 # Imports here need only the standard library, so that --help and wrong arguments are fast.
 import contextlib
 import logging
-import os
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn
 
 from paddleseg_infer.errors import MISSING_HINT, ConfigError, RunError, shown
 from paddleseg_infer.flags import parse
+from paddleseg_infer.machine.streams import own_log, own_streams, say
 from paddleseg_infer.option import idle_with, without_effect
 from paddleseg_infer.outcomes import DONE, NOT_STARTED, SOME_FAILED, Interrupted, Job
 from paddleseg_infer.pictures.palettes import palette_of
@@ -32,49 +32,31 @@ def command() -> NoReturn:
     """The entry point of `python infer.py` and of the installed `paddleseg-infer`."""
     # A handler in Python would not run before the engine returns, so Ctrl-C ends the process by the
     # system's default. If SIGINT is ignored (a process in the background), it stays ignored.
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    sys.exit(main())
+    try:
+        code = main()
+    finally:
+        signal.signal(signal.SIGINT, before)  # `%run infer.py` runs in a notebook's process
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code.
 
-    Changes the process's standard streams and logging, so it needs a process of its own.
+    The process's standard streams and log are others while it runs, and are restored at the end.
     """
     settings = parse(arguments)
-    keep_standard_output(settings.engine.print_detail)
-    for stream in (sys.stdout, sys.stderr):  # names may have characters that it can't encode
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    logging.addLevelName(logging.INFO, "note")
-    logging.addLevelName(logging.WARNING, "warning")
-    logging.addLevelName(logging.ERROR, "error")
-    logging.basicConfig(format="%(levelname)s: %(message)s")
-    log.setLevel(logging.WARNING if settings.run.quiet else logging.INFO)
-    try:
-        return run(settings)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-    except ModuleNotFoundError as error:
-        print(f"error: {error}: {MISSING_HINT}", file=sys.stderr)
-    return NOT_STARTED
-
-
-def keep_standard_output(print_detail: bool) -> None:
-    """Removes the lines of Paddle's C++ code from standard output, where some models print.
-
-    With `print_detail` they go to standard error. A closed standard stream is opened as the null
-    device. Otherwise the next opened file would get its number, and prints would go to that file.
-    """
-    while (nowhere := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115 - these stay open
-    if sys.stdout:
-        sys.stdout = open(os.dup(1), "w", encoding=sys.stdout.encoding)  # noqa: SIM115
-    else:
-        sys.stdout = open(nowhere, "w")  # noqa: SIM115
-    os.dup2(2 if print_detail else nowhere, 1)
+    level = logging.WARNING if settings.run.quiet else logging.INFO
+    with own_streams(settings.engine.print_detail), own_log(log, level):
+        try:
+            return run(settings)
+        except ConfigError as error:
+            say(f"error: {error}\n", sys.stderr)
+        except ModuleNotFoundError as error:
+            say(f"error: {error}: {MISSING_HINT}\n", sys.stderr)
+        return NOT_STARTED
 
 
 def run(settings: Settings) -> int:
@@ -214,16 +196,3 @@ def suggest_openvino(settings: Settings) -> None:
     with contextlib.suppress(ConfigError):  # deploy.yaml may have been deleted meanwhile
         if not load_deploy_config(settings.run.config).is_pir:
             log.info("--enable_openvino is faster for most models: see OpenVINO in the README")
-
-
-def say(text: str, stream: TextIO | None = None) -> None:
-    """Writes `text` to `stream` or standard output.
-
-    Ignores a closed pipe or a full disk, because the masks are saved anyway.
-    """
-    stream = stream or sys.stdout
-    try:
-        stream.write(text)
-        stream.flush()
-    except OSError:  # otherwise Python would fail at its exit, when it flushes
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

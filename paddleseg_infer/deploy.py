@@ -72,6 +72,14 @@ class _Loader(yaml.SafeLoader):
         pass
 
 
+def _tuple(loader: _Loader, node: Any) -> list[Any]:
+    """Reads `!!python/tuple`, which PaddleSeg's loader reads too, as a list."""
+    return loader.construct_sequence(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
+
+
 def load_deploy_config(path: str | os.PathLike[str]) -> DeployConfig:
     """Reads and checks `deploy.yaml`. Raises ConfigError; its message names the file."""
     path = os.fspath(path)

@@ -2,11 +2,15 @@
 
 import argparse
 import math
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import MISSING
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
+from paddleseg_infer.errors import shown
+from paddleseg_infer.machine.streams import say
 from paddleseg_infer.option import GROUPS, Option, options_of
 from paddleseg_infer.outcomes import NOT_STARTED
 from paddleseg_infer.settings import (
@@ -83,7 +87,8 @@ class Parser(argparse.ArgumentParser):
     """Reports an error in one line. argparse itself prints the usage of all flags first."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(NOT_STARTED, f"error: {message}; {self.prog} --help lists the flags\n")
+        say(f"error: {message}; {self.prog} --help lists the flags\n", sys.stderr)
+        self.exit(NOT_STARTED)
 
 
 def make_parser() -> Parser:
@@ -122,7 +127,16 @@ def parse(arguments: Sequence[str] | None) -> Settings:
 
     Ends the process on a wrong argument and after --help.
     """
-    given = make_parser().parse_args(arguments)
+    parser = make_parser()
+    given, left = parser.parse_known_args(arguments)
+    files = [word for word in left if os.path.lexists(word)]
+    if files:  # the shell has replaced a pattern by the names of files
+        parser.error(
+            f"--image_path takes one path, and {len(files)} more were given: {shown(files[0])}"
+            f"{', ...' if files[1:] else ''}. Name the folder, or a text file of one image a line"
+        )
+    if left:
+        parser.error(f"unrecognized arguments: {' '.join(map(shown, left))}")
     return Settings(
         _part(RunOptions, given),
         _part(SavingOptions, given),

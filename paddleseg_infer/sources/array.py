@@ -9,18 +9,28 @@ from paddleseg_infer.transforms.paddleseg import Transform
 
 
 class ArraySource:
-    """A `Source` for an array, uint8 BGR [H, W, 3]."""
+    """A `Source` for an array, uint8 BGR [H, W, 3]. Anything else is refused by `pixels`."""
 
-    name = "array"
-
-    def __init__(self, image_bgr: np.ndarray):
+    def __init__(self, image_bgr: object):
         self._image_bgr = image_bgr
+        self.name = "array" if isinstance(image_bgr, np.ndarray) else type(image_bgr).__name__
 
     def size(self) -> tuple[int, int] | None:
-        return self._image_bgr.shape[0], self._image_bgr.shape[1]
+        image = self._image_bgr
+        if not isinstance(image, np.ndarray) or image.ndim != 3:
+            return None
+        return image.shape[0], image.shape[1]
 
     def pixels(self, transforms: Sequence[Transform] | None = None) -> np.ndarray:
         image = self._image_bgr
+        if image is None:
+            raise ImageError("it is None, which cv2.imread returns for a file that it can't read")
+        if not isinstance(image, np.ndarray):
+            mode = f" of mode {image.mode}" if hasattr(image, "mode") else ""
+            raise ImageError(
+                f"it is {type(image).__name__}{mode}: give a path, an array uint8 BGR [H, W, 3] or "
+                "a picture of Pillow of mode RGB, RGBA, L or P"
+            )
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise ImageError(
                 f"an array must be uint8 BGR [H, W, 3], not {image.dtype} {list(image.shape)}"

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+import PIL.Image
 
 from paddleseg_infer.sources.array import ArraySource
 from paddleseg_infer.sources.path import PathSource
 from paddleseg_infer.transforms.paddleseg import Transform
 
-Image = str | os.PathLike[str] | np.ndarray  # a path, or an array, uint8 BGR [H, W, 3]
+# A path; an array, uint8 BGR [H, W, 3]; a picture of Pillow.
+Image = str | os.PathLike[str] | np.ndarray | PIL.Image.Image
 
 
 class Source(Protocol):
@@ -31,5 +33,14 @@ class Source(Protocol):
         """
 
 
-def source_of(image: Image) -> Source:
-    return ArraySource(image) if isinstance(image, np.ndarray) else PathSource(image)
+def source_of(image: object) -> Source:
+    """Returns the source of an image; of anything else, one whose pixels raise ImageError.
+
+    The pixels of arrays and pictures are copied, because a caller may use the same buffer for the
+    next image.
+    """
+    if isinstance(image, str | os.PathLike):
+        return PathSource(image)
+    if isinstance(image, PIL.Image.Image) and image.mode in ("RGB", "RGBA", "L", "P"):
+        return ArraySource(np.asarray(image.convert("RGB"))[..., ::-1].copy())
+    return ArraySource(image.copy() if isinstance(image, np.ndarray) else image)
