@@ -72,7 +72,9 @@ def run(settings: Settings) -> int:
     saving = settings.saving
     listing = find_jobs(settings.run.image_path, saving.save_dir, saving.save)
     if listing.repeated and not settings.run.dry_run:
-        log.info("%d repeated in the list: each image is done once", listing.repeated)
+        log.info(
+            "%d lines of the list repeat an image: each image is processed once", listing.repeated
+        )
     check_save_dir(saving.save_dir)
     jobs: Sequence[Job] = listing.jobs
     if settings.run.shard:
@@ -99,7 +101,7 @@ def check_together(settings: Settings) -> None:
         log.warning("%s", line)
     if settings.run.benchmark:
         for name in idle_with("benchmark", *given):
-            log.warning("--%s has no effect with --benchmark, which runs stage after stage", name)
+            log.warning("--%s has no effect with --benchmark, which runs in a single process", name)
 
 
 def segment(jobs: "Sequence[Job]", listing: "Listing", settings: Settings, started: float) -> int:
@@ -128,6 +130,7 @@ def segment(jobs: "Sequence[Job]", listing: "Listing", settings: Settings, start
         code = 128 + interruption.number
     except RunError as error:
         log.error("%s", error)
+        code = SOME_FAILED
     finally:
         progress.close()
     seconds = time.monotonic() - started
@@ -174,7 +177,7 @@ def say_the_end(summary: "Summary", settings: Settings, seconds: float) -> None:
     if settings.run.quiet:
         return
     done, skipped = summary.counts["done"], summary.counts["skipped"]
-    existed = f", {skipped} were there" if skipped else ""
+    existed = f", {skipped} skipped" if skipped else ""
     pictures = ", ".join(f"{kind}s" for kind in settings.saving.save)
     say(
         f"{done} of {summary.total} images done in {seconds:.1f} s, {len(summary.failed)} failed"
@@ -195,4 +198,4 @@ def suggest_openvino(settings: Settings) -> None:
         return
     with contextlib.suppress(ConfigError):  # deploy.yaml may have been deleted meanwhile
         if not load_deploy_config(settings.run.config).is_pir:
-            log.info("--enable_openvino is faster for most models: see OpenVINO in the README")
+            log.info("most models run faster with --enable_openvino: see OpenVINO in the README")

@@ -31,16 +31,20 @@ def resolved(given: EngineOptions, build: PaddleBuild) -> EngineOptions:
     """
     _check_values(given)
     if given.device is None and not build.has_gpu:
-        log.warning("this Paddle is a CPU build: running on the CPU (--device cpu hides this line)")
+        log.warning(
+            "Paddle is a CPU build, so the network runs on the CPU (--device cpu hides this line)"
+        )
     device = given.device or ("gpu" if build.has_gpu else "cpu")
     if device == "gpu" and not build.has_gpu:
         raise ConfigError(
-            "--device gpu needs paddlepaddle-gpu, and the installed Paddle is a CPU build: "
+            "--device gpu needs paddlepaddle-gpu, but the installed Paddle is a CPU build: "
             "make an environment with requirements/gpu.txt (README, Install), or run with "
             "--device cpu"
         )
     if given.enable_openvino and device != "cpu":
-        raise ConfigError("--enable_openvino runs on the CPU: add --device cpu, or leave it out")
+        raise ConfigError(
+            "--enable_openvino works only on the CPU: add --device cpu, or remove --enable_openvino"
+        )
     processors = usable_processors() // max(1, given.num_workers)
     options = replace(
         given,
@@ -89,7 +93,8 @@ def engine_config(
         config = core.AnalysisConfig(deploy.graph, deploy.params)
     except TypeError:
         raise ConfigError(
-            f"the path of {shown(deploy.graph)} isn't UTF-8, which Paddle needs: rename the folder"
+            f"the path of {shown(deploy.graph)} isn't UTF-8, but Paddle opens only UTF-8 paths: "
+            "rename the folder"
         ) from None
     if not options.print_detail:
         config.disable_glog_info()
@@ -120,15 +125,15 @@ def _set_cpu(config: Any, deploy: DeployConfig, options: EngineOptions, build: P
         # In Paddle 3.3, every bilinear resize fails under oneDNN ("Attribute not support [...]").
         config.delete_pass("onednn_placement_pass")
         log.warning(
-            "Paddle 3.3 can't run the resizes of a json graph under oneDNN: most of oneDNN is left "
-            "out, which is slower; Paddle 3.2.2, or a pdmodel, has all of it"
+            "Paddle 3.3 can't run the resizes of a json graph under oneDNN: most of oneDNN is "
+            "turned off, which is slower; use Paddle 3.2.2, or a pdmodel"
         )
 
 
 def _set_openvino(config: Any, deploy: DeployConfig, build: PaddleBuild) -> None:
     if deploy.is_pir:
         raise ConfigError(
-            f"{shown(deploy.graph)} is a json graph, which Paddle's OpenVINO engine doesn't take: "
+            f"{shown(deploy.graph)} is a json graph, which Paddle's OpenVINO engine can't run: "
             "export again with FLAGS_enable_pir_api=0 for a .pdmodel, or run without "
             "--enable_openvino"
         )
@@ -150,8 +155,8 @@ def _set_tensorrt(
     name = input_name(deploy)
     if options.precision == "int8" and not deploy.graph_facts.is_quantised:
         raise ConfigError(
-            f"--precision int8 needs a quantised model, and {shown(deploy.graph)} holds no "
-            "quantisation: quantise it with PaddleSlim before the export, or ask for fp16"
+            f"--precision int8 needs a quantised model, and {shown(deploy.graph)} isn't "
+            "quantised: quantise it with PaddleSlim before the export, or use fp16"
         )
     precision = core.AnalysisConfig.Precision
     config.enable_tensorrt_engine(
@@ -173,7 +178,7 @@ def input_name(deploy: DeployConfig) -> str:
     """Returns the name of the graph's input. Raises ConfigError if TensorRT can't run the graph."""
     if deploy.is_pir:
         raise ConfigError(
-            f"{shown(deploy.graph)} is a json graph, which TensorRT doesn't take: export again "
+            f"{shown(deploy.graph)} is a json graph, which TensorRT can't run: export again "
             "with FLAGS_enable_pir_api=0 for a .pdmodel, or run without --use_trt"
         )
     return deploy.graph_facts.inputs[0].name

@@ -49,8 +49,8 @@ class DeployConfig:
         fixed_height, fixed_width = self.input_shape[2:]
         if fixed_height not in (-1, height) or fixed_width not in (-1, width):
             raise ImageError(
-                f"the model takes {fixed_width}x{fixed_height} only (`input_shape`; -1 is any) and "
-                f"the transforms make this image {width}x{height}: add a Resize to the transforms "
+                f"the model takes only {fixed_width}x{fixed_height} (`input_shape`), but the "
+                f"transforms make this image {width}x{height}: add a Resize to the transforms "
                 f"in {shown(self.path)}, or export without --input_shape"
             )
 
@@ -61,7 +61,10 @@ class DeployConfig:
         """
         if self.input_shape[0] in (-1, asked):
             return asked
-        log.info("this model was exported for batches of %d: using that", self.input_shape[0])
+        log.info(
+            "this model was exported for batches of %d: --batch_size is set to that",
+            self.input_shape[0],
+        )
         return self.input_shape[0]
 
 
@@ -99,7 +102,7 @@ def load_deploy_config(path: str | os.PathLike[str]) -> DeployConfig:
 def _read_deploy(path: str) -> Mapping[Any, Any]:
     try:
         if os.path.isdir(path):
-            raise ConfigError("is a folder: name the deploy.yaml in it")
+            raise ConfigError("is a folder: give the path of the deploy.yaml in it")
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe could block forever
             raise ConfigError("is not a regular file")
         with open(path, "rb") as file:
@@ -111,13 +114,15 @@ def _read_deploy(path: str) -> Mapping[Any, Any]:
     try:
         content = yaml.load(text.decode("utf-8-sig"), _Loader)
     except UnicodeDecodeError:
-        raise ConfigError("is not YAML but no text at all: give the deploy.yaml") from None
+        raise ConfigError("is not a text file: give the deploy.yaml") from None
     except Exception as error:  # PyYAML raises many kinds of errors
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1}: {getattr(error, 'problem', '')})" if mark else ""
         raise ConfigError(f"is not YAML{where}") from None
     if not isinstance(content, dict) or not isinstance(content.get("Deploy"), dict):
-        raise ConfigError("has no map `Deploy`: give the deploy.yaml that PaddleSeg's export wrote")
+        raise ConfigError(
+            "has no entry `Deploy`: give the deploy.yaml that PaddleSeg's export wrote"
+        )
     return content["Deploy"]
 
 
@@ -134,7 +139,7 @@ def _model_file(deploy: Mapping[Any, Any], key: str, folder: str) -> str:
     if key == "model" and os.path.isfile(twin):
         return twin
     what = "graph" if key == "model" else "parameter"
-    raise ConfigError(f"the {what} file {shown(path)} that it names (`{key}`) is not there")
+    raise ConfigError(f"the {what} file {shown(path)} that it names (`{key}`) does not exist")
 
 
 def _transforms(deploy: Mapping[Any, Any]) -> tuple[Transform, ...]:
@@ -154,8 +159,8 @@ def _transforms(deploy: Mapping[Any, Any]) -> tuple[Transform, ...]:
     )
     if last == "ScalePadding":
         raise ConfigError(
-            "after ScalePadding the image is uint8, which the network doesn't take: "
-            "add a Normalize behind it"
+            "after ScalePadding the image is uint8, which the network can't use: "
+            "add a Normalize after it"
         )
     return tuple(transforms)
 
@@ -169,13 +174,15 @@ def _input_shape(deploy: Mapping[Any, Any]) -> tuple[int, int, int, int]:
         type(size) is int and (0 < size < 1 << 31 or size == -1) for size in sizes
     ):
         raise ConfigError(
-            "`input_shape` must be four whole numbers [batch, 3, height, width], -1 for any, "
+            "`input_shape` must be four whole numbers [batch, 3, height, width], where -1 means "
+            "any size, "
             f"not {brief(shape)}"
         )
     batch, channels, height, width = sizes
     if channels not in (3, -1):
         raise ConfigError(
-            f"`input_shape` asks for {channels} channels: only models of 3 (RGB) are supported"
+            f"`input_shape` has {channels} channels: only models with 3 channels (RGB) are "
+            "supported"
         )
     return batch, 3, height, width
 
@@ -185,7 +192,10 @@ def _class_names(deploy: Mapping[Any, Any]) -> tuple[str, ...]:
     if labels is None:
         return ()
     if not isinstance(labels, list) or not all(isinstance(name, str | int) for name in labels):
-        log.warning("`labels` is no list of names (%s): classes go by number", brief(labels))
+        log.warning(
+            "`labels` is not a list of names (%s): the legend shows the classes' numbers",
+            brief(labels),
+        )
         return ()
     return tuple(map(str, labels))
 

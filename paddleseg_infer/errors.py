@@ -5,7 +5,7 @@ import re
 import reprlib
 from typing import Any
 
-MISSING_HINT = "pip install -r requirements.txt, or activate the environment where that was done"
+MISSING_HINT = "run pip install -r requirements.txt, or activate the environment where you ran it"
 
 # Paddle raises its C++ errors as these Python exceptions.
 ENGINE_ERRORS = (

@@ -62,7 +62,7 @@ def shard(text: str) -> tuple[int, int]:
         number, count = map(int, parts)
         if number < count:
             return number, count
-    raise argparse.ArgumentTypeError(f"must be I/N with I from 0 to N-1, not {text!r}")
+    raise argparse.ArgumentTypeError(f"must be I/N, with I from 0 to N-1, not {text!r}")
 
 
 def how_to_read(option: Option) -> dict[str, Any]:
@@ -94,8 +94,8 @@ class Parser(argparse.ArgumentParser):
 def make_parser() -> Parser:
     parser = Parser(
         description="Segments images with a model that PaddleSeg exported, and saves colour masks.",
-        epilog="A flag that takes BOOL means True if it stands alone. Exit codes: 0, all images "
-        "are done; 1, some images failed, and each is named; 2, the run could not start; 130 or "
+        epilog="A BOOL flag without a value means True. Exit codes: 0, all images "
+        "are done; 1, some images failed, and each is listed; 2, the run could not start; 130 or "
         "143, the run was interrupted.",
         allow_abbrev=False,
     )
@@ -132,7 +132,7 @@ def parse(arguments: Sequence[str] | None) -> Settings:
     files = [word for word in left if os.path.lexists(word)]
     if files:  # the shell has replaced a pattern by the names of files
         parser.error(
-            f"--image_path takes one path, and {len(files)} more were given: {shown(files[0])}"
+            f"--image_path takes one path, but {len(files)} more were given: {shown(files[0])}"
             f"{', ...' if files[1:] else ''}. Name the folder, or a text file of one image a line"
         )
     if left:

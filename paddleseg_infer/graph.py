@@ -80,7 +80,7 @@ def _read_graph(path: str, file: BinaryIO) -> GraphFacts:
     content = file.read()
     if content.startswith(b"version https://git-lfs"):
         raise ConfigError(
-            f"{shown(path)} is a git-lfs pointer, not the graph itself: `git lfs pull` fetches it"
+            f"{shown(path)} is a git-lfs pointer, not the graph itself: run `git lfs pull`"
         )
     try:
         if content.lstrip().startswith(b"{"):
@@ -89,13 +89,14 @@ def _read_graph(path: str, file: BinaryIO) -> GraphFacts:
             held, facts = ".pdmodel", _facts_of_protobuf(content)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise ConfigError(
-            f"{shown(path)} is no Paddle graph, or damaged: export or download the model again"
+            f"{shown(path)} is not a Paddle graph, or is damaged: export or download the model "
+            "again"
         ) from None
     named = ".json" if path.endswith(".json") else ".pdmodel"
     if held != named:
         raise ConfigError(
-            f"{shown(path)} holds a {held} graph, and Paddle goes by the name: rename the file to "
-            f"end in {held}"
+            f"{shown(path)} holds a {held} graph, but its name doesn't end in {held}: rename "
+            "the file"
         )
     return facts
 
@@ -209,7 +210,7 @@ def _check_params(path: str, file: BinaryIO) -> None:
             version, lod_levels = struct.unpack("<IQ", file.read(12))
             if version != 0 or lod_levels > 8:
                 raise ConfigError(
-                    f"{shown(path)} holds no Paddle parameters: export or download it again"
+                    f"{shown(path)} doesn't contain Paddle parameters: export or download it again"
                 )
             for _ in range(lod_levels):
                 file.seek(struct.unpack("<Q", file.read(8))[0], os.SEEK_CUR)

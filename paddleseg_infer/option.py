@@ -12,7 +12,7 @@ GROUPS = (TO_DO, ENGINE, TENSORRT, LONG_RUNS, BENCHMARK)  # in the order of --he
 NEEDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "gpu": ("--device gpu", lambda engine: engine.device == "gpu"),
     "cpu": ("--device cpu", lambda engine: engine.device == "cpu"),
-    "tensorrt": ("--use_trt on a GPU", lambda engine: engine.use_trt),
+    "tensorrt": ("--use_trt and a GPU", lambda engine: engine.use_trt),
     "tuning": ("--enable_auto_tune", lambda engine: engine.enable_auto_tune),
     "kept files": (
         "--device cpu or --use_trt",

@@ -20,16 +20,15 @@ from paddleseg_infer.transforms.frame import Padded, Resized
 log = logging.getLogger("paddleseg_infer")
 
 MAX_LABEL = 65535  # the largest class id in a 16-bit label map
+ONE_CHANNEL = "one output channel: a pixel is class 1 if its value is above {threshold}"
 NOTES = {  # lines to log, for each kind of output, without and with --with_argmax
-    ("labels", True): "--with_argmax has no effect: this model's output is labels already",
-    ("scores", False): "this model's output is scores: their argmax is taken (--with_argmax)",
-    ("foreground", False): "this model has one channel: class 1 is where it is above {threshold}",
-    (
-        "foreground",
-        True,
-    ): "--with_argmax has no effect: of one channel class 1 is above {threshold}",
+    ("labels", True): "--with_argmax has no effect: this model gives labels",
+    ("scores", False): "this model gives scores: the class with the highest score is chosen "
+    "(--with_argmax)",
+    ("foreground", False): f"this model has {ONE_CHANNEL}",
+    ("foreground", True): f"--with_argmax has no effect with {ONE_CHANNEL}",
 }
-FLOAT_IDS = "this model's output is class ids as float values: they are the labels"
+FLOAT_IDS = "this model gives class ids as float values: they are used as labels"
 ARGMAXES = {"arg_max", "argmax", "top_k_v2", "topk"}  # operators that give class ids
 BAND_SCORES = 1 << 16  # scores of one class in a band of rows; they fit in the processor's cache
 
@@ -71,7 +70,7 @@ class OutputReader:
             output = self.channels_first(output)
         self.kind = output_kind(output)
         if self._is_channels_last:
-            log.info("this model's output has the layout NHWC: the last axis is the class")
+            log.info("this model's output has the layout NHWC: the classes are its last axis")
         if self.kind == "foreground" and has_class_ids(output):
             has_argmax = facts is not None and not facts.operators.isdisjoint(ARGMAXES)
             if has_argmax or output.max() > 1:
@@ -84,7 +83,7 @@ class OutputReader:
         if note := NOTES.get((self.kind, self._with_argmax)):
             log.info("%s", note.format(threshold=self._threshold))
         if self.kind != "foreground" and self._threshold != 0.5:
-            log.warning("--threshold has no effect: it is for models of one channel")
+            log.warning("--threshold has no effect: it is for models with one output channel")
 
     def channels_first(self, output: np.ndarray) -> np.ndarray:
         """Returns the output [N, H, W, C] or [N, C, H, W] in the order [N, C, H, W]."""
@@ -97,8 +96,9 @@ class OutputReader:
         _check_finite(output)
         if self.kind == "foreground" and output.max() > 1 and has_class_ids(output):
             raise ImageError(
-                "the model gave it class ids, and the first window held only 0 and 1, which looked "
-                "like scores: run without --crop_size, or begin with another image"
+                "the model gives class ids, but the first window contained only 0 and 1 and was "
+                "read "
+                "as scores: run without --crop_size, or start with another image"
             )
         return output.astype(np.float32, copy=False)
 
@@ -112,7 +112,7 @@ class OutputReader:
         # Probabilities aren't above 1, and logits aren't whole.
         if self.kind == "foreground" and output.max() > 1 and has_class_ids(output):
             if with_score:
-                raise ImageError("the model gave class ids, and --save score needs probabilities")
+                raise ImageError("the model gives class ids, but --save score needs probabilities")
             return label_map(output, "labels"), None
         labels = label_map(output, self.kind, self._threshold)
         if not with_score:
@@ -131,11 +131,13 @@ def label_map(output: np.ndarray, kind: str, threshold: float = 0.5) -> np.ndarr
     if kind == "labels":
         labels = output.reshape(output.shape[-2:])
         if np.issubdtype(labels.dtype, np.floating) and not has_class_ids(labels):
-            raise ImageError("the model gave it class ids that are not whole numbers from 0 on")
+            raise ImageError(
+                "the model gives float labels, but they are not whole numbers of 0 or more"
+            )
         low, high = (labels.min(), labels.max()) if labels.size else (0, 0)
         if low < 0 or high > MAX_LABEL:
             raise ImageError(
-                f"the model gave it labels from {low} to {high}: a label map holds 0 to {MAX_LABEL}"
+                f"the model gives labels from {low} to {high}, but a label must be 0 to {MAX_LABEL}"
             )
         return labels.astype(np.uint8 if high < 256 else np.uint16)
     if kind == "foreground":
@@ -153,7 +155,7 @@ def _check_finite(output: np.ndarray) -> None:
     pixels = np.count_nonzero(~np.isfinite(output).all(axis=0))
     if pixels:
         raise ImageError(
-            f"the network gave NaN or infinite scores in {pixels} of its {output[0].size} pixels: "
+            f"the network gives NaN or infinite scores in {pixels} of {output[0].size} pixels: "
             "run it with --precision fp32, or export the model again"
         )
 

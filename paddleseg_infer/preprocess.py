@@ -53,7 +53,9 @@ def read_image(path: str, transforms: Sequence[Transform] | None = None) -> np.n
     except MemoryError:
         raise ImageError("there is not enough memory to decode it") from None
     if image is None:
-        raise ImageError("it can't be decoded: not an image, cut off, or of an unknown format")
+        raise ImageError(
+            "it can't be decoded: it is not an image, it is cut off, or its format is unknown"
+        )
     return image
 
 
@@ -64,12 +66,12 @@ def _read_regular_file(path: str) -> bytes:
         with open(path, "rb") as file:
             data = file.read()
     except FileNotFoundError:
-        what = "it is a broken link" if os.path.islink(path) else "there is no such file"
+        what = "it is a broken link" if os.path.islink(path) else "the file does not exist"
         raise ImageError(what) from None
     except OSError as error:
         raise ImageError(f"it can't be read: {reason(error)}") from None
     except ValueError:  # a NUL character in the path
-        raise ImageError("there is no such file") from None
+        raise ImageError("the file does not exist") from None
     if not data:  # cv2.imdecode would raise an error of its own
         raise ImageError("the file is empty")
     return data
@@ -97,14 +99,14 @@ def _check_header(data: bytes, path: str, transforms: Sequence[Transform] | None
     except Exception:  # many kinds of errors; OpenCV decides whether the file is damaged
         return
     if is_multiple:
-        log.info("%s holds several pictures: the first is taken", shown(path))
+        log.info("%s contains several pictures: the first is used", shown(path))
     if width * height < LARGE:
         return
     readable = os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", "")
     if width * height > (int(readable) if readable.isdigit() else MOST_PIXELS):
         raise ImageError(
-            f"its {width}x{height} pixels are more than OpenCV reads; OPENCV_IO_MAX_IMAGE_PIXELS "
-            "in the environment raises that"
+            f"its {width}x{height} pixels are more than OpenCV reads: set "
+            "OPENCV_IO_MAX_IMAGE_PIXELS in the environment to a higher number"
         )
     network_pixels = 0
     if transforms is not None:
@@ -115,10 +117,14 @@ def _check_header(data: bytes, path: str, transforms: Sequence[Transform] | None
     needed = width * height * BYTES_HELD + network_pixels * BYTES_IN_NETWORK
     available = available_memory()
     if needed > available:
-        advice = "--crop_size cuts it into windows, 1024 1024 say" if network_pixels else "too many"
+        advice = (
+            "use windows, for example --crop_size 1024 1024"
+            if network_pixels
+            else "the image is too large"
+        )
         raise ImageError(
-            f"its {width}x{height} pixels need at least {needed / 1e9:.1f} GB of memory, and "
-            f"there are {available / 1e9:.1f}: {advice}"
+            f"its {width}x{height} pixels need at least {needed / 1e9:.1f} GB of memory, but "
+            f"only {available / 1e9:.1f} GB are available: {advice}"
         )
 
 

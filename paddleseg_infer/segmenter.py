@@ -87,7 +87,7 @@ class Segmenter:
         check_sizes(self._tiling, model.network_size, ())
         self.deploy = load_deploy_config(config_path)
         if not self.deploy.transforms:
-            log.info("%s names no transforms: images go in as they are", shown(self.deploy.path))
+            log.info("%s has no transforms: images are used unchanged", shown(self.deploy.path))
         self._build = find_paddle()
         self.options = resolved(engine, self._build)
         self.batch_size = self.deploy.batch_size_for(model.batch_size)
@@ -269,7 +269,7 @@ class Segmenter:
             with self._turn:
                 advice = error.advice or self._trial.why_not(height, width, on_try)
             why = f"{advice}: {error}" if advice else str(error)
-        return ImageError(f"the network can't take it as {width}x{height}; {why}")
+        return ImageError(f"the network can't run it at {width}x{height}: {why}")
 
     def _finish(self, goal: Goal, output: Output) -> Result:
         """Returns the Result that the goal makes from one image's output."""

@@ -52,7 +52,8 @@ class RunOptions:
     timeout: float | None = option(
         None,
         LONG_RUNS,
-        "the longest time for one batch, in seconds; a worker that takes longer is ended, and its "
+        "the longest time for one batch, in seconds; a worker that takes longer is stopped, and "
+        "its "
         "images are tried again",
         "seconds",
         metavar="S",
@@ -73,7 +74,7 @@ class RunOptions:
         "run the workers on a Ray cluster: auto, local or the address host:port",
         "text",
         metavar="ADDRESS",
-        shown_default="none, on this machine",
+        shown_default="none: the run is on this machine only",
         idle_with=("benchmark", "dry_run"),
     )
     quiet: bool = option(
@@ -82,7 +83,7 @@ class RunOptions:
     benchmark: bool = option(
         False,
         BENCHMARK,
-        "process batch after batch in one process, and report how long each stage takes",
+        "run one batch after the other in a single process, and report the time of each stage",
     )
     model_name: str = option(
         "",
@@ -90,7 +91,7 @@ class RunOptions:
         "the model's name in the benchmark's report",
         "text",
         metavar="NAME",
-        shown_default="the name of its folder",
+        shown_default="the name of the model's folder",
         needs="benchmark",
     )
 
@@ -103,7 +104,7 @@ class SavingOptions:
     save: tuple[str, ...] = option(
         ("mask",),
         TO_DO,
-        "the pictures to save of each image, one or more of: mask (class ids in colours), label "
+        "the pictures to save for each image, one or more of: mask (class ids in colours), label "
         "(class ids in grey, with 16 bits if an id is above 255), overlay (the mask over the "
         "image, with a legend), score (the probability of the chosen class, in grey); label, "
         "overlay and score are saved in subfolders of these names",
@@ -191,7 +192,7 @@ class EngineOptions:
     num_workers: int = option(
         1,
         ENGINE,
-        "worker processes that share the images, if they fill more than one batch",
+        "the number of worker processes; if all images fit in one batch, none is started",
         "whole",
         metavar="N",
         most=256,
@@ -235,7 +236,7 @@ class EngineOptions:
     min_subgraph_size: int = option(
         3,
         TENSORRT,
-        "the smallest number of operators that become one TensorRT engine",
+        "the smallest number of operators that TensorRT runs as one subgraph",
         "whole",
         metavar="N",
         needs="tensorrt",

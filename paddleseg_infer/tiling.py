@@ -28,12 +28,14 @@ def checked_tiling(crop_size: Sequence[int] | None, stride: Sequence[int] | None
     """
     if crop_size is None:
         if stride is not None:
-            raise ConfigError("--stride has no effect without --crop_size, whose windows it moves")
+            raise ConfigError("--stride has no effect without --crop_size")
         return None
     crop = _sides("crop_size", crop_size)
     steps = crop if stride is None else _sides("stride", stride)
     if steps[0] > crop[0] or steps[1] > crop[1]:
-        raise ConfigError("--stride is larger than --crop_size, which would leave gaps")
+        raise ConfigError(
+            "--stride is larger than --crop_size, so there would be gaps between the windows"
+        )
     return Tiling((crop[1], crop[0]), (steps[1], steps[0]))
 
 
@@ -43,16 +45,18 @@ def _sides(name: str, sides: Sequence[int]) -> tuple[int, int]:
     except (TypeError, ValueError):
         width = height = 0
     if width < 1 or height < 1:
-        raise ConfigError(f"--{name} takes a width and a height above 0, not {brief(sides)}")
+        raise ConfigError(f"--{name} needs a width and a height above 0, not {brief(sides)}")
     return width, height
 
 
 def check_sizes(tiling: Tiling | None, network_size: bool, kinds: Sequence[str]) -> None:
     """Raises ConfigError for options that contradict --network_size."""
     if tiling and network_size:
-        raise ConfigError("windows make masks of the image's size: leave out --network_size")
+        raise ConfigError("--crop_size makes masks of the image's size: leave out --network_size")
     if "overlay" in kinds and network_size:
-        raise ConfigError("an overlay has the image's size: leave out --network_size")
+        raise ConfigError(
+            "--save overlay makes pictures of the image's size: leave out --network_size"
+        )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from paddleseg_infer.pictures.kinds import Segmentation
 from paddleseg_infer.sources.array import ArraySource
 from paddleseg_infer.tiling import Grid, Tiling, grid_of
 
-NO_MEMORY = "there is not enough memory to put its windows together"
+NO_MEMORY = "there is not enough memory to join its windows"
 ROWS_AT_ONCE = 32
 
 ReadScores = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]

@@ -115,8 +115,8 @@ def test_a_file_without_its_last_bytes_is_refused_or_read_completely(tmp_path, n
     [
         (b"", "the file is empty"),
         (b"not an image at all", "it can't be decoded: not an image"),
-        (b"\xff\xd8\xff\xe0 not a jpeg", "the JPEG is cut off or damaged"),
-        (b"\xff\xd8", "the JPEG is cut off or damaged"),
+        (b"\xff\xd8\xff\xe0 not a jpeg", "the JPEG is incomplete or damaged"),
+        (b"\xff\xd8", "the JPEG is incomplete or damaged"),
     ],
 )
 def test_a_file_that_is_not_an_image_is_refused(tmp_path, content, message):
@@ -161,7 +161,7 @@ def test_the_first_of_several_pictures_is_read_and_this_is_logged(tmp_path, form
     more = {"lossless": True} if form == "WEBP" else {}
     path.write_bytes(pil_bytes(PAGES[0], form, save_all=True, append_images=PAGES[1:], **more))
     assert np.array_equal(read_image(str(path)), BGR)
-    assert caplog.messages == [f"{path} holds several pictures: the first is taken"]
+    assert caplog.messages == [f"{path} contains several pictures: the first is used"]
 
 
 def test_a_preview_in_a_jpeg_does_not_count_as_a_second_picture(tmp_path, caplog):
@@ -197,7 +197,7 @@ def test_an_image_too_large_for_the_memory_is_refused_before_it_is_decoded(tmp_p
 def test_the_error_says_if_opencv_cannot_read_so_many_pixels(tmp_path, monkeypatch):
     path = write_fake_png(tmp_path / "huge.png", 60_000, 60_000)
     with pytest.raises(
-        ImageError, match="60000x60000 pixels are more than OpenCV reads; OPENCV_IO"
+        ImageError, match="60000x60000 pixels are more than OpenCV reads: set OPENCV_IO"
     ):
         read_image(str(path), ())
     monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 40))

@@ -119,7 +119,7 @@ def test_labels_are_resized_to_the_image_by_nearest_neighbour(models):
     ("name", "with_argmax", "line"),
     [
         ("argmax", False, None),
-        ("argmax", True, "--with_argmax has no effect: this model's output is labels already"),
+        ("argmax", True, "--with_argmax has no effect: this model gives labels"),
         ("logits", True, None),
         ("logits", False, "this model's output is scores: their argmax is taken"),
         ("foreground", False, "this model has one channel: class 1 is where it is above 0.5"),
@@ -164,7 +164,7 @@ def test_an_image_that_the_network_refuses_fails_alone(models, batch_size):
 
 
 def test_a_fixed_shape_is_checked_before_the_engine_runs(models):
-    with pytest.raises(ImageError, match=r"image 0 \(array\): the model takes 64x48 only .* 56x40"):
+    with pytest.raises(ImageError, match=r"image 0 \(array\): the model takes only 64x48 .* 56x40"):
         segmenter(models / "fixed")(scene(40, 56))
 
 
@@ -219,7 +219,7 @@ def test_a_bad_image_is_named_in_the_error(models, tmp_path):
 def test_a_model_without_transforms_is_logged(model_copy, caplog):
     caplog.set_level(logging.INFO)
     segmenter(model_copy("argmax", transforms=None))
-    assert "deploy.yaml names no transforms: images go in as they are" in caplog.text
+    assert "deploy.yaml has no transforms: images are used unchanged" in caplog.text
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, "2"])

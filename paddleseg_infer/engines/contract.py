@@ -49,24 +49,28 @@ def _wrong_inputs(inputs: Sequence[Port]) -> str:
         return "has no input: export the model again"
     if len(inputs) > 1:
         names = " and ".join(sorted(brief(port.name) for port in inputs))
-        return f"has the inputs {names}: this program feeds one image, to a model with one input"
+        return f"has the inputs {names}: only models with one input, the image, are supported"
     [image] = inputs
     shape = list(image.shape)
     if image.dtype and image.dtype != "float32":
-        return f"takes {image.dtype} values: this program feeds float32; export the model for it"
+        return (
+            f"needs {image.dtype} values, but this program gives float32: export it with a float32 "
+            "input"
+        )
     if not shape:
         return ""
     if len(shape) != 4:
-        return f"takes an input of shape {shape}: this program feeds images [N, 3, H, W]"
+        return f"needs an input of shape {shape}, but this program gives images [N, 3, H, W]"
     if shape[1] != 3 and shape[3] == 3:
         return (
-            f"takes images of the layout NHWC, {shape}: this program feeds NCHW, [N, 3, H, W]; "
-            "export the model for that"
+            f"needs images in the layout NHWC, {shape}, but this program gives NCHW, [N, 3, H, W]: "
+            "export the model in that layout"
         )
     if shape[1] not in (3, -1):
         return (
-            f"takes images of the shape {shape}, channels: {shape[1]}; only models of 3 channels "
-            "(RGB) are supported"
+            f"needs images of shape {shape}, channels: {shape[1]}; only models with 3 channels "
+            "(RGB) "
+            "are supported"
         )
     return ""
 
@@ -89,7 +93,7 @@ def note_other_outputs(deploy: DeployConfig) -> None:
     first, *others = [brief(port.name) for port in deploy.graph_facts.outputs]
     if others:
         log.info(
-            "%s has %d outputs: the first, %s, is used, and not %s",
+            "%s has %d outputs: the first, %s, is used, and the others are ignored: %s",
             shown(deploy.graph),
             1 + len(others),
             first,
@@ -109,4 +113,4 @@ def check_output(output: np.ndarray, images: int) -> None:
             "must be the batch; export the model with its batch axis"
         )
     if output.shape[:1] != (images,) or not output.size:
-        raise EngineError(f"its output is {list(output.shape)} for {images} images")
+        raise EngineError(f"its output has the shape {list(output.shape)} for {images} images")

@@ -46,7 +46,10 @@ def load_core(build: PaddleBuild, use_gpu: bool) -> Any:
         try:
             return _load_native(os.path.join(build.folder, "base", "libpaddle.so"))
         except ImportError as error:
-            log.warning("Paddle's native module doesn't load by itself (%s): import paddle", error)
+            log.warning(
+                "Paddle's native module can't be loaded alone (%s): all of Paddle is imported",
+                error,
+            )
     if use_gpu or NATIVE_MODULE not in sys.modules:
         try:
             with warnings.catch_warnings():  # about a missing GPU or compiler

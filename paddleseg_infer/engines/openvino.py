@@ -92,19 +92,23 @@ class OpenVinoEngine:
             return _OpenVino(self._setup)
         except _LeftOut as error:
             self._loaded_own()  # first, because it raises errors of the files
-            log.warning("OpenVINO can't run this model (%s): Paddle's own engine does", error)
+            log.warning("OpenVINO can't run this model (%s): Paddle's own engine runs it", error)
             return None
 
     def _recover(self, height: int, width: int, why: str) -> None:
         """Logs a failure and restarts OpenVINO, because its state may be wrong after a failure."""
         if NO_MEMORY.search(why):
             log.warning(
-                "OpenVINO failed at %dx%d (%s): Paddle's own engine runs it", width, height, why
+                "OpenVINO failed at %dx%d (%s): Paddle's own engine runs this image",
+                width,
+                height,
+                why,
             )
         else:
             self._refused.append((height, width))
             log.warning(
-                "OpenVINO can't run %dx%d (%s): Paddle's own engine does, and what is smaller",
+                "OpenVINO can't run %dx%d (%s): Paddle's own engine runs this size and smaller "
+                "ones",
                 width,
                 height,
                 why,
@@ -113,7 +117,8 @@ class OpenVinoEngine:
         self._failures += 1
         if self._failures > MAX_RESTARTS:
             log.warning(
-                "OpenVINO has failed %d times: Paddle's own engine runs the rest", self._failures
+                "OpenVINO has failed %d times: Paddle's own engine runs all other images",
+                self._failures,
             )
         else:
             self._check_files()
@@ -122,7 +127,7 @@ class OpenVinoEngine:
     def _check_files(self) -> None:
         """Raises EngineError if the model's files have changed since the start."""
         if self._state_of_files() != self._files:
-            raise EngineError("the model's files have changed since this run has begun")
+            raise EngineError("the model's files have changed since the start of this run")
 
     def _state_of_files(self) -> list[tuple[int, int]]:
         deploy = self._setup.deploy
@@ -161,7 +166,7 @@ class _OpenVino:
         if self._is_full_size is None:
             self._is_full_size = is_full_size
         elif self._is_full_size and not is_full_size:
-            raise EngineError(f"its output is {list(output.shape)}")
+            raise EngineError(f"its output has the shape {list(output.shape)}")
         return output
 
 
@@ -174,7 +179,7 @@ def _create(setup: Setup, config: Any) -> Any:
     try:
         with tempfile.TemporaryDirectory() as folder:
             if shutil.disk_usage(folder).free < space_for(setup.deploy):
-                raise _LeftOut("the temporary folder has too little space; TMPDIR names another")
+                raise _LeftOut("the temporary folder has too little space; set TMPDIR to another")
             config.set_optim_cache_dir(folder)
             config.enable_save_optim_model(True)
             predictor = create(setup.core, config)
@@ -183,9 +188,11 @@ def _create(setup: Setup, config: Any) -> Any:
                 with open(written, "rb") as graph:
                     if b"openvino_engine" in graph.read():
                         return predictor
-            raise _LeftOut("Paddle has left it out")
+            raise _LeftOut("Paddle doesn't use OpenVINO for it")
     except OSError as error:
-        raise _LeftOut(f"the temporary folder: {reason(error)}; TMPDIR names one") from error
+        raise _LeftOut(
+            f"the temporary folder can't be used: {reason(error)}; set TMPDIR to another"
+        ) from error
 
 
 class _Captured:
@@ -231,7 +238,7 @@ def _give_settings(options: EngineOptions, build: PaddleBuild) -> None:
         return
     try:
         if NATIVE_MODULE in sys.modules:
-            raise Unusable("Paddle was loaded before")
+            raise Unusable("Paddle was already loaded")
         if options.cache_dir == "":
             raise Unusable("--cache_dir is empty")
         _load_with_settings(build.openvino_library, options.cache_folder)
@@ -239,8 +246,9 @@ def _give_settings(options: EngineOptions, build: PaddleBuild) -> None:
     except (OSError, Unusable) as error:
         why = reason(error) if isinstance(error, OSError) and error.strerror else str(error)
         log.warning(
-            "OpenVINO runs with its own settings (%s): its memory grows with each new image size, "
-            "and several workers stand in each other's way",
+            "OpenVINO runs with its default settings (%s): it needs more memory for each new "
+            "image size, "
+            "and several workers slow each other down",
             why,
         )
 

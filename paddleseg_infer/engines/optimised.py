@@ -85,7 +85,10 @@ def _is_kept(setup: Setup) -> bool:
         return False
     if setup.deploy.is_pir or setup.build.version < (3, 0, 0):
         if options.cache_dir is not None:
-            log.warning("--cache_dir has no effect: optimised graphs need a pdmodel and Paddle 3")
+            log.warning(
+                "--cache_dir has no effect: optimised graphs are kept only for a pdmodel with "
+                "Paddle 3"
+            )
         return False
     return os.path.getsize(setup.deploy.graph) >= MIN_GRAPH_BYTES
 

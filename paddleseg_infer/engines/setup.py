@@ -62,7 +62,7 @@ class Setup:
             yield
         except EngineError as error:
             advice = error.advice or (
-                "the files may be damaged, or not belong together: export again"
+                "the files may be damaged, or of different models: export the model again"
             )
             graph, params = shown(self.deploy.graph), shown(self.deploy.params)
             raise ConfigError(

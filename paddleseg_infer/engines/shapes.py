@@ -59,10 +59,14 @@ def images_by_size(expected: Expected, deploy: DeployConfig) -> dict[Size, list[
             by_size[given].append(image)
     if not by_size:
         refusals = [str(refusal) for refusal in after.values()]
-        why = f"none fits the model: {refusals[0]}" if refusals else "no image's could be read"
+        why = (
+            f"no image fits the model: {refusals[0]}"
+            if refusals
+            else "no image's size could be read"
+        )
         if not images:
-            why = "no images were given (`sample` of Segmenter)"
-        raise ConfigError(f"TensorRT needs the sizes that will come, and {why}")
+            why = "no images were given: pass them as `sample` of Segmenter"
+        raise ConfigError(f"TensorRT needs the images' sizes, and {why}")
     return dict(by_size)
 
 
@@ -184,7 +188,7 @@ def make_shape_file(path: str, collect_into: Callable[[str], int]) -> None:
         was_there = os.path.exists(path)
         with locked(os.path.dirname(os.path.abspath(path))):
             if was_there:
-                log.info("the dynamic shapes are those of %s", shown(path))
+                log.info("the dynamic shapes come from %s", shown(path))
             elif not os.path.exists(path):  # another process may have made it meanwhile
                 _make_shape_file(path, collect_into)
     except OSError as error:
@@ -198,7 +202,7 @@ def _make_shape_file(path: str, collect_into: Callable[[str], int]) -> None:
     with tempfile.TemporaryDirectory() as private:
         collected = os.path.join(private, "shapes.pbtxt")
         if not collect_into(collected) or not os.path.getsize(collected):
-            raise ConfigError("no image could be run to collect the dynamic shapes from")
+            raise ConfigError("no image could be run, so the dynamic shapes can't be collected")
         part = f"{path}.{secrets.token_hex(8)}"
         try:
             shutil.copyfile(collected, part)
@@ -218,9 +222,9 @@ def tuned_shapes(path: str, name: str, batch_size: int) -> Shapes:
         with open(path, encoding="utf-8") as file:
             entries = file.read().split("shape_range_info")
     except (OSError, UnicodeDecodeError) as error:
-        why = reason(error) if isinstance(error, OSError) else "it is no text"
+        why = reason(error) if isinstance(error, OSError) else "it is not a text file"
         raise ConfigError(f"--auto_tuned_shape_file {shown(path)} can't be read: {why}") from None
-    change = "name another file, or delete it and its shapes are collected again"
+    change = "give another file, or delete this one; then the shapes are collected again"
     found = next((entry for entry in entries if f'name: "{name}"' in entry), "")
     shapes = Shapes(
         *(
@@ -230,12 +234,13 @@ def tuned_shapes(path: str, name: str, batch_size: int) -> Shapes:
     )
     if any(len(shape) != 4 for shape in shapes):
         raise ConfigError(
-            f"--auto_tuned_shape_file {shown(path)} holds no shapes of this model's input {name}: "
+            f"--auto_tuned_shape_file {shown(path)} has no shapes of this model's input {name}: "
             + change
         )
     if batch_size > shapes.largest[0]:
         raise ConfigError(
-            f"--auto_tuned_shape_file {shown(path)} is of batches of up to {shapes.largest[0]}, "
+            f"--auto_tuned_shape_file {shown(path)} has shapes of batches of up to "
+            f"{shapes.largest[0]}, "
             f"not {batch_size}: {change}"
         )
     return shapes

@@ -66,7 +66,7 @@ class Outside:
         if self._failure:
             raise EngineError(self._failure)
         log.warning(
-            "TensorRT's engine takes %s to %s: Paddle's own runs what is outside",
+            "TensorRT's engine can run %s to %s: Paddle's own engine runs other sizes",
             _in_words(self._shapes.smallest),
             _in_words(self._shapes.largest),
         )
@@ -118,7 +118,7 @@ class _Building:
 
     def build_in(self, folder: str) -> Any:
         self.store.need_space(space_for(self.setup.deploy))
-        log.info("TensorRT builds its engine, which takes minutes")
+        log.info("TensorRT is building its engine, which takes minutes")
         return create_in(folder, self.setup)
 
     def load(self, entry: str) -> Any:
@@ -128,7 +128,7 @@ class _Building:
             predictor = create_in(copy, self.setup)
             if files_of(copy) != files_of(entry):
                 log.warning(
-                    "TensorRT has built an engine although the cache entry %s holds some",
+                    "TensorRT has built an engine although the cache entry %s has one",
                     shown(entry),
                 )
             return predictor

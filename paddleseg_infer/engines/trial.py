@@ -36,7 +36,7 @@ class SizeTrial:
         if any(side not in (-1, own) for side, own in zip(declared, (height, width), strict=False)):
             high, wide = declared
             return (
-                f"the graph declares the size {wide}x{high}: add a Resize to the transforms in "
+                f"the graph has the fixed size {wide}x{high}: add a Resize to the transforms in "
                 f"{shown(self._deploy.path)}"
             )
         step = max(MULTIPLES)

@@ -14,25 +14,25 @@ NO_DRIVER = r"CUDA error\((35|803|804)\)"
 # Advice for phrases in Paddle's error messages.
 HINTS = {
     r"Out of memory error on GPU|CUDA error\(2\)|_ALLOC_FAILED": (
-        "the GPU's memory is full; a smaller --batch_size and fewer --num_workers need less, and "
-        "nvidia-smi shows who else uses it"
+        "the GPU's memory is full: use a smaller --batch_size or fewer --num_workers; nvidia-smi "
+        "shows which other processes use it"
     ),
     r"CUDA error\(46\)": (
-        "another process has the GPU to itself; nvidia-smi shows which: wait for it, or name "
-        "another GPU in CUDA_VISIBLE_DEVICES"
+        "another process uses the GPU exclusively, and nvidia-smi shows which: wait for it, or "
+        "name another GPU in CUDA_VISIBLE_DEVICES"
     ),
     r"CUDA error\(209\)": (
-        "this Paddle has no code for this kind of GPU: install a build for a newer CUDA"
+        "this Paddle doesn't support this kind of GPU: install a build for a newer CUDA"
     ),
     NO_DRIVER: "the driver is missing or too old for this Paddle: nvidia-smi shows its version",
     r"Cannot load cudnn|dynamic library .* not configured|cannot open shared object": (
-        "a library of CUDA, cuDNN or TensorRT isn't found: install the version that Paddle asks "
+        "a library of CUDA, cuDNN or TensorRT was not found: install the version that Paddle asks "
         "for, and add its folder to LD_LIBRARY_PATH"
     ),
     # PyPI's Paddle 2.6.2 has the last two phrases. The source of other builds has the first.
     r"dynamic shape info not set|not found in TRT engine|SetTRTDynamicShapeInfo": (
-        "TensorRT has to know the shapes inside the network too: --enable_auto_tune collects them; "
-        "a larger --min_subgraph_size leaves small parts to Paddle"
+        "TensorRT needs the shapes inside the network too: --enable_auto_tune collects them; "
+        "a larger --min_subgraph_size runs small parts in Paddle instead"
     ),
     r"CUDA error\(|CUBLAS|CUDNN|NVRTC": (
         "the GPU or its driver has failed; --print_detail may show more in the next run"
@@ -60,20 +60,17 @@ def check_gpu(core: Any, build: PaddleBuild, use_trt: bool) -> None:
 def _why_no_gpu(core: Any, build: PaddleBuild) -> str:
     try:
         core.get_cuda_current_device_id()
-        why = "it counts none"
+        why = "it finds 0 GPUs"
     except (OSError, RuntimeError, ValueError) as error:
         why = gist(error)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if re.search(NO_DRIVER, why):
-        advice = f"no NVIDIA driver is found, or one too old for CUDA {build.cuda}: install it"
+        advice = f"the NVIDIA driver is missing, or too old for CUDA {build.cuda}: install it"
     elif visible is not None:
-        advice = f"CUDA_VISIBLE_DEVICES is {brief(visible)}, which may hide it"
+        advice = f"CUDA_VISIBLE_DEVICES is {brief(visible)}, which may hide the GPU"
     else:
-        advice = "the driver may not see one either"
-    return (
-        f"Paddle sees no GPU ({why}): {advice} (nvidia-smi shows what is there), or use "
-        "--device cpu"
-    )
+        advice = "the driver may not find one: check it"
+    return f"Paddle finds no GPU ({why}): {advice} (nvidia-smi lists the GPUs), or use --device cpu"
 
 
 def check_cudnn(core: Any, build: PaddleBuild) -> None:
@@ -81,7 +78,7 @@ def check_cudnn(core: Any, build: PaddleBuild) -> None:
     number = core.cudnn_version()  # 8600 is 8.6.0, 90100 9.1.0, -1 none
     found = number // (10_000 if number >= 90_000 else 1000)
     if number < 0 or build.cudnn.split(".")[0] not in (str(found), "False"):
-        state = "isn't found" if number < 0 else f"is of version {found}"
+        state = "isn't found" if number < 0 else f"has version {found}"
         raise ConfigError(
             f"--device gpu needs cuDNN {build.cudnn}, for which Paddle {build} was built, and its "
             f"library (libcudnn.so) {state}: install that version and add its folder to "
@@ -115,7 +112,7 @@ def check_tensorrt(core: Any, build: PaddleBuild) -> None:
         ) from None
     if found[0] != built_for[0]:
         raise ConfigError(
-            f"{needed} {'.'.join(map(str, found))} is loaded: put the folder of the other first "
+            f"{needed} {'.'.join(map(str, found))} is loaded: put the right version's folder first "
             "in LD_LIBRARY_PATH, or run without --use_trt"
         )
     if found[1] != built_for[1]:

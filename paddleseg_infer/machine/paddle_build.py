@@ -34,7 +34,7 @@ def find_paddle() -> PaddleBuild:
     """Reads `paddle/version`. Raises ConfigError if Paddle is missing or older than 2.6.0."""
     spec = importlib.util.find_spec("paddle")
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigError("Paddle is not installed: pip install -r requirements.txt")
+        raise ConfigError("Paddle is not installed: run pip install -r requirements.txt")
     folder = spec.submodule_search_locations[0]
     try:
         with open(os.path.join(folder, "version", "__init__.py"), encoding="utf-8") as file:
@@ -43,7 +43,7 @@ def find_paddle() -> PaddleBuild:
         major, minor, patch = [*numbers, 0, 0][:3]
     except (OSError, KeyError, ValueError):
         raise ConfigError(
-            f"the Paddle in {shown(folder)} names no version: install it again"
+            f"the Paddle in {shown(folder)} has no readable version: install it again"
         ) from None
     version = (major, minor, patch)
     if (0, 0, 0) < version < (2, 6, 0):  # 0.0.0 is a build of the development branch

@@ -68,7 +68,7 @@ class Store:
             deadline = time.monotonic() + SILENT_SECONDS
             while not _try_lock(file):
                 if time.monotonic() > deadline:
-                    log.info("waiting for another process, which makes the cache entry %s", key)
+                    log.info("waiting for another process that makes the cache entry %s", key)
                     fcntl.flock(file, fcntl.LOCK_EX)
                     break
                 time.sleep(0.05)
@@ -105,28 +105,30 @@ class Store:
             except (OSError, Unusable, ConfigError) as error:
                 if not made:
                     raise
-                log.warning("what was made can't be kept in %s: %s", shown(self.folder), error)
+                log.warning("the result can't be kept in %s: %s", shown(self.folder), error)
             if made:
                 return made[0]
             try:
                 return load(entry)
             except EngineError as error:
                 log.warning(
-                    "the cache entry %s can't be loaded (%s): it is made again", shown(entry), error
+                    "the cache entry %s can't be loaded (%s), and is made again",
+                    shown(entry),
+                    error,
                 )
                 remove(entry)
-        raise Unusable("its entry can't be loaded")
+        raise Unusable("the cache entry can't be loaded")
 
     def need_space(self, size: int) -> None:
         """Raises Unusable if the disk has less than `size` bytes free."""
         if shutil.disk_usage(self.folder).free < size:
-            raise Unusable("there is too little space left")
+            raise Unusable("the disk has too little space")
 
     def log_unusable(self, error: OSError | Unusable) -> None:
         """Logs why the store isn't used."""
         why = reason(error) if isinstance(error, OSError) else str(error)
         log.warning(
-            "the cache %s is not used: %s (--cache_dir names another)", shown(self.folder), why
+            "the cache %s is not used: %s (set another with --cache_dir)", shown(self.folder), why
         )
 
     def _prepare(self) -> None:
@@ -140,12 +142,12 @@ class Store:
                 os.mkdir(self.folder, 0o700)
         status = os.stat(self.folder)
         if not stat.S_ISDIR(status.st_mode):
-            raise Unusable("it is no folder")
+            raise Unusable("it is not a folder")
         if hasattr(os, "geteuid"):
             if status.st_uid != os.geteuid():
                 raise Unusable("it belongs to another user")
             if status.st_mode & 0o077:
-                raise Unusable("others may enter it; chmod 700 makes it private")
+                raise Unusable("other users can open it; chmod 700 makes it private")
 
     @contextlib.contextmanager
     def _new_folder(self) -> Iterator[str]:
@@ -218,7 +220,7 @@ def _is_whole(entry: str) -> bool:
             return True
     except (OSError, ValueError, AttributeError):
         pass  # the entry is damaged, which is logged below
-    log.warning("the cache entry %s is damaged: it is made again", shown(entry))
+    log.warning("the cache entry %s is damaged, and is made again", shown(entry))
     remove(entry)
     return False
 
@@ -235,7 +237,7 @@ def _keep(new: str, entry: str) -> None:
         os.rename(new, entry)
     except OSError as error:
         if not os.path.isdir(entry):
-            raise Unusable(f"the entry can't be kept: {reason(error)}") from None
+            raise Unusable(f"the entry can't be saved: {reason(error)}") from None
 
 
 def remove(path: str) -> None:

@@ -52,7 +52,9 @@ def write_whole(data: bytes, save_dir: str, target: str) -> None:
             if error.errno in FOR_ALL or seconds is None or save_dir in _given_up:
                 _given_up.add(save_dir)
                 raise failure from None
-        log.warning("--save_dir %s can't be written to: tried again", shown(save_dir))
+        log.warning(
+            "--save_dir %s can't be written to: the program waits and tries again", shown(save_dir)
+        )
         time.sleep(seconds)
 
 
@@ -88,7 +90,7 @@ def _make_folders(save_dir: str, below: str) -> str:
             os.mkdir(folder)
         # Checked for each folder, so that no folder is made outside `save_dir`.
         if not _is_inside(folder, save_dir):
-            raise ImageError("it would lie outside the output folder, behind a link")
+            raise ImageError("its folder is a link to a place outside the output folder")
     return folder
 
 
@@ -118,7 +120,7 @@ def check_save_dir(save_dir: str) -> None:
     Changes nothing on the disk.
     """
     if not save_dir:
-        raise ConfigError("--save_dir is empty: name a folder")
+        raise ConfigError("--save_dir is empty: give a folder")
     folder = os.path.abspath(save_dir)
     try:
         while not _is_folder(folder):

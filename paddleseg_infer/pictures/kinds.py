@@ -44,7 +44,9 @@ class Pictures:
     def __post_init__(self) -> None:
         unknown = set(self.kinds) - set(KINDS)
         if unknown or isinstance(self.kinds, str):
-            raise ConfigError(f"kinds must be some of {', '.join(KINDS)}, not {self.kinds!r}")
+            raise ConfigError(
+                f"kinds must be one or more of {', '.join(KINDS)}, not {self.kinds!r}"
+            )
         if len(self.palette) != 3 * CLASSES:
             raise ConfigError(f"a palette has {CLASSES} colours of 3 bytes")
 
@@ -56,13 +58,13 @@ class Pictures:
         """
         if kind == "labels" and "score" in self.kinds:
             raise ConfigError(
-                "--save score needs probabilities, and this model gives labels only: export it "
+                "--save score needs probabilities, but this model gives only labels: export it "
                 "with --output_op softmax, or leave score out"
             )
         if kind == "scores" and classes > CLASSES and "mask" in self.kinds:
             raise ConfigError(
-                f"the model has {classes} classes and a mask of 8 bits a pixel holds {CLASSES}: "
-                "--save label has 16 bits"
+                f"the model has {classes} classes, but a mask has 8 bits per pixel, for {CLASSES}: "
+                "use --save label, which has 16"
             )
 
     def encoded(self, segmentation: Segmentation) -> Iterator[tuple[str, bytes]]:
@@ -78,8 +80,9 @@ def encode_mask(labels: np.ndarray, palette: bytes = PADDLESEG) -> bytes:
     """
     if labels.dtype != np.uint8:
         raise ImageError(
-            f"the model gave it labels up to {labels.max()}: a mask of 8 bits a pixel holds 0 to "
-            f"{CLASSES - 1}; --save label has 16"
+            f"the model gave it labels up to {labels.max()}, and a mask has 8 bits, which hold 0 "
+            "to "
+            f"{CLASSES - 1}: use --save label, with 16 bits"
         )
     mask = Image.fromarray(labels)
     mask.putpalette(palette)
@@ -231,7 +234,11 @@ def _can_be_drawn(name: str) -> bool:
     font = _font(FONT_SIZES[0])
     missing = bytes(font.getmask("\uffff"))
     if any(bytes(font.getmask(letter)) == missing for letter in name):
-        log.info("the legend's font has no letters for class %s: it goes by number", brief(name))
+        log.info(
+            "the legend's font lacks letters of the class name %s: the legend shows the class's "
+            "number",
+            brief(name),
+        )
         return False
     return True
 

@@ -70,12 +70,12 @@ def palette_of(custom_color: Sequence[str]) -> bytes:
     names = ", ".join(PALETTES)
     if wrong:
         raise ConfigError(
-            f"--custom_color takes r g b r g b ..., each 0 to 255, or one of {names}; "
+            f"--custom_color needs r g b r g b ..., each 0 to 255, or one of {names}; "
             f"not {brief(wrong[0])}"
         )
     if not values or len(values) % 3 or len(values) > len(PADDLESEG):
         raise ConfigError(
-            f"--custom_color takes three numbers a class, of up to {CLASSES} classes; "
+            f"--custom_color takes three numbers for each class, for up to {CLASSES} classes; "
             f"{len(values)} were given"
         )
     return bytes(values) + PADDLESEG[len(values) :]

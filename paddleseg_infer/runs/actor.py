@@ -124,7 +124,7 @@ def obstacle(needs: Needs) -> str:
     for path in needs.files:
         if not os.path.exists(path):
             return (
-                f"it doesn't see {shown(path)}: model, images and --save_dir must lie on a file "
+                f"it can't find {shown(path)}: model, images and --save_dir must be on a file "
                 "system that all nodes see, under the same paths"
             )
     try:
@@ -135,5 +135,7 @@ def obstacle(needs: Needs) -> str:
     except (ConfigError, ModuleNotFoundError) as error:
         return str(error)
     return (
-        "" if found == needs.paddle else f"it has Paddle {found}, and {needs.paddle} is asked for"
+        ""
+        if found == needs.paddle
+        else f"it has Paddle {found}, and this machine has {needs.paddle}"
     )

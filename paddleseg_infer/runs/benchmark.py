@@ -57,7 +57,7 @@ def benchmark(
             yield outcome
         seconds = time.perf_counter() - started
         if not times:
-            log.warning("there is nothing to report: no image was done")
+            log.warning("the benchmark has no report, because no image was done")
             return
         if not (auto_log and _reported(auto_log, times)):
             for line in _own_report(segmenter, model_name, precision, times):
@@ -75,7 +75,7 @@ def _warm_up(segmenter: Segmenter, jobs: Sequence[Job], settings: Settings) -> N
         for _ in range(1 if settings.model.crop_size else WARM_UPS):
             segmenter([job.image for job in jobs[: segmenter.batch_size]])
     except ImageError:
-        log.warning("an image of the first batch can't be run, so nothing was warmed up before")
+        log.warning("the warm-up failed, because an image of the first batch can't be run")
 
 
 def _batch_after_batch(
@@ -98,7 +98,9 @@ def _auto_log(
         from auto_log import AutoLogger  # type: ignore[import-not-found]
     except Exception as error:  # for example: it imports GPUtil, which fails on Python 3.12
         if getattr(error, "name", None) != "auto_log":
-            log.warning("auto_log can't be imported (%s): the report is this program's own", error)
+            log.warning(
+                "auto_log can't be imported (%s): this program prints its own report", error
+            )
         return None
     printer = logging.getLogger("paddleseg_infer.benchmark")
     printer.propagate = False
@@ -120,7 +122,7 @@ def _auto_log(
             logger=printer,
         )
     except Exception as error:  # another program's module may raise anything
-        log.warning("auto_log doesn't work here (%s): the report is this program's own", error)
+        log.warning("auto_log doesn't work (%s): this program prints its own report", error)
         return None
 
 
@@ -142,7 +144,7 @@ def _reported(auto_log: Any, times: Sequence[Times]) -> bool:
     except SystemExit:  # some versions end the process here
         pass
     except Exception as error:  # AutoLog may raise anything
-        log.warning("auto_log doesn't work here (%s): the report is this program's own", error)
+        log.warning("auto_log doesn't work (%s): this program prints its own report", error)
         return False
     return True
 

@@ -62,7 +62,11 @@ def segment(jobs: Sequence[Job], settings: Settings, address: str) -> Iterator[O
         workers = settings.engine.num_workers
         nodes = len(processors)
         log.info(
-            "Ray at %s: nodes %d, workers %d, threads of each %d", cluster, nodes, workers, threads
+            "Ray cluster %s: %d nodes, %d workers, threads per worker: %d",
+            cluster,
+            nodes,
+            workers,
+            threads,
         )
         engine = replace(settings.engine, device=device, cpu_threads=threads)
         passes = Passes(ray, needs, replace(settings, engine=engine), list(by_absolute_path))
@@ -77,7 +81,7 @@ def _imported_ray() -> Any:
         import ray
         import ray.data
     except ModuleNotFoundError as error:
-        raise ConfigError(f"--ray: {error}: pip install -r requirements/ray.txt") from None
+        raise ConfigError(f"--ray: {error}: run pip install -r requirements/ray.txt") from None
     return ray
 
 
@@ -118,7 +122,7 @@ class Passes:
             before = len(left)
             broken = yield from self._one_pass(left, in_chunk)
             if broken and not self.retries.has_result:
-                raise ConfigError(f"--ray: workers died before any image was done: {broken}")
+                raise ConfigError(f"--ray: workers died before the first image was done: {broken}")
             if broken and len(left) == before:
                 raise RunError(f"--ray: {broken}")
             if broken or not left:
@@ -129,7 +133,9 @@ class Passes:
                 yield Outcome(job, "failed", self._why_failed())
             if verdict.again:
                 images = len(verdict.again)
-                log.warning("workers died: %d of their images to do again, one at a time", images)
+                log.warning(
+                    "workers died: %d of their images are tried again, one at a time", images
+                )
             in_chunk = 1
 
     def _one_pass(self, left: dict[Job, None], in_chunk: int) -> Generator[Outcome, None, str]:
@@ -163,7 +169,7 @@ class Passes:
     def _why_failed(self) -> str:
         timeout = self.settings.run.timeout
         late = f" or took longer than --timeout {timeout:g} seconds" if timeout else ""
-        return f"its worker died{late}, {DEATHS_ALONE} times: the logs of Ray tell more"
+        return f"its worker died{late}, {DEATHS_ALONE} times: see Ray's logs"
 
     def _answers(self, jobs: dict[Job, None], in_chunk: int) -> Generator[Answer, None, None]:
         """Yields the answers of one pass. Chunks whose actor died are missing.
@@ -223,9 +229,11 @@ def _processors_of_nodes(ray: Any, needs: Needs) -> list[int]:
         except ray.exceptions.RayError as error:
             why = str(error).strip().splitlines()[-1]
         if why:
-            raise ConfigError(f"--ray: node {node['NodeManagerAddress']} can't work: {why}")
+            raise ConfigError(
+                f"--ray: node {node['NodeManagerAddress']} can't run this program: {why}"
+            )
     if not nodes:
-        raise ConfigError("--ray: no node of the cluster has a processor to work with")
+        raise ConfigError("--ray: no node of the cluster has processors")
     return [int(node["Resources"]["CPU"]) for node in nodes]
 
 
@@ -235,8 +243,9 @@ def _threads(processors: Sequence[int], engine: EngineOptions) -> int:
         return threads_for(processors, engine.num_workers)
     if engine.cpu_threads > max(processors):
         raise ConfigError(
-            f"--ray: no node has the {engine.cpu_threads} processors of --cpu_threads, the largest "
-            f"has {max(processors)}"
+            f"--ray: --cpu_threads is {engine.cpu_threads}, but the largest node has "
+            f"{max(processors)} "
+            f"processors: use a smaller --cpu_threads"
         )
     return engine.cpu_threads
 
@@ -277,11 +286,11 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
     except ValueError:
         raise ConfigError(f"--ray {shown(address)}: give auto, local or host:port") from None
     except OSError as error:
-        raise ConfigError(f"--ray {shown(address)}: there is no cluster: {reason(error)}") from None
+        raise ConfigError(f"--ray {shown(address)}: no cluster answers: {reason(error)}") from None
     try:
         ray.init(address=address, runtime_env=PROGRAM, log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError) as error:
-        hint = " (RAY_AUTH_MODE=token in the environment, where it asks for a token)"
+        hint = " (set RAY_AUTH_MODE=token in the environment if the cluster asks for a token)"
         if address == "auto":
             hint = " (start one on this machine, or give host:port)"
         raise ConfigError(f"--ray {address}: {str(error).splitlines()[0]}{hint}") from None

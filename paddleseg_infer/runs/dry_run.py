@@ -43,7 +43,7 @@ def dry_run(
     plan["batch_size"] = expected.batch_size
     if setup.kind is Kind.TENSORRT and setup.options.enable_auto_tune:
         plan["tensorrt_tuned_shapes"] = (
-            "collected first" if setup.collects_shapes else "of the file"
+            "will be collected" if setup.collects_shapes else "read from the file"
         )
     if setup.shapes:
         shapes = setup.shapes._asdict().items()

@@ -79,8 +79,8 @@ def _walk(folder: str, save_dir: str) -> Listing:
     top, outputs = os.path.realpath(folder), os.path.realpath(save_dir)
     if top == outputs:
         raise ConfigError(
-            f"--save_dir {shown(save_dir)} is the folder of the images itself: "
-            "name another, or masks would be taken for images"
+            f"--save_dir {shown(save_dir)} is the folder of the images: "
+            "choose another, because a later run would read the masks as images"
         )
     unreadable: list[Outcome] = []
     found: list[tuple[str, str]] = []
@@ -103,7 +103,7 @@ def _walk(folder: str, save_dir: str) -> Listing:
     if not found:
         why = "".join(f"; {shown(each.job.image)}: {each.reason}" for each in unreadable[:1])
         raise ConfigError(
-            f"--image_path {shown(folder)} holds no image ({', '.join(sorted(SUFFIXES))}){why}"
+            f"--image_path {shown(folder)} contains no image ({', '.join(sorted(SUFFIXES))}){why}"
         )
     return Listing(_named(found), unreadable)
 
@@ -114,7 +114,9 @@ def _folders(
     try:
         yield from os.walk(top, onerror=note)
     except RecursionError:  # only before Python 3.12
-        raise ConfigError(f"--image_path {shown(top)} holds folders nested too deep") from None
+        raise ConfigError(
+            f"--image_path {shown(top)} contains too many levels of folders"
+        ) from None
 
 
 def _read_list(path: str) -> Listing:
@@ -145,7 +147,7 @@ def _read_list(path: str) -> Listing:
         image = next(filter(os.path.lexists, paths), paths[-1])
         entries.setdefault(place_of(image), image)
     if not entries:
-        raise ConfigError(f"--image_path {shown(path)} is a list that names no image")
+        raise ConfigError(f"--image_path {shown(path)} is a list without image names")
     parent = os.path.commonpath([os.path.dirname(place) for place in entries])
     named = _named((image, os.path.relpath(place, parent)) for place, image in entries.items())
     return Listing(named, repeated=len(lines) - len(entries))
@@ -195,7 +197,7 @@ def _refuse_clashes(jobs: list[Job], save_dir: str, kinds: Sequence[str]) -> Non
         other = by_target.setdefault(target, job)
         if other is not job:
             raise ConfigError(
-                f"pictures of {shown(other.image)} and {shown(job.image)} would both be "
+                f"pictures of {shown(other.image)} and {shown(job.image)} would have the same path "
                 f"{shown(target)}: rename one of the images"
             )
         image = by_place.get(place_of(os.path.join(save_dir, target)))

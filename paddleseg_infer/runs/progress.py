@@ -42,7 +42,7 @@ class Progress:
             self._last_line = time.monotonic()
             rate = max(1, self._ended - self._skipped) / (self._last_line - self._started)
             log.info(
-                "%d of %d images, %.1f a second, %.0f minutes left, %d failed",
+                "%d of %d images, %.1f per second, %.0f minutes left, %d failed",
                 self._ended,
                 self._total,
                 rate,

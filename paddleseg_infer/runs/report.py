@@ -122,7 +122,7 @@ class Summary:
         for status, count in (*self.counts.items(), ("not tried", self.not_tried)):
             if count:
                 yield f"{status:12}{count:10}"
-        yield f"{'a second':12}{self.counts['done'] / seconds:10.1f}"
+        yield f"{'per second':12}{self.counts['done'] / seconds:10.1f}"
         for spent, image in self.slowest:
             yield f"{'slowest':12}{1e3 * spent:7.0f} ms  {shown(image)}"
         for why, count in self.reasons.most_common(MOST_REASONS):

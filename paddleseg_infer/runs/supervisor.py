@@ -172,7 +172,7 @@ class Supervisor:
             process.start()
         except OSError as error:
             raise ConfigError(
-                f"a worker can't be started ({reason(error)}): ask for fewer with --num_workers"
+                f"a worker process can't be started ({reason(error)}): use a smaller --num_workers"
             ) from None
         theirs.close()  # so that `recv` fails when the worker ends
         self._workers[ours] = Worker(process, number, is_alone)
@@ -218,7 +218,7 @@ class Supervisor:
     def _finished(self, worker: Worker, outcome: Outcome) -> None:
         self._retries.result()
         if self._refusal:
-            log.warning("a worker can't run: %s", self._refusal)
+            log.warning("a worker can't start, and the others go on: %s", self._refusal)
             self._refusal = ""
         worker.holding.remove(outcome.job)
         self._ready.append(outcome)
@@ -234,10 +234,10 @@ class Supervisor:
         why = worker.why or _how_it_died(worker.process)
         verdict = self._retries.death(held, worker.is_alone)
         if verdict.no_start:
-            raise ConfigError(f"{why}, five times in a row before any image was done")
+            raise ConfigError(f"{why}, five times in a row before the first image was done")
         if verdict.hopeless:
             times = self._retries.deaths_in_a_row
-            self._stop = f"{why}, {times} times in a row before it had an image"
+            self._stop = f"{why}, {times} times in a row before it got an image"
         for job in verdict.failed:
             self._ready.append(Outcome(job, "failed", f"{why}, {DEATHS_ALONE} times"))
         if len(verdict.again) == 1:

@@ -29,7 +29,7 @@ class ArraySource:
             mode = f" of mode {image.mode}" if hasattr(image, "mode") else ""
             raise ImageError(
                 f"it is {type(image).__name__}{mode}: give a path, an array uint8 BGR [H, W, 3] or "
-                "a picture of Pillow of mode RGB, RGBA, L or P"
+                "a Pillow image of mode RGB, RGBA, L or P"
             )
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise ImageError(

@@ -80,7 +80,7 @@ def flag(value: Any) -> bool:
 
 def interpolation(value: Any) -> str:
     if value == "RANDOM":
-        raise ValueError("one that is the same each time (RANDOM is for training)")
+        raise ValueError("a fixed interpolation (RANDOM is for training)")
     if value not in INTERPOLATIONS:
         raise ValueError("one of " + ", ".join(INTERPOLATIONS))
     return value
@@ -88,5 +88,5 @@ def interpolation(value: Any) -> str:
 
 def short_side(value: Any) -> float:
     if isinstance(value, list | tuple):
-        raise ValueError("one number (a list, to choose from at random, is for training)")
+        raise ValueError("one number (a list is for training)")
     return positive(value)

@@ -195,16 +195,17 @@ class Outline:
 def _check_resize(before: tuple[int, int], width: int, height: int, transform: str) -> None:
     if width < 1 or height < 1:
         raise ImageError(
-            f"{transform} would make this {before[1]}x{before[0]} image {width}x{height}: "
-            "no side may shrink to 0"
+            f"{transform} would resize this {before[1]}x{before[0]} image to {width}x{height}: "
+            "no side can be 0"
         )
 
 
 def _check_pad(before: tuple[int, int], width: int, height: int, transform: str) -> None:
     if width < before[1] or height < before[0]:
         raise ImageError(
-            f"the image is {before[1]}x{before[0]} where {transform} pads to {width}x{height}: "
-            "too large for this model (a resize before the padding would fit it)"
+            f"the image is {before[1]}x{before[0]} before {transform}, which pads to "
+            f"{width}x{height}: "
+            "it is too large; add a Resize before the padding"
         )
 
 

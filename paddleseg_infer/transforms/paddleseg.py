@@ -151,8 +151,8 @@ class ResizeRangeScaling(Transform):
     def __post_init__(self) -> None:
         if self.min_value != self.max_value:
             raise ValueError(
-                "with min_value and max_value different the size is random, for training; "
-                "make them equal"
+                "min_value and max_value must be equal: otherwise the size is random, which is for "
+                "training"
             )
 
     def apply(self, frame: Frame | Outline) -> None:
@@ -176,8 +176,9 @@ class ResizeStepScaling(Transform):
             raise ValueError("min_scale_factor must not be above max_scale_factor")
         if span and not self.scale_step_size > span:
             raise ValueError(
-                "with more than one scale to choose from the size is random, for training; "
-                "make min_scale_factor and max_scale_factor equal"
+                "min_scale_factor and max_scale_factor must be equal: otherwise the size is "
+                "random, "
+                "which is for training"
             )
 
     def apply(self, frame: Frame | Outline) -> None:
@@ -255,9 +256,9 @@ def make_transform(name: Any, arguments: Mapping[str, Any]) -> Transform:
     Raises ConfigError for an unknown name or a wrong argument.
     """
     if name in TRAINING_ONLY:
-        raise ConfigError(f"transform {name} is for training: take it out of the list")
+        raise ConfigError(f"transform {name} is for training: remove it from the list")
     if name not in TRANSFORMS:
-        raise ConfigError(f"there is no transform {brief(name)}; known are {', '.join(TRANSFORMS)}")
+        raise ConfigError(f"transform {brief(name)} is unknown: use one of {', '.join(TRANSFORMS)}")
     kind = TRANSFORMS[name]
     known = {item.name: item for item in fields(kind)}
     for key in arguments:
@@ -268,7 +269,7 @@ def make_transform(name: Any, arguments: Mapping[str, Any]) -> Transform:
     for key, item in known.items():
         if key not in arguments:
             if item.default is MISSING:
-                raise ConfigError(f"transform {name} lacks its argument {key}")
+                raise ConfigError(f"transform {name} needs the argument {key}")
             continue
         try:
             values[key] = item.metadata["check"](arguments[key])

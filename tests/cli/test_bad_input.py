@@ -34,7 +34,7 @@ def test_an_image_path_without_images_is_refused(infer, model, tmp_path):
         ("nowhere", "--image_path nowhere: no such file or directory"),
         ("empty", "--image_path empty holds no image"),
         ("texts", "--image_path texts holds no image"),
-        ("list.txt", "--image_path list.txt is a list that names no image"),
+        ("list.txt", "--image_path list.txt is an empty list"),
         ("pipe", "--image_path pipe is a pipe or a device"),
     ]:
         assert message in error_at_start(infer, tmp_path, "--config", model, "--image_path", path)
@@ -274,8 +274,8 @@ def test_images_whose_size_does_not_fit_the_model_fail_alone(infer, models, mode
             "thin.png": "the network can't take it as 1000x1; it is too small for this network: ",
         },
         "fixed": {
-            "dot.png": "the model takes 64x48 only",
-            "thin.png": "the model takes 64x48 only",
+            "dot.png": "the model takes only 64x48",
+            "thin.png": "the model takes only 64x48",
         },
     }
     for name, reasons in cases.items():
@@ -290,5 +290,5 @@ def test_images_whose_size_does_not_fit_the_model_fail_alone(infer, models, mode
     folder = model_copy("argmax", transforms=transforms)
     run = infer("--config", folder / "deploy.yaml", "--image_path", "in")
     assert run.code == 1
-    message = "ResizeByLong would make this 1000x1 image 100x0: no side may shrink to 0"
+    message = "ResizeByLong would make this 1000x1 image 100x0: a side can't be 0"
     assert f"failed: in/thin.png: {message}" in run.err

@@ -97,7 +97,7 @@ def test_a_higher_threshold_gives_fewer_pixels_of_class_1(infer, models, photos,
     assert counts[0] == 1 and counts[3] == 0
     assert counts == sorted(counts, reverse=True)
     run = infer("--config", models / "argmax" / "deploy.yaml", *arguments[2:], "--threshold", "0")
-    assert "warning: --threshold has no effect: it is for models of one channel" in run.err
+    assert "warning: --threshold has no effect: it is for models with one output channel" in run.err
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -105,7 +105,7 @@ def test_a_picture_that_the_model_cannot_give_ends_the_run_before_a_file_is_save
     infer, models, photos, tmp_path, workers
 ):
     for model, kind, message in (
-        ("classes300", "mask", "error: the model has 300 classes and a mask of 8 bits a pixel"),
+        ("classes300", "mask", "error: the model has 300 classes, and a mask has 8 bits"),
         ("argmax", "score", "error: --save score needs probabilities, and this model gives labels"),
     ):
         run = infer(
@@ -192,7 +192,7 @@ def test_no_file_is_replaced_if_one_picture_cannot_be_made(infer, models, photos
         *("--save", "label", "mask"),
     )
     assert run.code == 1
-    assert "a mask of 8 bits a pixel holds 0 to 255; --save label has 16" in run.err
+    assert "a mask has 8 bits, which hold 0 to 255: use --save label, with 16" in run.err
     assert mask.read_bytes() == b"mine"
     assert not (tmp_path / "output" / "label").exists()
 

@@ -240,8 +240,8 @@ def test_the_error_without_a_gpu_says_what_to_check(models, tmp_path, more):
     assert run.returncode == 2
     assert run.stderr == (
         "error: Paddle sees no GPU (CUDA error(35), CUDA driver version is insufficient for CUDA "
-        "runtime version): no NVIDIA driver is found, or one too old for CUDA 11.8: "
-        "install it (nvidia-smi shows what is there), or use --device cpu\n"
+        "runtime version): the NVIDIA driver is missing, or too old for CUDA 11.8: "
+        "install it (nvidia-smi lists the GPUs), or use --device cpu\n"
     )
 
 

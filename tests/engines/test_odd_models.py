@@ -111,7 +111,7 @@ def test_float_class_ids_are_labels(odd, caplog):
     assert {0, 1, 2} <= set(np.unique(output))
     [labels] = labels_of(odd / "rounded", image)
     assert np.array_equal(labels, output)
-    assert "this model's output is class ids as float values: they are the labels" in caplog.text
+    assert "this model gives class ids as float values: they are used as labels" in caplog.text
 
 
 def test_float_class_ids_are_labels_also_if_the_first_image_has_only_0_and_1(odd):

@@ -58,7 +58,8 @@ def test_an_image_too_small_for_openvino_changes_no_labels(models, caplog, batch
     messages = [record.message for record in caplog.records if "can't run" in record.message]
     assert messages == [
         "OpenVINO can't run 9x3 (Kernel after dilation has size (dim: 2) larger than the data "
-        "shape after padding (dim: 1) at axis 0): Paddle's own engine does, and what is smaller"
+        "shape after padding (dim: 1) at axis 0): Paddle's own engine runs this size and smaller "
+        "ones"
     ]
 
 

@@ -110,7 +110,7 @@ def test_sizes_are_read_from_headers_and_respect_the_orientation(tmp_path, model
     sizes = {(30, 40): [paths[0]], cv2.imread(str(paths[1])).shape[:2]: [paths[1]]}
     found = trt.images_by_size(expected(paths, 1), deploy(models, "argmax"))
     assert {size: [Path(each.path) for each in of_it] for size, of_it in found.items()} == sizes
-    with pytest.raises(ConfigError, match="needs the sizes that will come, and no image's could"):
+    with pytest.raises(ConfigError, match="needs the images' sizes, and no image's could"):
         trt.images_by_size(expected(paths[2:], 1), deploy(models, "argmax"))
 
 

@@ -142,7 +142,7 @@ def test_another_engine_in_an_entry_does_not_damage_the_cached_one(start, caplog
 def test_no_engine_is_cached_without_disk_space(start, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     assert [start(), start()] == [1, 1]
-    assert "there is too little space left" in caplog.text
+    assert "the disk has too little space" in caplog.text
     assert list((tmp_path / "cache").iterdir()) == []
 
 

@@ -77,7 +77,7 @@ def test_a_build_without_tensorrt_is_refused(models):
     [
         ("CUDA error(35), CUDA driver version is insufficient", "", "no NVIDIA driver is found"),
         ("CUDA error(100), no CUDA-capable device", "7", "CUDA_VISIBLE_DEVICES is '7'"),
-        ("CUDA error(100), no CUDA-capable device", None, "the driver may not see one either"),
+        ("CUDA error(100), no CUDA-capable device", None, "the driver may not find one either"),
     ],
 )
 def test_a_missing_gpu_gives_an_error_with_advice(error, visible, advice, monkeypatch):

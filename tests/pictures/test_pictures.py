@@ -92,7 +92,9 @@ def test_labels_of_more_than_256_classes_have_16_bits():
         Image.open(io.BytesIO(pictures.KINDS["label"](Segmentation(labels), Pictures()))).mode
         == "I;16"
     )
-    with pytest.raises(ImageError, match="8 bits a pixel holds 0 to 255; --save label has 16"):
+    with pytest.raises(
+        ImageError, match="a mask has 8 bits, which hold 0 to 255: use --save label, with 16"
+    ):
         decoded(Segmentation(labels), kinds=("mask",))
 
 
@@ -153,7 +155,10 @@ def test_a_class_name_that_the_font_cannot_show_is_logged_once(caplog):
         *("0", "0", "traffic light", "2", "3")
     ]
     [line] = caplog.messages
-    assert line == "the legend's font has no letters for class '\u8f66': it goes by number"
+    assert (
+        line == "the legend's font lacks letters of the class name '\u8f66': the legend shows the "
+        "class's number"
+    )
 
 
 def test_a_long_class_name_is_shortened():
@@ -169,7 +174,7 @@ def test_invalid_options_of_pictures_are_refused(options):
 def test_pictures_that_the_model_cannot_give_are_refused():
     with pytest.raises(ConfigError, match="--save score needs probabilities.*labels only"):
         Pictures(kinds=("score",)).check("labels", 48)
-    with pytest.raises(ConfigError, match="300 classes and a mask of 8 bits.*--save label"):
+    with pytest.raises(ConfigError, match="300 classes, and a mask has 8 bits.*--save label"):
         Pictures(kinds=("mask",)).check("scores", 300)
     Pictures(kinds=("label", "overlay")).check("labels", 300)
     Pictures(kinds=("label", "overlay", "score")).check("scores", 300)

@@ -113,7 +113,7 @@ def test_resume_makes_only_the_missing_masks(start, cluster, tmp_path):
     )
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0
-    assert "1 of 2 images done" in out and "1 were there" in out
+    assert "1 of 2 images done" in out and "1 skipped" in out
     after = (tmp_path / "output" / "a.png").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert masks(tmp_path / "output") == ["a.png", "b.png"]
@@ -145,7 +145,7 @@ def test_five_deaths_before_the_first_result_end_the_run(start, one_slow_image, 
         time.sleep(0.01)
     _, err = process.communicate()
     assert process.returncode == 2, err
-    assert "error: --ray: workers died before any image was done: " in err
+    assert "error: --ray: workers died before the first image was done: " in err
 
 
 def test_a_signal_ends_the_run_in_seconds(start, tmp_path):

@@ -221,7 +221,7 @@ def test_a_missing_file_of_a_list_stays_a_job(here):
 
 @pytest.mark.parametrize("text", ["", "\n \n", b"\xef\xbb\xbf"])
 def test_an_empty_list_is_refused(here, text):
-    with pytest.raises(ConfigError, match="is a list that names no image"):
+    with pytest.raises(ConfigError, match="is an empty list"):
         pairs(write_list(here, text))
 
 

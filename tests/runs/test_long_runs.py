@@ -93,7 +93,7 @@ def test_no_image_fails_if_workers_die_while_they_load(start, tmp_path):
         time.sleep(0.005)
     _, err = process.communicate()
     assert process.returncode == 1
-    assert re.search(r"error: .*SIGKILL, \d times in a row before it had an image", err)
+    assert re.search(r"error: .*SIGKILL, \d times in a row before it got an image", err)
     assert "images were not tried" in err and "failed: " not in err
 
 
@@ -167,7 +167,9 @@ def test_a_run_waits_for_a_missing_output_folder_for_a_while(start, tmp_path, co
     if comes_back:
         away.rename(out)
     output, err = process.communicate(timeout=300)
-    assert "warning: --save_dir output can't be written to: tried again" in err
+    assert (
+        "warning: --save_dir output can't be written to: the program waits and tries again" in err
+    )
     if comes_back:
         assert process.returncode == 0, err
         assert len(masks(out)) == 300

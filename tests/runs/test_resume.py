@@ -51,7 +51,7 @@ def test_resume_completes_a_killed_run_and_keeps_whole_files(start, tmp_path):
         for each in (name, name[6:]):
             status = os.stat(tmp_path / "output" / each)
             assert before[each] == (status.st_ino, status.st_mtime_ns)
-    assert f"0 failed, {len(kept)} were there" in out
+    assert f"0 failed, {len(kept)} skipped" in out
     by_status = [line["status"] for line in report_lines(tmp_path / "report") if "status" in line]
     assert by_status.count("skipped") == len(kept)
     assert by_status.count("done") >= 80 - len(kept)
@@ -92,7 +92,7 @@ def test_a_damaged_or_missing_mask_is_made_again(infer, model, tmp_path, damage)
         mask.write_bytes({"cut": whole[:-1], "empty": b"", "no png": b"x" * len(whole)}[damage])
     run = infer(*arguments, "--resume")
     assert run.code == 0
-    assert run.out.startswith("1 of 2 images done") and "1 were there" in run.out
+    assert run.out.startswith("1 of 2 images done") and "1 skipped" in run.out
     assert mask.read_bytes() == whole
 
 

@@ -296,4 +296,4 @@ def test_a_tensor_that_does_not_fit_in_memory_gives_an_error_for_its_image(size,
     reader = BatchReader(DeployConfig("", "", "", (transform,)), 1, ahead=1, keeps_images=False)
     with ThreadPoolExecutor(1) as pool:
         [result] = reader.batches([Item(ArraySource(scene(*size)), "array")], pool)
-    assert str(result.error) == f"there is not enough memory for its tensor of {made}"
+    assert str(result.error) == f"memory is too small for its tensor of {made}"
