@@ -14,7 +14,7 @@ from conftest import ROOT, scene
 from PIL import Image
 
 from paddleseg_infer.errors import ImageError
-from paddleseg_infer.preprocess import prepare, read_image
+from paddleseg_infer.preprocess import image_size, prepare, read_image
 from paddleseg_infer.transforms.paddleseg import make_transform
 
 BGR = scene(40, 56)
@@ -76,6 +76,15 @@ def test_read_image_returns_the_same_as_cv2_imread(tmp_path, name):
     assert image.dtype == np.uint8
     assert image.shape in ((40, 56, 3), (56, 40, 3))
     assert np.array_equal(image, expected)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_size_in_the_header_is_that_of_the_image_that_is_read(tmp_path, name):
+    """--resume and TensorRT's shapes go by it; EXIF may exchange width and height."""
+    path = str(tmp_path / name)
+    (tmp_path / name).write_bytes(KINDS[name])
+    height, width = read_image(path).shape[:2]
+    assert image_size(path) == (width, height)
 
 
 def test_a_file_whose_name_is_not_utf8_is_read(tmp_path):
@@ -238,6 +247,7 @@ for path in sys.argv[1:]:
         ([("Resize", {"target_size": [512, 512]})], 512 * 512),
         ([("LimitLong", {"max_long": 50_000})], 30_000 * 20_000),  # makes no image smaller
         ([("LimitLong", {"max_long": 3000})], 3000 * 2000),
+        ([("PaddingByAspectRatio", {"aspect_ratio": 2})], 40_000 * 20_000),
     ],
 )
 def test_the_memory_check_uses_the_size_in_the_network(tmp_path, monkeypatch, steps, pixels):

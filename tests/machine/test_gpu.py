@@ -38,7 +38,13 @@ def test_matching_libraries_are_accepted(cudnn, caplog):
 
 
 @pytest.mark.parametrize(
-    ("cudnn", "state"), [(-1, "isn't found"), (7605, "is of version 7"), (90100, "is of version 9")]
+    ("cudnn", "state"),
+    [
+        (-1, "isn't found"),
+        (7605, "is of version 7"),
+        (90000, "is of version 9"),
+        (90100, "is of version 9"),
+    ],
 )
 def test_a_missing_or_wrong_cudnn_is_refused(cudnn, state):
     with pytest.raises(ConfigError) as raised:
@@ -70,6 +76,22 @@ def test_a_build_without_tensorrt_is_refused(models):
     options = EngineOptions(use_trt=True, device="gpu")
     with pytest.raises(ConfigError, match="built without TensorRT: run without --use_trt"):
         engine_config(without, deploy, options, BUILD)
+
+
+def test_of_more_workers_than_gpus_some_share_one(models):
+    """Worker after worker takes the next one; after the last comes the first again."""
+    taken = []
+    config = SimpleNamespace(
+        enable_memory_optim=lambda: None,
+        disable_glog_info=lambda: None,
+        enable_use_gpu=lambda memory, number: taken.append(number),
+    )
+    two = core(gpus=2)
+    two.AnalysisConfig = lambda graph, params: config
+    deploy = load_deploy_config(models / "argmax" / "deploy.yaml")
+    for worker in range(5):
+        engine_config(two, deploy, EngineOptions(device="gpu", gpu=worker), BUILD)
+    assert taken == [0, 1, 0, 1, 0]
 
 
 @pytest.mark.parametrize(

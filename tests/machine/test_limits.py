@@ -41,6 +41,7 @@ def test_the_version_found_is_that_of_the_installed_paddle():
     [
         ("full_version = '2.6.2'\ncuda_version = '11.8'", (2, 6, 2), True),
         ("full_version    = '3.0.0-beta1'\ncuda_version = 'False'", (3, 0, 0), False),
+        ("full_version = '2.6.0'\n", (2, 6, 0), False),  # the oldest
         ("full_version = '3.4'\n", (3, 4, 0), False),
         ("full_version = '0.0.0'\n", (0, 0, 0), False),
     ],
@@ -99,6 +100,14 @@ def test_the_affinity_limits_the_number_of_processors():
             float("inf"),
         ),
         ("2:memory:/\n", {"cpu.max": "100000 100000"}, float("inf")),
+        (  # a group of another controller, whose name only begins as cpu's does
+            "4:cpuset:/x\n3:cpu:/y\n",
+            {
+                **{"cpu/x/cpu.cfs_quota_us": "50000", "cpu/x/cpu.cfs_period_us": "100000"},
+                **{"cpu/y/cpu.cfs_quota_us": "200000", "cpu/y/cpu.cfs_period_us": "100000"},
+            },
+            2,
+        ),
     ],
 )
 def test_the_processor_quota_of_a_container_is_found(tmp_path, cgroup, files, quota):
