@@ -138,6 +138,8 @@ def test_probabilities_are_recognised_by_their_values():
     assert are_probabilities(softmax(logits).astype(np.float16), "scores")
     assert not are_probabilities(logits[:, :1], "foreground")
     assert are_probabilities(softmax(logits)[:, :1], "foreground")
+    below_zero = np.float32([2, -1]).reshape(1, 2, 1, 1)  # the sum is 1 all the same
+    assert not are_probabilities(below_zero, "scores")
     with_nan = softmax(logits)
     with_nan[:, :, 0] = np.nan
     assert are_probabilities(with_nan, "scores")

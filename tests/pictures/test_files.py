@@ -1,6 +1,7 @@
 """A file is written completely or not at all, and never outside the output folder."""
 
 import os
+import shutil
 import time
 
 import pytest
@@ -69,6 +70,21 @@ def test_a_deleted_output_folder_is_not_created_again(tmp_path, monkeypatch):
         with pytest.raises(RunError, match="gone: no such file"):
             write_whole(b"mask", str(tmp_path / "gone"), target)
     assert not (tmp_path / "gone").exists()
+
+
+def test_an_output_folder_that_came_back_is_waited_for_again(tmp_path, monkeypatch, caplog):
+    """While it stays away only the first picture waits for it."""
+    monkeypatch.setattr(files, "WAITS", (0,))
+    out = tmp_path / "out"
+    for _ in range(2):
+        for waits in (1, 0):
+            caplog.clear()
+            with pytest.raises(RunError, match="out: no such file"):
+                write_whole(b"mask", str(out), "a.png")
+            assert caplog.text.count("can't be written to: tried again") == waits
+        out.mkdir()
+        write_whole(b"mask", str(out), "a.png")
+        shutil.rmtree(out)
 
 
 @pytest.mark.parametrize("target", ["taken.png", "file/a.png", "x" * 260 + ".png"])

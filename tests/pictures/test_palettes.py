@@ -41,6 +41,10 @@ def test_each_palette_has_256_colours(name):
     assert len(palette_of([name])) == 768
 
 
+def test_each_of_256_classes_may_have_a_colour_of_ones_own():
+    assert palette_of([str(value % 256) for value in range(768)]) == bytes(range(256)) * 3
+
+
 def test_custom_colours_come_first_as_in_paddleseg():
     from paddleseg.utils.visualize import get_color_map_list
 

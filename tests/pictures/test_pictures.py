@@ -135,6 +135,14 @@ def test_the_legend_names_the_classes_present():
     assert box_colours(legend) == [COLOURS[class_id].tolist() for class_id in (0, 7, 3, 2)]
 
 
+def test_the_legends_entries_are_side_by_side_where_the_image_is_wide():
+    labels = np.arange(5, dtype=np.uint8).repeat(400)[None].repeat(10, axis=0)
+    wide, high = (pictures.legend(each, Pictures()) for each in (labels, labels.T))
+    assert wide.shape[1] == 2000
+    assert 3 * wide.shape[0] < high.shape[0]
+    assert high.shape[1] < 500
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 500), (500, 3), (64, 64), (700, 900)])
 def test_the_legend_is_below_an_image_of_any_size(height, width):
     labels = np.random.default_rng(0).integers(0, 30, (height, width), dtype=np.uint8)
