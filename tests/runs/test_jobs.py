@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from paddleseg_infer.errors import ConfigError, shown
-from paddleseg_infer.runs.jobs import find_jobs
+from paddleseg_infer.runs.jobs import find_jobs, part_of
 
 
 @pytest.fixture
@@ -244,6 +244,18 @@ def test_a_missing_path_an_empty_folder_and_a_pipe_are_refused(here):
     for path in ("pipe", os.devnull):
         with pytest.raises(ConfigError, match="is a pipe or a device"):
             pairs(path)
+
+
+def test_an_image_is_of_the_same_shard_wherever_its_folder_lies(here):
+    """On another machine, or by another name of the folder."""
+    for folder in ("here", "elsewhere"):
+        make(here / folder, *(f"{number}.png" for number in range(40)))
+    shards = []
+    for path in ("here", "elsewhere", str(here / "here")):
+        of_first = part_of(find_jobs(path, "output").jobs, path, 0, 2)
+        shards.append([job.target for job in of_first])
+    assert 0 < len(shards[0]) < 40
+    assert shards[0] == shards[1] == shards[2]
 
 
 # ---- names in messages -------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import termios
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image, TiffImagePlugin
 
 from paddleseg_infer.outcomes import Job, Outcome
 from paddleseg_infer.pictures import files
+from paddleseg_infer.runs import progress
 from paddleseg_infer.runs.jobs import part_of
 from paddleseg_infer.runs.report import Report
 
@@ -106,6 +108,16 @@ def test_a_mask_is_made_again_if_the_image_has_a_new_size(infer, model, tmp_path
     assert run.out.startswith("0 of 1 images done")
 
 
+def test_masks_of_the_networks_size_are_there_too(infer, models, photos):
+    """They have not the image's size, by which a mask is known to be of the image."""
+    config = models / "resize" / "deploy.yaml"
+    arguments = ("--config", config, "--image_path", photos, "--network_size")
+    assert infer(*arguments).out.startswith("5 of 5 images done")
+    run = infer(*arguments, "--resume")
+    assert (run.code, run.out.startswith("0 of 5 images done")) == (0, True)
+    assert "0 failed, 5 were there" in run.out
+
+
 def test_the_report_contains_the_result_of_each_image(infer, model, photos, tmp_path):
     (photos / "bad.png").write_bytes(b"")
     run = infer("--config", model, "--image_path", "photos", "--report", "report")
@@ -153,6 +165,16 @@ def test_a_report_that_cannot_be_written_ends_the_run(start, tmp_path):
     assert " images were not tried" in err and "of 60 images done" in out
 
 
+def test_a_report_that_lacks_its_summary_is_exit_code_1(infer, model, photos):
+    """A shard without an image has nothing else to write."""
+    image = str(photos / "0.jpg")
+    [empty] = [part for part in (0, 1) if not part_of([Job(image, "0.png")], image, part, 2)]
+    shard = ("--shard", f"{empty}/2", "--report", "/dev/full")
+    run = infer("--config", model, "--image_path", image, *shard)
+    assert run.code == 1
+    assert run.err == "error: --report /dev/full can't be written: no space left on device\n"
+
+
 def test_the_report_shows_that_a_signal_ended_the_run(start, tmp_path):
     for number in range(300):
         write_image(tmp_path / "in" / f"{number}.png", (300, 400), number)
@@ -189,6 +211,16 @@ def test_a_truncated_last_line_of_a_report_is_removed(tmp_path, kept):
     assert len(report_lines(path)) == kept + 2
 
 
+def test_each_line_of_a_report_is_there_when_its_image_has_ended(tmp_path):
+    """And so it is after a run that is killed."""
+    path = tmp_path / "report"
+    report = Report(str(path), ("mask",), append=False)
+    for number in range(3):
+        report.add(Outcome(Job(f"{number}.png", f"{number}.png"), "done"))
+        assert report_lines(path)[-1]["image"] == f"{number}.png"
+    report.close({})
+
+
 # ---- --quiet, the progress bar, --shard --------------------------------------------------------
 
 
@@ -218,6 +250,23 @@ def test_a_terminal_shows_a_progress_bar(model, photos, tmp_path):
     process.communicate(timeout=300)
     assert process.returncode == 0
     assert b"5/5" in shown and b"image/s" in shown
+
+
+def test_without_a_terminal_a_line_a_minute_says_how_long_it_takes(monkeypatch, caplog):
+    """Of the images that are run: those that were there took no time."""
+    caplog.set_level("INFO")
+    clock = SimpleNamespace(monotonic=lambda: 0.0)
+    monkeypatch.setattr(progress, "time", clock)
+    shown = progress.Progress(1000, quiet=False)
+    job = Job("a.png", "a.png")
+    for status in ["skipped"] * 400 + ["failed"] * 2 + ["done"] * 97:
+        shown.add(Outcome(job, status))
+    assert not caplog.messages
+    clock.monotonic = lambda: 100.0
+    for _ in range(2):
+        shown.add(Outcome(job, "done"))
+    shown.close()
+    assert caplog.messages == ["500 of 1000 images, 1.0 a second, 8 minutes left, 2 failed"]
 
 
 def test_shards_are_disjoint_complete_and_stable():
