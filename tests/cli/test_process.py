@@ -58,6 +58,25 @@ def test_a_run_works_without_a_folder_for_temporary_files(infer, model, photos, 
     assert run.code == 0
 
 
+def ignore_ctrl_c():
+    """In a child: as shells start what runs in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("batch_size", ["1", "100"])  # in workers, and in the process itself
+def test_ctrl_c_does_not_reach_a_run_in_the_background(model, photos, tmp_path, batch_size):
+    command = [sys.executable, ROOT / "infer.py", "--config", model, "--image_path", photos]
+    command += ["--device", "cpu", "--batch_size", batch_size]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, preexec_fn=ignore_ctrl_c
+    )
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    assert (process.returncode, process.communicate()[1]) == (0, b"")
+    assert len(masks(tmp_path / "output")) == 5
+
+
 def test_ctrl_c_ends_the_process(model, tmp_path):
     (tmp_path / "list.txt").write_text("\n".join(f"{n}.png" for n in range(3000)))
     for number in range(3000):

@@ -5,14 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from multiprocessing import Pipe
 
 import pytest
 from conftest import ROOT, children, masks, read_mask, restore_sigint, wait_until, write_image
 
 from paddleseg_infer.outcomes import Job
-from paddleseg_infer.runs.local import sharing_shapes
-from paddleseg_infer.runs.worker import orders_for
-from paddleseg_infer.settings import EngineOptions, RunOptions, Settings
+from paddleseg_infer.runs.local import processes_for, sharing_shapes
+from paddleseg_infer.runs.worker import Note, Reporting, orders_for
+from paddleseg_infer.settings import EngineOptions, ModelOptions, RunOptions, Settings
 
 IMAGES = 200
 
@@ -188,12 +191,33 @@ def test_a_worker_that_dies_while_it_loads_ends_the_run(infer, model_copy, photo
     assert not (tmp_path / "output").exists()
 
 
+def test_messages_of_several_threads_arrive_whole():
+    """As notes and outcomes do, which are longer than the system writes at once."""
+    ours, theirs = Pipe()
+    reporting = Reporting(theirs)
+    sent = [Note(thread, str(thread) * 300_000) for thread in range(4)]
+    with ThreadPoolExecutor(len(sent)) as pool, ours:
+        for note in sent:
+            pool.submit(lambda note=note: [reporting.send(note) for _ in range(25)])
+        for _ in range(25 * len(sent)):
+            assert ours.poll(60)
+            assert ours.recv() in sent
+
+
 def settings(**engine):
     run = RunOptions(config="deploy.yaml", image_path="in")
     return Settings(run, engine=EngineOptions(**engine))
 
 
 JOBS = [Job(f"{number}.png", f"{number}.png") for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("images", "processes"), [(0, 1), (1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (100, 3)]
+)
+def test_each_batch_has_a_worker_the_last_one_too_which_may_not_be_full(images, processes):
+    three = replace(settings(num_workers=3), model=ModelOptions(batch_size=2))
+    assert processes_for(images, three) == processes
 
 
 def test_each_worker_has_its_own_gpu():
