@@ -1,12 +1,14 @@
 """Tuned shapes are collected once, in real runs on the CPU, and read from a file afterwards."""
 
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, expected, scene, write_image
+from conftest import ROOT, expected, scene, until, write_image
 
 from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
@@ -15,6 +17,7 @@ from paddleseg_infer.engines.load import collect_shapes
 from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.errors import ConfigError, EngineError, ImageError
 from paddleseg_infer.machine.paddle_build import find_paddle
+from paddleseg_infer.machine.store import locked
 from paddleseg_infer.settings import EngineOptions
 
 BUILD = find_paddle()
@@ -159,21 +162,28 @@ def test_an_existing_shape_file_is_used_and_this_is_logged(models, tmp_path, cap
     assert f"the dynamic shapes are those of {tmp_path / 'shapes'}" in caplog.text
 
 
+def waits_for(process, folder):
+    """Returns whether a process has opened the folder, which it does to wait for its lock."""
+    numbers = Path(f"/proc/{process.pid}/fd").iterdir()
+    return str(folder) in [os.readlink(number) for number in numbers if number.is_symlink()]
+
+
 def test_only_one_of_several_processes_collects_shapes(models, tmp_path):
+    """All four processes wait for the lock before one of them may write the file."""
     call = f"""
-import sys, time
 from paddleseg_infer.engines import shapes as trt
 def collect(path):
-    time.sleep(0.5)
     open(path, "w").write("shapes")
     print("collected")
     return 1
 trt.make_shape_file({str(tmp_path / "shapes")!r}, collect)
 """
     command = [sys.executable, "-c", call]
-    processes = [
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)
-    ]
+    with locked(str(tmp_path)):
+        processes = [
+            subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)
+        ]
+        until(lambda: all(waits_for(process, tmp_path) for process in processes))
     assert "".join(process.communicate()[0] for process in processes) == "collected\n"
     assert not any(process.returncode for process in processes)
     assert (tmp_path / "shapes").read_text() == "shapes"
