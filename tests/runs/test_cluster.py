@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import loads_paddle, masks, report_lines, wait_until, write_image
+from conftest import ROOT, loads_paddle, masks, report_lines, wait_until, write_image
 
 from paddleseg_infer.errors import ConfigError
 from paddleseg_infer.runs import actor
@@ -216,6 +216,28 @@ def test_a_node_that_joins_later_and_does_not_see_the_files_is_an_error(tmp_path
 
 def nodes(cluster):
     return [node for node in cluster.global_state.node_table() if node["Alive"]]
+
+
+def test_an_actor_that_waits_for_its_next_images_is_not_late(model, tmp_path):
+    """A child, which would end: it waits longer than --timeout after its images."""
+    image = write_image(tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    call = f"""
+import pickle, time
+from paddleseg_infer.machine.paddle_build import find_paddle
+from paddleseg_infer.outcomes import Job
+from paddleseg_infer.runs.actor import Needs, Segment
+from paddleseg_infer.settings import EngineOptions, RunOptions, SavingOptions, Settings
+run = RunOptions({str(model)!r}, {str(image)!r}, timeout=5)
+settings = Settings(run, SavingOptions({str(tmp_path / "out")!r}), engine=EngineOptions("cpu"))
+actor = Segment(Needs([run.config], str(find_paddle())), settings, [])
+answer = actor({{"chunk": [pickle.dumps([Job(run.image_path, "a.png")])]}})
+[outcome] = pickle.loads(answer["answer"][0]).outcomes
+time.sleep(6)
+print(outcome.status)
+"""
+    run = subprocess.run([sys.executable, "-c", call], cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout == "done\n", run.stderr
 
 
 def test_more_threads_than_any_node_has_processors_are_refused(start, cluster, tmp_path):
