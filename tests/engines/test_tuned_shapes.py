@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, expected, scene, until, write_image
+from conftest import ROOT, expected, scene, wait_until, write_image
 
 from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
@@ -183,7 +183,7 @@ trt.make_shape_file({str(tmp_path / "shapes")!r}, collect)
         processes = [
             subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)
         ]
-        until(lambda: all(waits_for(process, tmp_path) for process in processes))
+        wait_until(lambda: all(waits_for(process, tmp_path) for process in processes))
     assert "".join(process.communicate()[0] for process in processes) == "collected\n"
     assert not any(process.returncode for process in processes)
     assert (tmp_path / "shapes").read_text() == "shapes"

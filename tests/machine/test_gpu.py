@@ -86,7 +86,7 @@ def test_of_more_workers_than_gpus_some_share_one(models):
         disable_glog_info=lambda: None,
         enable_use_gpu=lambda memory, number: taken.append(number),
     )
-    two = core(gpus=2)
+    two = fake_core(gpus=2)
     two.AnalysisConfig = lambda graph, params: config
     deploy = load_deploy_config(models / "argmax" / "deploy.yaml")
     for worker in range(5):

@@ -121,17 +121,17 @@ def test_a_model_that_is_deleted_during_the_run_ends_the_run(start, model_copy, 
 
 def test_images_of_a_worker_that_is_refused_are_done_by_the_others(start, model_copy, tmp_path):
     """It loads the model after the other one, when the graph has been overwritten."""
-    many(tmp_path / "in")
+    write_many_images(tmp_path / "in")
     model = model_copy("argmax")
     process = start("--image_path", "in", "--num_workers", "2", model=model / "deploy.yaml")
-    until(lambda: len(children(process)) == 2)
+    wait_until(lambda: len(children(process)) == 2)
     first, late = children(process)
     os.kill(late, signal.SIGSTOP)
-    until(lambda: len(masks(tmp_path / "output")) > 5)
+    wait_until(lambda: len(masks(tmp_path / "output")) > 5)
     os.kill(first, signal.SIGSTOP)  # until the other one has gone
     (model / "model.pdmodel").write_bytes(b"no graph")
     os.kill(late, signal.SIGCONT)
-    until(lambda: late not in children(process))
+    wait_until(lambda: late not in children(process))
     os.kill(first, signal.SIGCONT)
     out, err = process.communicate(timeout=300)
     assert "warning: a worker can't run: " in err and "model.pdmodel is no Paddle graph" in err
