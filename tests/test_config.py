@@ -139,7 +139,7 @@ def test_a_missing_file_a_folder_a_pipe_and_a_huge_file_are_refused(tmp_path):
         load_deploy_config(tmp_path / "pipe")
     with pytest.raises(ConfigError, match=r"nowhere.yaml: can't be read: no such file"):
         load_deploy_config(tmp_path / "nowhere.yaml")
-    with pytest.raises(ConfigError, match=r"is a folder: name the deploy.yaml in it"):
+    with pytest.raises(ConfigError, match=r"is a folder: give the path of the deploy.yaml in it"):
         load_deploy_config(tmp_path)
     (tmp_path / "huge.yaml").write_bytes(b"#" * (1 << 21))
     with pytest.raises(ConfigError, match="too large"):
@@ -162,7 +162,7 @@ def test_without_device_a_cpu_build_runs_on_the_cpu_and_logs_it(caplog):
     options = resolved(EngineOptions(), CPU)
     assert options.device == "cpu"
     assert [record.message for record in caplog.records] == [
-        "this Paddle is a CPU build: running on the CPU (--device cpu hides this line)"
+        "Paddle is a CPU build, so the network runs on the CPU (--device cpu hides this line)"
     ]
 
 

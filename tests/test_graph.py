@@ -42,7 +42,7 @@ def test_valid_json_models_are_accepted(json_models):
 def test_a_file_that_is_not_a_graph_is_refused(files, tmp_path, content, suffix):
     graph = tmp_path / f"model.{suffix}"
     graph.write_bytes(content)
-    with pytest.raises(ConfigError, match="model.* is (no Paddle graph|a git-lfs pointer)"):
+    with pytest.raises(ConfigError, match="model.* is (not a Paddle graph|a git-lfs pointer)"):
         look_into(str(graph), files[1])
 
 
@@ -111,7 +111,7 @@ def test_bytes_after_the_last_tensor_are_refused(files, tmp_path):
 def test_a_deeply_nested_json_graph_is_refused(files, tmp_path):
     graph = tmp_path / "model.json"
     graph.write_bytes(b'{"a":' * 100_000)
-    with pytest.raises(ConfigError, match="is no Paddle graph, or damaged"):
+    with pytest.raises(ConfigError, match="is not a Paddle graph, or is damaged"):
         look_into(str(graph), files[1])
 
 

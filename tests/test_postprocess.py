@@ -166,7 +166,7 @@ def test_an_image_with_scores_that_are_no_numbers_is_refused(classes, dtype, wro
     kind = "scores" if classes > 1 else "foreground"
     assert not label_map(scores, kind).any()
     scores[classes // 2, 30, 5:8] = wrong
-    with pytest.raises(ImageError, match="gave NaN or infinite scores in 3 of its 1023 pixels"):
+    with pytest.raises(ImageError, match="gives NaN or infinite scores in 3 of 1023 pixels"):
         label_map(scores, kind)
 
 

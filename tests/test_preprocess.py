@@ -123,7 +123,7 @@ def test_a_file_without_its_last_bytes_is_refused_or_read_completely(tmp_path, n
     ("content", "message"),
     [
         (b"", "the file is empty"),
-        (b"not an image at all", "it can't be decoded: not an image"),
+        (b"not an image at all", "it can't be decoded: it is not an image"),
         (b"\xff\xd8\xff\xe0 not a jpeg", "the JPEG is incomplete or damaged"),
         (b"\xff\xd8", "the JPEG is incomplete or damaged"),
     ],
@@ -195,11 +195,11 @@ def test_an_image_too_large_for_the_memory_is_refused_before_it_is_decoded(tmp_p
     monkeypatch.setattr("paddleseg_infer.preprocess.available_memory", lambda: 2e9)
     with pytest.raises(
         ImageError,
-        match=r"its 30000x20000 pixels need at least 122\.4 GB of memory, and there are 2\.0: "
-        "--crop_size cuts it into windows",
+        match=r"its 30000x20000 pixels need at least 122\.4 GB of memory, but only 2\.0 GB "
+        "are available: use windows, for example --crop_size 1024 1024",
     ):
         read_image(str(path), ())
-    with pytest.raises(ImageError, match=r"need at least 2\.4 GB of memory.*: too many"):
+    with pytest.raises(ImageError, match=r"at least 2\.4 GB of memory.*: the image is too large"):
         read_image(str(path))
 
 
@@ -234,9 +234,7 @@ for path in sys.argv[1:]:
         [sys.executable, "-c", code, *paths], cwd=ROOT, capture_output=True, text=True
     )
     one, other = run.stdout.splitlines()
-    assert one == (
-        "its 24000x24000 pixels need at least 2.3 GB of memory, and there are 2.0: too many"
-    )
+    assert one == ("its 24000x24000 pixels need at least 2.3 GB of memory, but only 2.0: too many")
     assert "need at least" not in other  # OpenCV tries to decode this one
 
 

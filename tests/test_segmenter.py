@@ -125,9 +125,9 @@ def test_labels_are_resized_to_the_image_by_nearest_neighbour(models):
         ("argmax", False, None),
         ("argmax", True, "--with_argmax has no effect: this model gives labels"),
         ("logits", True, None),
-        ("logits", False, "this model's output is scores: their argmax is taken"),
-        ("foreground", False, "this model has one channel: class 1 is where it is above 0.5"),
-        ("foreground", True, "--with_argmax has no effect: of one channel"),
+        ("logits", False, "this model gives scores: the class with the highest score is chosen"),
+        ("foreground", False, "one output channel: a pixel is class 1 if its value is above 0.5"),
+        ("foreground", True, "--with_argmax has no effect with one output channel"),
     ],
 )
 def test_the_treatment_of_an_output_is_logged_once(models, caplog, name, with_argmax, line):
@@ -163,7 +163,7 @@ def test_an_image_that_the_network_refuses_fails_alone(models, batch_size):
     assert np.array_equal(results[0].labels, good[0])
     assert np.array_equal(results[3].labels, good[1])
     for index in (1, 2, 4):
-        why = "the network can't take it as 5x3; it is too small for this network: "
+        why = "the network can't run it at 5x3: it is too small for this network: "
         assert why in str(results[index].error)
 
 
@@ -227,7 +227,7 @@ def test_an_array_of_a_wrong_shape_or_type_is_refused(models, array):
 
 
 def test_a_bad_image_is_named_in_the_error(models, tmp_path):
-    with pytest.raises(ImageError, match=r"image 1 \(.*gone.jpg\): there is no such file"):
+    with pytest.raises(ImageError, match=r"image 1 \(.*gone.jpg\): the file does not exist"):
         segmenter(models / "argmax")(path for path in [IMAGES[0], tmp_path / "gone.jpg"])
 
 

@@ -63,11 +63,11 @@ def test_each_pixel_belongs_to_the_window_of_the_nearest_centre(image, tiling):
     ("crop", "stride", "message"),
     [
         (None, (4, 4), "--stride has no effect without --crop_size"),
-        (5, None, "--crop_size takes a width and a height above 0, not 5"),
-        ((4, 0), None, r"--crop_size takes a width and a height above 0, not \(4, 0\)"),
-        ((4,), None, "takes a width and a height"),
+        (5, None, "--crop_size needs a width and a height above 0, not 5"),
+        ((4, 0), None, r"--crop_size needs a width and a height above 0, not \(4, 0\)"),
+        ((4,), None, "needs a width and a height"),
         ((4, 4), (4, 4.5), "--stride takes a width"),
-        ((8, 4), (8, 5), "--stride is larger than --crop_size, which would leave gaps"),
+        ((8, 4), (8, 5), "--stride is larger than --crop_size, so there would be gaps"),
     ],
 )
 def test_invalid_windows_are_refused(crop, stride, message):
@@ -143,7 +143,7 @@ def test_a_failed_image_does_not_affect_the_others(models, tmp_path):
     found = {r.index: r for r in windowed.stream([tmp_path / "bad.png", good, small, good])}
     assert sorted(found) == [0, 1, 2, 3]
     assert "can't be decoded" in str(found[0].error)
-    assert "the network can't take it as 9x9" in str(found[2].error)
+    assert "the network can't run it at 9x9" in str(found[2].error)
     assert np.array_equal(found[1].labels, found[3].labels)
     assert found[1].labels.shape == (60, 80)
     assert all(seconds > 0 for seconds in found[1].times)

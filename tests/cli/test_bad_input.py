@@ -47,14 +47,14 @@ def test_a_damaged_model_is_refused(infer, models, model_copy, photos, tmp_path)
     whole_graph, whole_params = graph.read_bytes(), params.read_bytes()
     lfs = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
     for path, content, message in [
-        (graph, whole_graph[:-100], "is no Paddle graph, or damaged"),
+        (graph, whole_graph[:-100], "is not a Paddle graph, or is damaged"),
         (graph, b"", "model.pdmodel is empty"),
         (graph, lfs, "is a git-lfs pointer"),
-        (graph, b"<html></html>", "is no Paddle graph"),
+        (graph, b"<html></html>", "is not a Paddle graph"),
         (
             graph,
             (models / "logits" / "model.pdmodel").read_bytes(),
-            "can't load .* belong together",
+            "can't load .* of different models",
         ),
         (params, whole_params[:-1], "model.pdiparams is cut off"),
         (params, b"", "model.pdiparams is empty"),
@@ -87,7 +87,7 @@ def test_an_unusable_output_folder_is_refused(infer, model, photos, tmp_path):
         ("closed", "--save_dir closed can't be written to: permission denied"),
         ("closed/out", "--save_dir closed/out can't be written to: permission denied"),
         ("file", "--save_dir file can't be written to: not a directory"),
-        ("photos", "--save_dir photos is the folder of the images itself"),
+        ("photos", "--save_dir photos is the folder of the images: choose"),
     ]:
         arguments = ("--config", model, "--image_path", "photos", "--save_dir", save_dir)
         assert message in error_at_start(infer, tmp_path, *arguments)
@@ -152,9 +152,9 @@ def bad_files(folder):
     os.mkfifo(folder / "pipe.png")
     return {
         "zero.jpg": "the file is empty",
-        "text.jpg": "it can't be decoded: not an image",
+        "text.jpg": "it can't be decoded: it is not an image",
         "cut.jpg": "the JPEG is cut off",
-        "cut.png": "it can't be decoded: not an image, cut off",
+        "cut.png": "it can't be decoded: it is not an image, it is cut off",
         "closed.png": "it can't be read: permission denied",
         "broken.png": "it is a broken link",
         "pipe.png": "it is not a regular file",
@@ -187,7 +187,7 @@ def test_the_good_lines_of_a_list_are_done_despite_bad_lines(infer, model, photo
     run = infer("--config", model, "--image_path", "lists/list.txt")
     assert run.code == 1
     assert masks(tmp_path / "output") == ["my photo.png", "photos/1.png", "photos/3.png"]
-    assert "failed: lists/../gone.png: there is no such file" in run.err
+    assert "failed: lists/../gone.png: the file does not exist" in run.err
     assert "failed: lists/../photos: it is not a regular file" in run.err
 
 
@@ -258,7 +258,7 @@ def test_nothing_is_written_through_a_link_in_the_output_folder(infer, model, tm
     (tmp_path / "output" / "sub").symlink_to(tmp_path / "elsewhere")
     run = infer("--config", model, "--image_path", "in")
     assert run.code == 1
-    assert "failed: in/sub/b.png: it would lie outside the output folder" in run.err
+    assert "failed: in/sub/b.png: its folder is a link to a place outside the output" in run.err
     assert (tmp_path / "output" / "a.png").exists()
     assert not list((tmp_path / "elsewhere").iterdir())
 
@@ -270,8 +270,8 @@ def test_images_whose_size_does_not_fit_the_model_fail_alone(infer, models, mode
     cases = {
         "argmax": {},
         "needs16": {
-            "dot.png": "the network can't take it as 1x1; it is too small for this network: ",
-            "thin.png": "the network can't take it as 1000x1; it is too small for this network: ",
+            "dot.png": "the network can't run it at 1x1: it is too small for this network: ",
+            "thin.png": "the network can't run it at 1000x1: it is too small for this network: ",
         },
         "fixed": {
             "dot.png": "the model takes only 64x48",

@@ -59,12 +59,12 @@ def test_one_image_and_a_list_give_masks(infer, model, photos, tmp_path):
     (tmp_path / "list.txt").write_text("photos/1.png 0\nphotos/2.jpg\nphotos/1.png\n")
     run = infer("--config", model, "--image_path", "list.txt", "--save_dir", "many")
     assert (run.code, masks(tmp_path / "many")) == (0, ["1.png", "2.png"])
-    assert run.err == "note: 1 repeated in the list: each image is done once\n"
+    assert run.err == "note: 1 lines of the list repeat an image: each image is processed once\n"
 
 
 def test_with_argmax_hides_the_note_about_scores(infer, models, photos):
     arguments = ("--config", models / "logits" / "deploy.yaml", "--image_path", "photos/0.jpg")
-    assert infer(*arguments).err.startswith("note: this model's output is scores")
+    assert infer(*arguments).err.startswith("note: this model gives scores")
     assert infer(*arguments, "--with_argmax").err == ""
 
 
@@ -94,7 +94,7 @@ def test_without_device_a_cpu_build_warns_in_one_line(infer, model, photos):
     run = infer("--config", model, "--image_path", photos, device=None)
     assert run.code == 0
     assert run.err.count("\n") == 1
-    assert run.err.startswith("warning: this Paddle is a CPU build: running on the CPU")
+    assert run.err.startswith("warning: Paddle is a CPU build, so the network runs on the CPU")
 
 
 @pytest.mark.parametrize(

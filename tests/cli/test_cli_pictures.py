@@ -53,7 +53,7 @@ def test_the_mask_has_the_requested_colours(infer, model, photos, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--custom_color", "1", "2"), "--custom_color takes three numbers a class"),
+        (("--custom_color", "1", "2"), "--custom_color takes three numbers for each class"),
         (("--save", "masks"), "argument --save: invalid choice: 'masks'"),
         (("--threshold", "nan"), "argument --threshold: must be a number, not 'nan'"),
         (("--crop_size", "100"), "argument --crop_size: expected 2 arguments"),
@@ -72,8 +72,8 @@ def test_invalid_flags_are_refused_before_any_file_is_read(infer, tmp_path, flag
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--save", "overlay"), "an overlay has the image's size: leave out --network_size"),
-        (("--crop_size", "8", "8"), "windows make masks of the image's size: leave out --network"),
+        (("--save", "overlay"), "--save overlay makes pictures of the image's size: leave out"),
+        (("--crop_size", "8", "8"), "--crop_size makes masks of the image's size: leave out"),
     ],
 )
 def test_network_size_is_refused_with_overlays_and_with_windows(
@@ -91,7 +91,7 @@ def test_a_higher_threshold_gives_fewer_pixels_of_class_1(infer, models, photos,
     for threshold in ("-1000", "0", "0.5", "1000"):
         run = infer(*arguments, "--threshold", threshold, "--save", "label")
         assert run.code == 0
-        assert f"class 1 is where it is above {float(threshold)}" in run.err
+        assert f"class 1 if its value is above {float(threshold)}" in run.err
         labels = np.array(Image.open(tmp_path / "output" / "label" / "0.png"))
         counts.append(np.count_nonzero(labels == 1) / labels.size)
     assert counts[0] == 1 and counts[3] == 0
@@ -106,7 +106,7 @@ def test_a_picture_that_the_model_cannot_give_ends_the_run_before_a_file_is_save
 ):
     for model, kind, message in (
         ("classes300", "mask", "error: the model has 300 classes, and a mask has 8 bits"),
-        ("argmax", "score", "error: --save score needs probabilities, and this model gives labels"),
+        ("argmax", "score", "error: --save score needs probabilities, but this model gives only"),
     ):
         run = infer(
             *("--config", models / model / "deploy.yaml", "--image_path", photos),

@@ -217,7 +217,7 @@ def test_collecting_shapes_without_a_gpu_is_refused(models, tmp_path):
     path = tmp_path / "shapes"
     options = {"use_trt": True, "enable_auto_tune": True, "auto_tuned_shape_file": str(path)}
     segmenter = Segmenter(models / "argmax" / "deploy.yaml", sample=[scene(48, 64)], **options)
-    with pytest.raises(ConfigError, match="Paddle sees no GPU"):
+    with pytest.raises(ConfigError, match="Paddle finds no GPU"):
         segmenter.load()
     assert not path.exists()
 
@@ -239,7 +239,7 @@ def test_the_error_without_a_gpu_says_what_to_check(models, tmp_path, more):
     run = run_infer(tmp_path, "--config", model, "--image_path", "a.png", *more)
     assert run.returncode == 2
     assert run.stderr == (
-        "error: Paddle sees no GPU (CUDA error(35), CUDA driver version is insufficient for CUDA "
+        "error: Paddle finds no GPU (CUDA error(35), CUDA driver version is insufficient for CUDA "
         "runtime version): the NVIDIA driver is missing, or too old for CUDA 11.8: "
         "install it (nvidia-smi lists the GPUs), or use --device cpu\n"
     )
@@ -287,7 +287,7 @@ def test_dry_run_prints_the_settings_of_tensorrt(models, tmp_path):
     assert (engine["device"], engine["gpu"], engine["tensorrt"]) == ("gpu", 0, True)
     assert (engine["tensorrt_precision"], engine["tensorrt_dynamic_shape"]) == ("Half", True)
     assert engine["tensorrt_tuned_shape"] is False
-    assert (run.returncode, run.stderr.count("Paddle sees no GPU")) == (2, 1)
+    assert (run.returncode, run.stderr.count("Paddle finds no GPU")) == (2, 1)
 
 
 def test_the_gpu_build_runs_on_the_cpu_too(models, tmp_path):

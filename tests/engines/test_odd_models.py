@@ -42,11 +42,11 @@ def labels_of(folder, *images, **options):
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("two_inputs", "has the inputs 'x' and 'y': this program feeds one image"),
-        ("one_channel", r"takes images of the shape \[-1, 1, -1, -1\], channels: 1; only models"),
-        ("four_channels", r"takes images of the shape \[-1, 4, -1, -1\], channels: 4; only models"),
-        ("nhwc_input", r"takes images of the layout NHWC, \[-1, -1, -1, 3\]: this program feeds"),
-        ("float64", "takes float64 values: this program feeds float32"),
+        ("two_inputs", "has the inputs 'x' and 'y': only models with one input"),
+        ("one_channel", r"needs images of shape \[-1, 1, -1, -1\], channels: 1; only models"),
+        ("four_channels", r"needs images of shape \[-1, 4, -1, -1\], channels: 4; only models"),
+        ("nhwc_input", r"needs images in the layout NHWC, \[-1, -1, -1, 3\], but this"),
+        ("float64", "needs float64 values, but this program gives float32"),
         ("no_batch", r"gives int64 values of shape \[-1, -1\]: neither labels"),
         ("no_batch_scores", r"gives float32 values of shape \[5, -1, -1\]: neither labels"),
         ("classes_only", r"gives float32 values of shape \[-1, 5\]: neither labels"),
@@ -132,10 +132,10 @@ def test_windows_of_float_class_ids_are_joined_as_labels(odd):
 @pytest.mark.parametrize(("name", "pixels"), [("nan", 3 * 48), ("infinite", None)])
 def test_an_image_with_scores_that_are_no_numbers_fails(odd, name, pixels):
     count = pixels or r"\d+"
-    why = f"the network gave NaN or infinite scores in {count} of its {48 * 64} pixels: run it with"
+    why = f"the network gives NaN or infinite scores in {count} of {48 * 64} pixels: run it with"
     with pytest.raises(ImageError, match=why):
         labels_of(odd / name, scene(*SIZE))
-    with pytest.raises(ImageError, match="the network gave NaN or infinite scores in"):
+    with pytest.raises(ImageError, match="the network gives NaN or infinite scores in"):
         labels_of(odd / name, scene(*SIZE), crop_size=(32, 32))
 
 
@@ -145,7 +145,8 @@ def test_other_outputs_are_named_in_a_line(odd, caplog):
     [expected] = labels_of(odd / "plain", scene(*SIZE))
     assert np.array_equal(labels, expected)
     [line] = [line for line in caplog.messages if "outputs" in line]
-    assert re.search("model.* has 3 outputs: the first, '.*', is used, and not '.*', '.*'", line)
+    others = "is used, and the others are ignored: '.*', '.*'"
+    assert re.search(f"model.* has 3 outputs: the first, '.*', {others}", line)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_other_outputs_are_named_in_a_line(odd, caplog):
 )
 def test_a_refused_size_is_explained(odd, name, size, why):
     height, width = size
-    with pytest.raises(ImageError, match=f"can't take it as {width}x{height}; {re.escape(why)}"):
+    with pytest.raises(ImageError, match=f"can't run it at {width}x{height}: {re.escape(why)}"):
         labels_of(odd / name, scene(*size))
 
 

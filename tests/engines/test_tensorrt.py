@@ -122,13 +122,13 @@ def test_a_damaged_engine_is_built_again(start, tmp_path, caplog):
     [entry] = (tmp_path / "cache").iterdir()
     (entry / "trt_serialized_1").write_text("engime")
     assert [start(), start()] == [1, 0]
-    assert "is damaged: it is made again" in caplog.text
+    assert "is damaged, and is made again" in caplog.text
 
 
 def test_an_engine_that_tensorrt_refuses_is_built_again(start, tmp_path, caplog):
     start()
     assert start(FakeGpu(refuses_cached=True)) == 1
-    assert "can't be loaded (Engine deserialize failed): it is made again" in caplog.text
+    assert "can't be loaded (Engine deserialize failed), and is made again" in caplog.text
     assert start() == 0
 
 
@@ -174,7 +174,7 @@ def test_without_a_cache_paddle_gets_a_temporary_folder(start, tmp_path, caplog)
         gpu = FakeGpu()
         assert start(gpu, cache_dir=cache_dir) == 1
         assert not os.path.exists(gpu.folders[0])
-    assert "the cache " in caplog.text and "it is no folder" in caplog.text
+    assert "the cache " in caplog.text and "it is not a folder" in caplog.text
 
 
 def test_an_error_of_paddle_is_not_taken_for_an_error_of_the_cache(start, tmp_path, caplog):
@@ -209,8 +209,8 @@ def test_shapes_outside_the_bounds_run_in_paddles_own_engine(models, caplog):
             assert np.array_equal(outside(images), own(images))
     [line] = caplog.messages
     assert line == (
-        "TensorRT's engine takes 1 image of 32x32 to 2 images of 64x64: Paddle's own runs what is "
-        "outside"
+        "TensorRT's engine can run 1 image of 32x32 to 2 images of 64x64: Paddle's own engine runs "
+        "other sizes"
     )
 
 

@@ -85,10 +85,10 @@ def test_paddles_shape_file_is_read_and_checked(models, tmp_path):
     with pytest.raises(ConfigError, match="is of batches of up to 2, not 3: name another"):
         trt.tuned_shapes(str(path), "picture", 3)
     path.write_text(text.replace("opt_shape", "opt"))
-    with pytest.raises(ConfigError, match="holds no shapes"):
+    with pytest.raises(ConfigError, match="has no shapes"):
         trt.tuned_shapes(str(path), "picture", 2)
     path.write_bytes(b"\xff")
-    with pytest.raises(ConfigError, match="can't be read: it is no text"):
+    with pytest.raises(ConfigError, match="can't be read: it is not a text file"):
         trt.tuned_shapes(str(path), "picture", 2)
     path.unlink()
     with pytest.raises(ConfigError, match="can't be read: no such file"):
@@ -159,7 +159,7 @@ def test_an_existing_shape_file_is_used_and_this_is_logged(models, tmp_path, cap
     caplog.set_level("INFO")
     (tmp_path / "shapes").write_text("mine")
     assert collected(models, "argmax", [scene(20, 30)], tmp_path / "shapes") == "mine"
-    assert f"the dynamic shapes are those of {tmp_path / 'shapes'}" in caplog.text
+    assert f"the dynamic shapes come from {tmp_path / 'shapes'}" in caplog.text
 
 
 def waits_for(process, folder):
@@ -190,7 +190,7 @@ trt.make_shape_file({str(tmp_path / "shapes")!r}, collect)
 
 
 def test_a_run_that_fails_leaves_no_file(models, tmp_path):
-    with pytest.raises(ConfigError, match="no image could be run to collect"):
+    with pytest.raises(ConfigError, match="no image could be run, so the dynamic shapes"):
         trt.make_shape_file(str(tmp_path / "shapes"), lambda path: 0)
     assert list(tmp_path.iterdir()) == []
     nowhere = tmp_path / "no" / "shapes"

@@ -97,7 +97,7 @@ def test_of_more_workers_than_gpus_some_share_one(models):
 @pytest.mark.parametrize(
     ("error", "visible", "advice"),
     [
-        ("CUDA error(35), CUDA driver version is insufficient", "", "no NVIDIA driver is found"),
+        ("CUDA error(35), CUDA driver version is insufficient", "", "the NVIDIA driver is missing"),
         ("CUDA error(100), no CUDA-capable device", "7", "CUDA_VISIBLE_DEVICES is '7'"),
         ("CUDA error(100), no CUDA-capable device", None, "the driver may not find one either"),
     ],
@@ -107,7 +107,7 @@ def test_a_missing_gpu_gives_an_error_with_advice(error, visible, advice, monkey
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with pytest.raises(
-        ConfigError, match=rf"Paddle sees no GPU \(CUDA error.*\): {advice}.*--device cpu"
+        ConfigError, match=rf"Paddle finds no GPU \(CUDA error.*\): {advice}.*--device cpu"
     ):
         gpu.check_gpu(fake_core(gpus=0, error=error), BUILD, use_trt=False)
 

@@ -56,7 +56,7 @@ def test_version_and_gpu_support_are_read(fake_paddle, text, version, has_gpu):
     ("text", "message"),
     [
         ("full_version = '2.5.2'", "Paddle 2.5.2 is too old: this program needs 2.6"),
-        ("nothing = 1", "names no version"),
+        ("nothing = 1", "has no readable version"),
     ],
 )
 def test_an_old_or_unknown_paddle_is_refused(fake_paddle, text, message):

@@ -55,7 +55,7 @@ def test_custom_colours_come_first_as_in_paddleseg():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["1", "2"], "three numbers a class, of up to 256 classes; 2 were given"),
+        (["1", "2"], "three numbers for each class, for up to 256 classes; 2 were given"),
         (["0"] * 771, "771 were given"),
         (["1", "2", "256"], "each 0 to 255, .*not '256'"),
         (["1", "2", "-3"], "not '-3'"),

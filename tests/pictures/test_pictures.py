@@ -180,7 +180,7 @@ def test_invalid_options_of_pictures_are_refused(options):
 
 
 def test_pictures_that_the_model_cannot_give_are_refused():
-    with pytest.raises(ConfigError, match="--save score needs probabilities.*labels only"):
+    with pytest.raises(ConfigError, match="--save score needs probabilities.*only labels"):
         Pictures(kinds=("score",)).check("labels", 48)
     with pytest.raises(ConfigError, match="300 classes, and a mask has 8 bits.*--save label"):
         Pictures(kinds=("mask",)).check("scores", 300)

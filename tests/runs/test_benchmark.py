@@ -124,7 +124,7 @@ def test_an_installed_autolog_prints_the_report(infer_with_auto_log, tmp_path):
     [
         ("import a_module_that_is_missing", "auto_log can't be imported (No module named 'a_mod"),
         ("raise KeyError('driver')", "auto_log can't be imported ('driver')"),
-        ("AutoLogger = None", "auto_log doesn't work here"),
+        ("AutoLogger = None", "auto_log doesn't work"),
         (AUTO_LOG.replace("self.queue.get()", "raise OSError('gone')"), "work here (gone)"),
     ],
 )
@@ -133,7 +133,7 @@ def test_a_broken_autolog_is_reported_and_replaced(infer_with_auto_log, text, me
     assert run.code == 0
     [line] = run.err.splitlines()
     assert message in line
-    assert line.endswith("the report is this program's own")
+    assert line.endswith("this program prints its own report")
     assert "inference_time(ms): " in run.out
 
 
@@ -142,8 +142,8 @@ def test_a_run_without_a_good_image_has_no_report(infer, model, photos):
         path.write_bytes(b"no image")
     run = infer("--config", model, "--image_path", photos, "--benchmark")
     assert run.code == 1
-    assert "nothing was warmed up" in run.err
-    assert "there is nothing to report" in run.err
+    assert "the warm-up failed" in run.err
+    assert "the benchmark has no report" in run.err
 
 
 def test_model_name_without_benchmark_gives_a_warning(infer, model, photos):

@@ -192,7 +192,7 @@ def test_a_node_that_does_not_see_a_folder_ends_the_run(start, model_copy, clust
             _, err = process.communicate(timeout=300)
             assert process.returncode == 2
             assert err.startswith("error: --ray: node ")
-            assert f"can't work: it doesn't see {tmp_path / unseen}/" in err
+            assert f"can't run this program: it can't find {tmp_path / unseen}/" in err
             assert masks(tmp_path / "out") == []
         finally:
             second.terminate()
@@ -210,7 +210,7 @@ def test_a_node_that_joins_later_and_does_not_see_the_files_is_an_error(tmp_path
         actor.log.setLevel(before[2])
     answer = pickle.loads(late({"chunk": [pickle.dumps([])]})["answer"][0])
     assert isinstance(answer.failure, ConfigError)
-    assert "gone: model, images and --save_dir must lie on" in str(answer.failure)
+    assert "gone: model, images and --save_dir must be on" in str(answer.failure)
     assert answer.outcomes == []
 
 
@@ -255,7 +255,7 @@ def test_more_threads_than_any_node_has_processors_are_refused(start, cluster, t
     [
         ("127.0.0.1:9", "connection refused"),
         ("nonsense", "give auto, local or host:port"),
-        ("ray://127.0.0.1:9", "there is no cluster: name or service not known"),
+        ("ray://127.0.0.1:9", "no cluster answers: name or service not known"),
         ("host:port", "give auto, local or host:port"),
     ],
 )

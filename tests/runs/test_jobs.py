@@ -79,7 +79,7 @@ def test_two_masks_with_the_same_name_end_the_run(here):
 def test_the_image_folder_is_refused_as_the_output_folder(here, save_dir):
     make(here / "in", "a.jpg")
     (here / "link").symlink_to("in")
-    with pytest.raises(ConfigError, match="is the folder of the images itself"):
+    with pytest.raises(ConfigError, match="is the folder of the images: choose"):
         pairs("in", save_dir)
 
 
@@ -141,7 +141,7 @@ def test_folders_that_are_nested_too_deep_give_an_error_message(here):
         folder = inner
     os.close(folder)
     try:
-        with pytest.raises(ConfigError, match="nested too deep|holds no image"):
+        with pytest.raises(ConfigError, match="too many levels|contains no image"):
             pairs(here)
     finally:
         subprocess.run(["rm", "-rf", here / "d"], check=True)  # pytest can't delete it

@@ -100,7 +100,7 @@ def test_each_note_is_printed_once_and_each_bad_image_fails_alone(infer, models,
     assert run.code == 1
     assert len(masks(tmp_path / "output")) == 5
     note, failed = run.err.splitlines()
-    assert note.startswith("note: this model's output is scores")
+    assert note.startswith("note: this model gives scores")
     assert failed == f"failed: {photos}/bad.jpg: the file is empty"
 
 
