@@ -19,7 +19,8 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 PADDLE ?=
 VENV ?= .venv$(if $(PADDLE),-$(PADDLE))
 TESTS ?=
-JOBS ?= auto
+# Some tests wait for a process or a disk, so one more than the processors.
+JOBS ?= $(shell expr $$(nproc) + 1)
 BENCH ?= start stages folder steady engines memory
 PAIRS ?= 9
 BIN := $(VENV)/bin

@@ -49,7 +49,8 @@ class DeployConfig:
         fixed_height, fixed_width = self.input_shape[2:]
         if fixed_height not in (-1, height) or fixed_width not in (-1, width):
             raise ImageError(
-                f"the model takes only {fixed_width}x{fixed_height} (`input_shape`), but the "
+                f"the model takes only {fixed_width}x{fixed_height} (`input_shape`; -1 means any "
+                "size), but the "
                 f"transforms make this image {width}x{height}: add a Resize to the transforms "
                 f"in {shown(self.path)}, or export without --input_shape"
             )

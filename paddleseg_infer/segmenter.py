@@ -142,7 +142,9 @@ class Segmenter:
         number of images that are read in advance is bounded (see BatchReader.batches), and so is
         the memory. While the iterator of `images` blocks, the process can't exit.
         """
-        sources = map(source_of, images)
+        # A copy, because the caller may use the same buffer for the next image.
+        copies = (image.copy() if isinstance(image, np.ndarray) else image for image in images)
+        sources = map(source_of, copies)
         items = (Item(source, source.name, index) for index, source in enumerate(sources))
         return self._results(items, LabelMaps(), nothing)
 
@@ -242,7 +244,10 @@ class Segmenter:
             raise ConfigError(f"{shown(self.deploy.graph)}: {error}") from None
         except (EngineError, MemoryError) as error:
             if len(batch.items) == 1:
-                yield failed(batch.items[0], self._refusal(batch, error, on_batch))
+                with self._turn:
+                    height, width = batch.tensor_nchw.shape[2:]
+                    refusal = self._trial.refusal(height, width, error, on_batch)
+                yield failed(batch.items[0], refusal)
                 return
             for half in reader.halves(batch):
                 yield from self._outputs(half, reader, pictures, on_batch)
@@ -258,18 +263,6 @@ class Segmenter:
         # The output may be longer than the items: copies of an image may fill the batch.
         for item, values in zip(batch.items, output, strict=False):
             yield Output(replace(item, times=item.times.plus(inference=inference)), values)
-
-    def _refusal(
-        self, batch: Batch, error: EngineError | MemoryError, on_try: Callable[[], None]
-    ) -> ImageError:
-        """Returns why the network doesn't take an image that is alone in its batch."""
-        height, width = batch.tensor_nchw.shape[2:]
-        why = "there is not enough memory"
-        if isinstance(error, EngineError):
-            with self._turn:
-                advice = error.advice or self._trial.why_not(height, width, on_try)
-            why = f"{advice}: {error}" if advice else str(error)
-        return ImageError(f"the network can't run it at {width}x{height}: {why}")
 
     def _finish(self, goal: Goal, output: Output) -> Result:
         """Returns the Result that the goal makes from one image's output."""

@@ -49,14 +49,16 @@ def test_a_file_that_is_not_a_graph_is_refused(files, tmp_path, content, suffix)
 def test_the_error_for_a_graph_with_the_wrong_suffix_names_the_right_one(files, tmp_path):
     graph = tmp_path / "model.json"
     graph.write_bytes(Path(files[0]).read_bytes())
-    with pytest.raises(ConfigError, match="holds a .pdmodel graph.*to end in .pdmodel"):
+    with pytest.raises(
+        ConfigError, match="holds a .pdmodel graph, but its name doesn't end in .pdmodel"
+    ):
         look_into(str(graph), files[1])
     graph = tmp_path / "model.pdmodel"
     graph.write_bytes(
         b'{"base_code":{"magic":"pir","trainable":true,"version":4},'
         b'"program":{"regions":[{"blocks":[{"ops":[]}]}]}}'
     )
-    with pytest.raises(ConfigError, match="holds a .json graph.*to end in .json"):
+    with pytest.raises(ConfigError, match="holds a .json graph, but its name doesn't end in .json"):
         look_into(str(graph), files[1])
 
 
@@ -88,7 +90,7 @@ def test_truncated_parameters_are_refused_unless_they_end_between_tensors(files,
 def test_a_file_that_holds_no_parameters_is_refused(files, tmp_path, name):
     params = tmp_path / "params"
     params.write_bytes(JUNK[name])
-    with pytest.raises(ConfigError, match="params (holds no Paddle parameters|is cut off)"):
+    with pytest.raises(ConfigError, match="params (doesn't contain Paddle parameters|is cut off)"):
         look_into(files[0], str(params))
 
 

@@ -84,7 +84,9 @@ def test_labels_are_not_changed(dtype):
 
 @pytest.mark.parametrize("wrong", [-1, 65536])
 def test_a_label_beyond_16_bits_is_refused(wrong):
-    with pytest.raises(ImageError, match=f"labels from .*{wrong}.*: a label map holds 0 to 65535"):
+    with pytest.raises(
+        ImageError, match=f"labels from .*{wrong}.*, but a label must be 0 to 65535"
+    ):
         label_map(np.array([[7, wrong]], np.int32), "labels")
 
 

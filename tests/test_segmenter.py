@@ -179,7 +179,7 @@ def test_a_model_with_a_fixed_batch_size_gets_full_batches(models, caplog, name,
     caplog.set_level(logging.INFO)
     images = [scene(48, 64, number) for number in range(3)]
     results = segmenter(models / name, batch_size=batch_size)(images)
-    is_logged = f"exported for batches of {batch}: using that" in caplog.text
+    is_logged = f"exported for batches of {batch}: --batch_size is" in caplog.text
     assert is_logged == (batch_size != batch)
     first, second, third = images
     assert np.array_equal(results[1], segmenter(models / name)([second, first])[0])

@@ -66,7 +66,7 @@ def test_each_pixel_belongs_to_the_window_of_the_nearest_centre(image, tiling):
         (5, None, "--crop_size needs a width and a height above 0, not 5"),
         ((4, 0), None, r"--crop_size needs a width and a height above 0, not \(4, 0\)"),
         ((4,), None, "needs a width and a height"),
-        ((4, 4), (4, 4.5), "--stride takes a width"),
+        ((4, 4), (4, 4.5), "--stride needs a width"),
         ((8, 4), (8, 5), "--stride is larger than --crop_size, so there would be gaps"),
     ],
 )

@@ -7,7 +7,7 @@ import numpy as np
 
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.engines.contract import Engine
-from paddleseg_infer.errors import EngineError, shown
+from paddleseg_infer.errors import EngineError, ImageError, shown
 
 MULTIPLES = (2, 4, 8, 16, 32, 64)  # of the sides; networks halve images one to six times
 LARGE = 256  # pixels; large enough for every network, and a multiple of all of these
@@ -27,6 +27,19 @@ class SizeTrial:
         self._multiple = 0  # of the sides, once it is known
         self._fine: set[tuple[int, int]] = set()  # remainders that the network takes
 
+    def refusal(
+        self, height: int, width: int, error: EngineError | MemoryError, on_try: Callable[[], None]
+    ) -> ImageError:
+        """Returns the error of an image of this size that the network can't run.
+
+        Calls `on_try` before each trial. Raises ConfigError.
+        """
+        why = "there is not enough memory"
+        if isinstance(error, EngineError):
+            advice = error.advice or self.why_not(height, width, on_try)
+            why = f"{advice}: {error}" if advice else str(error)
+        return ImageError(f"the network can't run it at {width}x{height}: {why}")
+
     def why_not(self, height: int, width: int, on_try: Callable[[], None]) -> str:
         """Returns why the network refuses an input of this size, or "" if that isn't found.
 
@@ -34,9 +47,10 @@ class SizeTrial:
         """
         declared = self._deploy.graph_facts.inputs[0].shape[2:]
         if any(side not in (-1, own) for side, own in zip(declared, (height, width), strict=False)):
-            high, wide = declared
+            named = zip(("height", "width"), declared, strict=True)
+            fixed = " and ".join(f"{name} {side}" for name, side in named if side != -1)
             return (
-                f"the graph has the fixed size {wide}x{high}: add a Resize to the transforms in "
+                f"the graph takes only {fixed}: add a Resize to the transforms in "
                 f"{shown(self._deploy.path)}"
             )
         step = max(MULTIPLES)

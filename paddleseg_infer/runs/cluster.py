@@ -22,11 +22,12 @@ from paddleseg_infer.errors import ConfigError, RunError, reason, shown
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.outcomes import Interrupted, Job, Outcome
 from paddleseg_infer.pictures.files import PART_SUFFIX, prepare_save_dir
-from paddleseg_infer.runs.actor import Answer, Needs, Segment, obstacle
+from paddleseg_infer.runs.actor import Answer, Needs, Segment
+from paddleseg_infer.runs.nodes import processors_of_nodes, threads_per_actor
 from paddleseg_infer.runs.retries import DEATHS_ALONE, MAX_DEATHS, Retries
 from paddleseg_infer.runs.signals import answered_by
 from paddleseg_infer.runs.worker import Note
-from paddleseg_infer.settings import MOST_THREADS, EngineOptions, Settings
+from paddleseg_infer.settings import EngineOptions, Settings
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -56,8 +57,8 @@ def segment(jobs: Sequence[Job], settings: Settings, address: str) -> Iterator[O
     with _connected(ray, address), _mark(settings.saving.save_dir) as mark:
         first = next(iter(by_absolute_path))
         needs = Needs((settings.run.config, first.image, mark), str(build))
-        processors = _processors_of_nodes(ray, needs)
-        threads = _threads(processors, settings.engine)
+        processors = processors_of_nodes(ray, needs)
+        threads = threads_per_actor(processors, settings.engine)
         cluster = ray.get_runtime_context().gcs_address
         workers = settings.engine.num_workers
         nodes = len(processors)
@@ -212,54 +213,8 @@ class Passes:
         return [job.image for job in self.jobs[:: len(self.jobs) // MOST_SAMPLES + 1]]
 
 
-def _processors_of_nodes(ray: Any, needs: Needs) -> list[int]:
-    """Returns the number of processors of each node. Raises ConfigError if a node can't work."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    asked = [
-        ray.remote(num_cpus=0)(obstacle)
-        .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
-        .remote(needs)
-        for node in nodes
-    ]
-    for node, answer in zip(nodes, asked, strict=True):
-        try:
-            why = ray.get(answer)
-        except ray.exceptions.RayError as error:
-            why = str(error).strip().splitlines()[-1]
-        if why:
-            raise ConfigError(
-                f"--ray: node {node['NodeManagerAddress']} can't run this program: {why}"
-            )
-    if not nodes:
-        raise ConfigError("--ray: no node of the cluster has processors")
-    return [int(node["Resources"]["CPU"]) for node in nodes]
-
-
-def _threads(processors: Sequence[int], engine: EngineOptions) -> int:
-    """Returns the threads of each actor. Raises ConfigError if no node has enough processors."""
-    if engine.cpu_threads is None:
-        return threads_for(processors, engine.num_workers)
-    if engine.cpu_threads > max(processors):
-        raise ConfigError(
-            f"--ray: --cpu_threads is {engine.cpu_threads}, but the largest node has "
-            f"{max(processors)} "
-            f"processors: use a smaller --cpu_threads"
-        )
-    return engine.cpu_threads
-
-
-def threads_for(processors: Sequence[int], num_workers: int) -> int:
-    """Returns the most threads per actor with which `num_workers` actors fit on the nodes.
-
-    `processors` has the number of processors of each node. The result is at most MOST_THREADS, and
-    1 if the actors never fit.
-    """
-    for threads in range(min(MOST_THREADS, max(processors)), 1, -1):
-        if sum(count // threads for count in processors) >= num_workers:
-            return threads
-    return 1
+def _interrupt(number: int) -> NoReturn:
+    raise Interrupted(number)
 
 
 @contextlib.contextmanager
@@ -301,7 +256,3 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
-
-
-def _interrupt(number: int) -> NoReturn:
-    raise Interrupted(number)

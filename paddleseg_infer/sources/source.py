@@ -34,13 +34,9 @@ class Source(Protocol):
 
 
 def source_of(image: object) -> Source:
-    """Returns the source of an image; of anything else, one whose pixels raise ImageError.
-
-    The pixels of arrays and pictures are copied, because a caller may use the same buffer for the
-    next image.
-    """
+    """Returns the source of an image; of anything else, one whose pixels raise ImageError."""
     if isinstance(image, str | os.PathLike):
         return PathSource(image)
     if isinstance(image, PIL.Image.Image) and image.mode in ("RGB", "RGBA", "L", "P"):
         return ArraySource(np.asarray(image.convert("RGB"))[..., ::-1].copy())
-    return ArraySource(image.copy() if isinstance(image, np.ndarray) else image)
+    return ArraySource(image)

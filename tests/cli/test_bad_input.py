@@ -32,9 +32,9 @@ def test_an_image_path_without_images_is_refused(infer, model, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path, message in [
         ("nowhere", "--image_path nowhere: no such file or directory"),
-        ("empty", "--image_path empty holds no image"),
-        ("texts", "--image_path texts holds no image"),
-        ("list.txt", "--image_path list.txt is an empty list"),
+        ("empty", "--image_path empty contains no image"),
+        ("texts", "--image_path texts contains no image"),
+        ("list.txt", "--image_path list.txt is a list without image names"),
         ("pipe", "--image_path pipe is a pipe or a device"),
     ]:
         assert message in error_at_start(infer, tmp_path, "--config", model, "--image_path", path)
@@ -58,7 +58,7 @@ def test_a_damaged_model_is_refused(infer, models, model_copy, photos, tmp_path)
         ),
         (params, whole_params[:-1], "model.pdiparams is cut off"),
         (params, b"", "model.pdiparams is empty"),
-        (params, lfs, "model.pdiparams holds no Paddle parameters"),
+        (params, lfs, "model.pdiparams doesn't contain Paddle parameters"),
     ]:
         path.write_bytes(content)
         assert re.search(
@@ -101,7 +101,7 @@ def test_two_masks_with_the_same_name_are_refused(infer, model, tmp_path):
     for name in ("a.png", "a.bmp", "a.png.jpg"):
         write_image(tmp_path / "in" / name)
     error = error_at_start(infer, tmp_path, "--config", model, "--image_path", "in")
-    assert "in/a.png and in/a.png.jpg would both be a.png.png" in error
+    assert "in/a.png and in/a.png.jpg would have the same path a.png.png" in error
 
 
 def test_dry_run_refuses_what_a_run_refuses(infer, model_copy, model, photos, tmp_path):
@@ -129,7 +129,7 @@ def test_a_missing_package_gives_a_one_line_error(tmp_path, model):
     run = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 2
     assert run.stderr.startswith(
-        "error: No module named 'cv2': pip install -r requirements.txt, or"
+        "error: No module named 'cv2': run pip install -r requirements.txt, or"
     )
     assert run.stderr.count("\n") == 1
 
@@ -290,5 +290,5 @@ def test_images_whose_size_does_not_fit_the_model_fail_alone(infer, models, mode
     folder = model_copy("argmax", transforms=transforms)
     run = infer("--config", folder / "deploy.yaml", "--image_path", "in")
     assert run.code == 1
-    message = "ResizeByLong would make this 1000x1 image 100x0: a side can't be 0"
+    message = "ResizeByLong would resize this 1000x1 image to 100x0: no side can be 0"
     assert f"failed: in/thin.png: {message}" in run.err

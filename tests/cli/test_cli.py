@@ -78,7 +78,9 @@ def test_the_batch_size_reaches_the_engine(infer, models, photos):
     config = models / "fixed" / "deploy.yaml"
     run = infer("--config", config, "--image_path", "photos/0.jpg", "--batch_size", "4")
     assert run.code == 0
-    assert run.err == "note: this model was exported for batches of 1: using that\n"
+    assert (
+        run.err == "note: this model was exported for batches of 1: --batch_size is set to that\n"
+    )
 
 
 def test_a_second_run_does_not_take_masks_below_the_image_folder_for_images(infer, model, tmp_path):
@@ -239,7 +241,7 @@ def test_auto_tune_without_tensorrt_collects_no_shapes(infer, model, photos, tmp
         *("--auto_tuned_shape_file", "no/where"),
     )
     assert run.code == 0
-    assert "warning: --enable_auto_tune has no effect without --use_trt on a GPU" in run.err
+    assert "warning: --enable_auto_tune has no effect without --use_trt and a GPU" in run.err
     assert "note" not in run.err
 
 
@@ -251,7 +253,7 @@ def test_dry_run_prints_the_images_and_the_engine_and_saves_nothing(infer, model
         *("--enable_mkldnn", "False", "--batch_size", "2", "--precision", "fp16"),
     )
     assert run.code == 0
-    assert run.err == "warning: --precision has no effect without --use_trt on a GPU\n"
+    assert run.err == "warning: --precision has no effect without --use_trt and a GPU\n"
     plan = yaml.safe_load(run.out)
     assert plan["images"] == 12
     assert len(plan["first_ten"]) == 10

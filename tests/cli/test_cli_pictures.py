@@ -105,7 +105,7 @@ def test_a_picture_that_the_model_cannot_give_ends_the_run_before_a_file_is_save
     infer, models, photos, tmp_path, workers
 ):
     for model, kind, message in (
-        ("classes300", "mask", "error: the model has 300 classes, and a mask has 8 bits"),
+        ("classes300", "mask", "error: the model has 300 classes, but a mask has 8 bits"),
         ("argmax", "score", "error: --save score needs probabilities, but this model gives only"),
     ):
         run = infer(
@@ -192,7 +192,7 @@ def test_no_file_is_replaced_if_one_picture_cannot_be_made(infer, models, photos
         *("--save", "label", "mask"),
     )
     assert run.code == 1
-    assert "a mask has 8 bits, which hold 0 to 255: use --save label, with 16" in run.err
+    assert "a mask has 8 bits, which hold 0 to 255: use --save label, which has 16" in run.err
     assert mask.read_bytes() == b"mine"
     assert not (tmp_path / "output" / "label").exists()
 

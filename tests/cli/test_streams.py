@@ -115,7 +115,7 @@ def test_a_pattern_that_the_shell_has_expanded_is_explained(infer, model, photos
     run = infer("--config", model, "--image_path", *names)
     assert run.code == 2
     assert run.err.startswith(
-        f"error: --image_path takes one path, and 4 more were given: {names[1]}, .... Name the "
+        f"error: --image_path takes one path, but 4 more were given: {names[1]}, .... Name the "
         "folder, or a text file of one image a line"
     )
     run = infer("--config", model, "--image_path", names[0], "--imge", "x")

@@ -80,7 +80,7 @@ def test_a_failure_that_is_not_logged_is_detected_by_the_output_shape(models, mo
     images = [scene(*size, number) for number, size in enumerate([GOOD, SMALL, GOOD, OTHER])]
     got = labels_of(models / "pools", images, enable_openvino=True)
     assert_equal(got, labels_of(models / "pools", images))
-    assert "OpenVINO can't run 9x3 (its output is [1, 48, 64])" in caplog.text
+    assert "OpenVINO can't run 9x3 (its output has the shape [1, 48, 64])" in caplog.text
 
 
 @has_openvino
@@ -114,7 +114,7 @@ def test_an_image_that_neither_engine_can_run_fails_alone(models):
     )
     results = {result.index: result for result in segmenter.stream(images)}
     assert [bool(results[index].error) for index in range(5)] == [False, True, False, True, False]
-    assert "can't take it as 9x9" in str(results[1].error)
+    assert "can't run it at 9x9" in str(results[1].error)
     good = [images[0], images[2], images[4]]
     assert_equal([results[n].labels for n in (0, 2, 4)], labels_of(models / "needs16", good))
 

@@ -110,7 +110,7 @@ def test_sizes_are_read_from_headers_and_respect_the_orientation(tmp_path, model
     sizes = {(30, 40): [paths[0]], cv2.imread(str(paths[1])).shape[:2]: [paths[1]]}
     found = trt.images_by_size(expected(paths, 1), deploy(models, "argmax"))
     assert {size: [Path(each.path) for each in of_it] for size, of_it in found.items()} == sizes
-    with pytest.raises(ConfigError, match="needs the images' sizes, and no image's could"):
+    with pytest.raises(ConfigError, match="needs the images' sizes, and no image's size could"):
         trt.images_by_size(expected(paths[2:], 1), deploy(models, "argmax"))
 
 
@@ -133,7 +133,9 @@ def test_of_many_images_at_most_a_thousand_evenly_spaced_ones_are_measured(model
 
 def test_the_error_says_why_no_size_fits(models):
     wide = replace(deploy(models, "argmax"), input_shape=(-1, 3, 48, -1))
-    with pytest.raises(ConfigError, match="and none fits the model: the model takes -1x48 only"):
+    with pytest.raises(
+        ConfigError, match="and no image fits the model: the model takes only -1x48"
+    ):
         trt.images_by_size(expected([scene(50, 70)], 1), wide)
     with pytest.raises(ConfigError, match="and no images were given"):
         trt.images_by_size(expected([], 1), wide)

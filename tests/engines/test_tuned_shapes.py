@@ -80,9 +80,9 @@ def test_paddles_shape_file_is_read_and_checked(models, tmp_path):
     text = collected(models, "picture", images, path)
     bounds = trt.tuned_shapes(str(path), "picture", 2)
     assert bounds == ([1, 3, 20, 30], [2, 3, 80, 100], [2, 3, 40, 50])
-    with pytest.raises(ConfigError, match="has no shapes of this model's input x: name another"):
+    with pytest.raises(ConfigError, match="has no shapes of this model's input x: give another"):
         trt.tuned_shapes(str(path), "x", 2)
-    with pytest.raises(ConfigError, match="is of batches of up to 2, not 3: name another"):
+    with pytest.raises(ConfigError, match="has shapes of batches of up to 2, not 3: give another"):
         trt.tuned_shapes(str(path), "picture", 3)
     path.write_text(text.replace("opt_shape", "opt"))
     with pytest.raises(ConfigError, match="has no shapes"):

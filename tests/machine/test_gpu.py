@@ -41,9 +41,9 @@ def test_matching_libraries_are_accepted(cudnn, caplog):
     ("cudnn", "state"),
     [
         (-1, "isn't found"),
-        (7605, "is of version 7"),
-        (90000, "is of version 9"),
-        (90100, "is of version 9"),
+        (7605, "has version 7"),
+        (90000, "has version 9"),
+        (90100, "has version 9"),
     ],
 )
 def test_a_missing_or_wrong_cudnn_is_refused(cudnn, state):
@@ -99,7 +99,7 @@ def test_of_more_workers_than_gpus_some_share_one(models):
     [
         ("CUDA error(35), CUDA driver version is insufficient", "", "the NVIDIA driver is missing"),
         ("CUDA error(100), no CUDA-capable device", "7", "CUDA_VISIBLE_DEVICES is '7'"),
-        ("CUDA error(100), no CUDA-capable device", None, "the driver may not find one either"),
+        ("CUDA error(100), no CUDA-capable device", None, "the driver may not find one: check it"),
     ],
 )
 def test_a_missing_gpu_gives_an_error_with_advice(error, visible, advice, monkeypatch):

@@ -70,7 +70,7 @@ def test_a_missing_paddle_gives_an_error_message():
     run = subprocess.run(
         [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True
     )
-    assert "Paddle is not installed: pip install -r requirements.txt" in run.stderr
+    assert "Paddle is not installed: run pip install -r requirements.txt" in run.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity on this system")

@@ -81,7 +81,9 @@ def test_an_output_folder_that_came_back_is_waited_for_again(tmp_path, monkeypat
             caplog.clear()
             with pytest.raises(RunError, match="out: no such file"):
                 write_whole(b"mask", str(out), "a.png")
-            assert caplog.text.count("can't be written to: tried again") == waits
+            assert (
+                caplog.text.count("can't be written to: the program waits and tries again") == waits
+            )
         out.mkdir()
         write_whole(b"mask", str(out), "a.png")
         shutil.rmtree(out)

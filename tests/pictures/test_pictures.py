@@ -93,7 +93,7 @@ def test_labels_of_more_than_256_classes_have_16_bits():
         == "I;16"
     )
     with pytest.raises(
-        ImageError, match="a mask has 8 bits, which hold 0 to 255: use --save label, with 16"
+        ImageError, match="a mask has 8 bits, which hold 0 to 255: use --save label, which has 16"
     ):
         decoded(Segmentation(labels), kinds=("mask",))
 
@@ -182,7 +182,7 @@ def test_invalid_options_of_pictures_are_refused(options):
 def test_pictures_that_the_model_cannot_give_are_refused():
     with pytest.raises(ConfigError, match="--save score needs probabilities.*only labels"):
         Pictures(kinds=("score",)).check("labels", 48)
-    with pytest.raises(ConfigError, match="300 classes, and a mask has 8 bits.*--save label"):
+    with pytest.raises(ConfigError, match="300 classes, but a mask has 8 bits.*--save label"):
         Pictures(kinds=("mask",)).check("scores", 300)
     Pictures(kinds=("label", "overlay")).check("labels", 300)
     Pictures(kinds=("label", "overlay", "score")).check("scores", 300)

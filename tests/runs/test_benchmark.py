@@ -125,7 +125,7 @@ def test_an_installed_autolog_prints_the_report(infer_with_auto_log, tmp_path):
         ("import a_module_that_is_missing", "auto_log can't be imported (No module named 'a_mod"),
         ("raise KeyError('driver')", "auto_log can't be imported ('driver')"),
         ("AutoLogger = None", "auto_log doesn't work"),
-        (AUTO_LOG.replace("self.queue.get()", "raise OSError('gone')"), "work here (gone)"),
+        (AUTO_LOG.replace("self.queue.get()", "raise OSError('gone')"), "work (gone)"),
     ],
 )
 def test_a_broken_autolog_is_reported_and_replaced(infer_with_auto_log, text, message):

@@ -15,7 +15,7 @@ from conftest import ROOT, loads_paddle, masks, report_lines, wait_until, write_
 
 from paddleseg_infer.errors import ConfigError
 from paddleseg_infer.runs import actor
-from paddleseg_infer.runs.cluster import threads_for
+from paddleseg_infer.runs.nodes import threads_for
 from paddleseg_infer.settings import RunOptions, Settings
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")

@@ -96,7 +96,9 @@ def test_a_mask_never_overwrites_an_image(here):
 
 def test_names_of_all_kinds_of_pictures_are_checked(here):
     make(here / "in", "a.jpg", "label/a.jpg")
-    with pytest.raises(ConfigError, match=r"in/a.jpg and in/label/a.jpg would both be label/a.png"):
+    with pytest.raises(
+        ConfigError, match=r"in/a.jpg and in/label/a.jpg would have the same path label/a.png"
+    ):
         find_jobs("in", "out", ("mask", "label"))
     assert len(find_jobs("in", "out", ("label", "overlay")).jobs) == 2
     make(here, "overlay/b.png", "b.jpg")
@@ -221,7 +223,7 @@ def test_a_missing_file_of_a_list_stays_a_job(here):
 
 @pytest.mark.parametrize("text", ["", "\n \n", b"\xef\xbb\xbf"])
 def test_an_empty_list_is_refused(here, text):
-    with pytest.raises(ConfigError, match="is an empty list"):
+    with pytest.raises(ConfigError, match="is a list without image names"):
         pairs(write_list(here, text))
 
 
@@ -238,7 +240,7 @@ def test_a_missing_path_an_empty_folder_and_a_pipe_are_refused(here):
     with pytest.raises(ConfigError, match="--image_path nowhere: no such file"):
         pairs("nowhere")
     make(here / "in", "notes.txt")
-    with pytest.raises(ConfigError, match=r"--image_path in holds no image \(.bmp, .jpeg"):
+    with pytest.raises(ConfigError, match=r"--image_path in contains no image \(.bmp, .jpeg"):
         pairs("in")
     os.mkfifo(here / "pipe")
     for path in ("pipe", os.devnull):

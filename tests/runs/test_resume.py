@@ -115,7 +115,7 @@ def test_masks_of_the_networks_size_are_there_too(infer, models, photos):
     assert infer(*arguments).out.startswith("5 of 5 images done")
     run = infer(*arguments, "--resume")
     assert (run.code, run.out.startswith("0 of 5 images done")) == (0, True)
-    assert "0 failed, 5 were there" in run.out
+    assert "0 failed, 5 skipped" in run.out
 
 
 def test_the_report_contains_the_result_of_each_image(infer, model, photos, tmp_path):
@@ -266,7 +266,7 @@ def test_without_a_terminal_a_line_a_minute_says_how_long_it_takes(monkeypatch, 
     for _ in range(2):
         shown.add(Outcome(job, "done"))
     shown.close()
-    assert caplog.messages == ["500 of 1000 images, 1.0 a second, 8 minutes left, 2 failed"]
+    assert caplog.messages == ["500 of 1000 images, 1.0 per second, 8 minutes left, 2 failed"]
 
 
 def test_shards_are_disjoint_complete_and_stable():

@@ -210,14 +210,14 @@ def test_undo_returns_labels_to_their_original_places(chain):
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("Blur", {}, "no transform 'Blur'; known are Normalize, Resize,"),
+        ("Blur", {}, "transform 'Blur' is unknown: use one of Normalize, Resize,"),
         ("Resize", {"size": [3, 4]}, "no argument 'size'; it takes target_size"),
         ("Resize", {"target_size": 512}, "target_size of transform Resize must be a list of two"),
         ("Resize", {"target_size": [0, 4]}, "a whole number above 0, up to 1000000, not"),
         ("Resize", {"interp": "RANDOM"}, "RANDOM is for training"),
         ("Resize", {"interp": "BEST"}, "one of NEAREST, LINEAR"),
         ("Resize", {"keep_ratio": "yes"}, "must be True or False"),
-        ("ResizeByLong", {}, "lacks its argument long_size"),
+        ("ResizeByLong", {}, "needs the argument long_size"),
         ("ResizeByLong", {"long_size": "wide"}, "must be a number, not 'wide'"),
         ("ResizeByLong", {"long_size": -1}, "must be a number above 0"),
         ("ResizeByLong", {"long_size": True}, "must be a number, not True"),
@@ -236,7 +236,7 @@ def test_undo_returns_labels_to_their_original_places(chain):
         ("ResizeRangeScaling", {}, "for training"),
         ("ResizeStepScaling", {}, "for training"),
         ("ResizeStepScaling", {"min_scale_factor": 2}, "must not be above"),
-        ("Padding", {}, "lacks its argument target_size"),
+        ("Padding", {}, "needs the argument target_size"),
         ("ScalePadding", {"im_padding_value": 300}, "a number from 0 to 255"),
     ],
 )
@@ -271,8 +271,8 @@ def test_arguments_about_training_labels_are_accepted():
 @pytest.mark.parametrize(
     ("size", "chain", "message"),
     [
-        ((1, 1000), [{"type": "ResizeByLong", "long_size": 100}], "1000x1 image 100x0"),
-        ((9, 20), [{"type": "Padding", "target_size": [10, 10]}], "pads to 10x10: too large"),
+        ((1, 1000), [{"type": "ResizeByLong", "long_size": 100}], "1000x1 image to 100x0"),
+        ((9, 20), [{"type": "Padding", "target_size": [10, 10]}], "pads to 10x10: it is too large"),
         ((9, 9), [{"type": "Resize", "target_size": [10**6, 10**6]}], "size of 9x9: .*allocate"),
         ((9, 9), [{"type": "ResizeByLong", "long_size": 1e12}], "size of 9x9: "),
     ],
@@ -296,4 +296,4 @@ def test_a_tensor_that_does_not_fit_in_memory_gives_an_error_for_its_image(size,
     reader = BatchReader(DeployConfig("", "", "", (transform,)), 1, ahead=1, keeps_images=False)
     with ThreadPoolExecutor(1) as pool:
         [result] = reader.batches([Item(ArraySource(scene(*size)), "array")], pool)
-    assert str(result.error) == f"memory is too small for its tensor of {made}"
+    assert str(result.error) == f"there is not enough memory for its tensor of {made}"
