@@ -246,7 +246,8 @@ def test_more_threads_than_any_node_has_processors_are_refused(start, cluster, t
     _, err = process.communicate(timeout=300)
     assert process.returncode == 2
     assert err == (
-        "error: --ray: no node has the 2 processors of --cpu_threads, the largest has 1\n"
+        "error: --ray: --cpu_threads is 2, but the processors of the largest node are 1: use a "
+        "smaller --cpu_threads\n"
     )
 
 
