@@ -70,6 +70,32 @@ def _check_values(given: EngineOptions) -> None:
         raise ConfigError(f"enable_mkldnn must be True or False, not {given.enable_mkldnn!r}")
 
 
+def with_right_onednn(options: EngineOptions, deploy: DeployConfig) -> EngineOptions:
+    """Returns the options for Paddle's own engine: without oneDNN if it isn't right for the graph.
+
+    Logs a line then. Logs a warning if oneDNN was asked for, and leaves it on.
+    """
+    if options.device != "cpu" or options.enable_mkldnn is False:
+        return options
+    if not deploy.graph_facts.onednn_faults:
+        return options
+    graph, faults = shown(deploy.graph), " and ".join(deploy.graph_facts.onednn_faults)
+    if options.enable_mkldnn:
+        log.warning(
+            "%s: oneDNN %s: it runs because of --enable_mkldnn True; leave that flag out",
+            graph,
+            faults,
+        )
+        return options
+    log.warning(
+        "%s: oneDNN %s: running without oneDNN, which is slower; --enable_mkldnn True uses it all "
+        "the same",
+        graph,
+        faults,
+    )
+    return replace(options, enable_mkldnn=False)
+
+
 def engine_config(
     core: Any,
     deploy: DeployConfig,

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from paddleseg_infer.errors import ConfigError, brief, reason, shown
 from paddleseg_infer.machine.paddle_build import find_paddle
+from paddleseg_infer.onednn import faults_of_json, faults_of_protobuf
 
 T = TypeVar("T")
 
@@ -47,6 +48,7 @@ class GraphFacts:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     operators: frozenset[str]  # types of the operators in the main block
+    onednn_faults: tuple[str, ...]  # what oneDNN computes wrongly or can't run, in words
 
     @property
     def is_quantised(self) -> bool:
@@ -119,7 +121,8 @@ def _facts_of_json(program: Any) -> GraphFacts:
                 inputs.append(port)
             else:
                 outputs[attributes["col"]] = port
-    return GraphFacts(tuple(inputs), _in_order(outputs), frozenset(kinds))
+    faults = faults_of_json(block)
+    return GraphFacts(tuple(inputs), _in_order(outputs), frozenset(kinds), faults)
 
 
 def _in_order(ports: dict[int, Port]) -> tuple[Port, ...]:
@@ -140,7 +143,8 @@ def _facts_of_protobuf(content: bytes) -> GraphFacts:
 
     Raises ValueError or LookupError if it isn't one.
     """
-    block = _parsed("ProgramDesc", content).blocks[0]
+    program = _parsed("ProgramDesc", content)
+    block = program.blocks[0]
     declared = {variable.name: variable for variable in block.vars}
     inputs, outputs = [], {}
     for operator in block.ops:
@@ -152,7 +156,7 @@ def _facts_of_protobuf(content: bytes) -> GraphFacts:
             [number] = [each.i for each in operator.attrs if each.name == "col"]
             outputs[number] = _port_of_protobuf(name, declared.get(name))
     kinds = frozenset(operator.type for operator in block.ops)
-    return GraphFacts(tuple(inputs), _in_order(outputs), kinds)
+    return GraphFacts(tuple(inputs), _in_order(outputs), kinds, faults_of_protobuf(program))
 
 
 def _port_of_protobuf(name: str, variable: Any) -> Port:

@@ -30,6 +30,8 @@ class Network(nn.Layer):
         # A kernel of 3 is padded. A larger kernel fails on an image that is smaller than it.
         self.second = nn.Conv2D(8, classes, kernel, padding=1 if kernel == 3 else 0)
         self.output_op = output_op
+        if output_op == "argmax_gain":
+            self.gain = self.create_parameter([1, classes, 1, 1])
 
     def forward(self, x):
         features = functional.relu(self.first(x))
@@ -50,7 +52,19 @@ class Network(nn.Layer):
             scores = self.second(features)
             size = paddle.shape(scores)[2:]
             scores = scores + functional.interpolate(pooled[:, :4], size, mode="bilinear")
-        if self.output_op == "argmax_gamma":  # OpenVINO doesn't support lgamma
+        # oneDNN computes these divisions wrongly, but the one by the gain correctly.
+        if self.output_op.startswith("argmax_inverse"):
+            scores = 1 / scores
+        if self.output_op == "argmax_ratio":
+            scores = paddle.mean(scores, axis=1, keepdim=True) / scores
+        if self.output_op == "argmax_branch":
+            is_low = paddle.mean(scores) < 1000
+            scores = paddle.static.nn.cond(is_low, lambda: 1 / scores, lambda: scores)
+        if self.output_op == "argmax_gain":
+            scores = scores / self.gain
+        if self.output_op == "argmax_level":  # in a pdmodel oneDNN fails at the mean's shape []
+            scores = scores - paddle.mean(scores)
+        if self.output_op.endswith("gamma"):  # OpenVINO doesn't support lgamma
             scores = paddle.lgamma(functional.relu(scores) + 1)
         if self.output_op == "argmax_mean":  # Paddle 3.2 prints a line when it runs this mean
             scores = scores + paddle.mean(scores, axis=1, keepdim=True)
@@ -107,8 +121,11 @@ def export(
 export("argmax")
 export("resize", transforms=RESIZE)
 export("softmax", output_op="softmax", transforms=RESIZE)
+for divided in ("inverse", "ratio", "gain", "level"):
+    export(divided, output_op=f"argmax_{divided}")
 if FORM == "json":
     export("mean", output_op="argmax_mean")
+    export("branch", output_op="argmax_branch")  # Paddle 3 can't save it in a pdmodel
 else:
     export("logits", classes=19, output_op="none")
     export("keepdim", output_op="argmax_keepdim")
@@ -124,4 +141,5 @@ else:
     export("pools", output_op="argmax_pool")
     export("half", output_op="argmax_half")
     export("gamma", output_op="argmax_gamma")
+    export("inverse_gamma", output_op="argmax_inverse_gamma")
     export("quantised", finish=quantised)

@@ -1,9 +1,11 @@
 """One model in Paddle's own engine, on the CPU or on a GPU."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from paddleseg_infer.config import with_right_onednn
 from paddleseg_infer.engines import optimised
 from paddleseg_infer.engines.contract import check_output
 from paddleseg_infer.engines.native import create
@@ -41,6 +43,7 @@ class Predictor:
 
 def load_paddle(setup: Setup) -> Predictor:
     """Loads the model in Paddle's own engine. Raises ConfigError."""
+    setup = replace(setup, options=with_right_onednn(setup.options, setup.deploy))
     config = setup.make_config()
     if setup.options.device == "gpu":
         check_gpu(setup.core, setup.build, use_trt=False)
