@@ -82,14 +82,13 @@ def with_right_onednn(options: EngineOptions, deploy: DeployConfig) -> EngineOpt
     graph, faults = shown(deploy.graph), " and ".join(deploy.graph_facts.onednn_faults)
     if options.enable_mkldnn:
         log.warning(
-            "%s: oneDNN %s: it runs because of --enable_mkldnn True; leave that flag out",
+            "%s: oneDNN %s: leave out --enable_mkldnn True",
             graph,
             faults,
         )
         return options
     log.warning(
-        "%s: oneDNN %s: running without oneDNN, which is slower; --enable_mkldnn True uses it all "
-        "the same",
+        "%s: oneDNN %s, so the network runs without oneDNN, which is slower",
         graph,
         faults,
     )
