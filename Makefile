@@ -5,7 +5,7 @@
 # make test-gpu-config: tests the flags with the GPU build of Paddle; needs no GPU.
 # make stress: tests kills, restarts and bad files for minutes. With MODELS=dir IMAGES=dir it
 # compares the label maps of these models and images with PaddleSeg's, pixel for pixel.
-# make bench: measures the figures in the READMEs, which takes long. BENCH= selects benchmarks,
+# make bench: measures the figures in the READMEs, which takes a long time. BENCH= selects benchmarks,
 # PAIRS= sets the number of pairs that are measured.
 # make draw: draws the demo's scenes, trains its model and exports it again (about 13 minutes).
 #
@@ -34,7 +34,7 @@ MADE := bench/made
 demo: $(VENV)/ready-to-run
 	@$(BIN)/python infer.py --config demo/model/deploy.yaml --image_path demo/images \
 		--save_dir $(MASKS) --device cpu
-	@$(BIN)/python demo/tell.py demo/model/deploy.yaml $(MASKS)
+	@$(BIN)/python demo/print_classes.py demo/model/deploy.yaml $(MASKS)
 
 test: $(VENV)/ready-to-test
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup $(TESTS)
@@ -46,7 +46,7 @@ test-gpu-config: .venv-gpu/ready
 	.venv-gpu/bin/python -m pytest -q tests/engines/test_gpu_config.py
 
 .venv-gpu/ready: requirements/gpu.txt requirements/dev.txt
-	@echo "Installing requirements/gpu.txt into .venv-gpu, once: 0.8 GB"
+	@echo "Installing requirements/gpu.txt into .venv-gpu (only the first time; 0.8 GB)"
 	@$(PYTHON) -m venv .venv-gpu
 	@.venv-gpu/bin/pip install --quiet --disable-pip-version-check -r requirements/gpu.txt \
 		"$$(sed -n 's/^\(pytest[=<>][^ ]*\).*/\1/p' requirements/dev.txt)"
@@ -87,15 +87,15 @@ draw: $(VENV)/ready-to-test
 	$(BIN)/python -W ignore -m demo.make_demo
 
 $(VENV)/ready-to-run: requirements.txt
-	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 is needed: none was found"; exit 2; }
-	@echo "Installing requirements.txt into $(VENV), once: a quarter of a gigabyte"
+	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 was not found: install one of them"; exit 2; }
+	@echo "Installing requirements.txt into $(VENV) (only the first time; about 0.25 GB)"
 	@$(PYTHON) -m venv $(VENV)
 	@sed '$(if $(PADDLE),s/^paddlepaddle==[^ ]*/paddlepaddle==$(PADDLE)/)' $< > $(VENV)/requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt $(OLD_NUMPY)
 	@touch $@
 
 $(VENV)/ready-to-test: $(VENV)/ready-to-run requirements/dev.txt requirements/ray.txt pyproject.toml
-	@echo "Installing requirements/dev.txt into $(VENV), once"
+	@echo "Installing requirements/dev.txt into $(VENV) (only the first time)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/dev.txt \
 		$(if $(PADDLE),,-r requirements/ray.txt)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(ORACLE) --editable .

@@ -9,8 +9,8 @@ import yaml
 from conftest import ROOT, read_mask
 
 from demo.canvas import CLASSES
+from demo.print_classes import shares
 from demo.scenes import demo_scenes, draw_scene
-from demo.tell import shares
 
 DEMO = ROOT / "demo"
 NAMES = ("avenue", "boulevard", "corner", "crossing")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints the classes of each mask: python demo/tell.py DEPLOY_YAML FOLDER_OF_MASKS"""
+"""Prints the classes of each mask: python demo/print_classes.py DEPLOY_YAML FOLDER_OF_MASKS"""
 
 import sys
 from pathlib import Path
