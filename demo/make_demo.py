@@ -124,14 +124,15 @@ def draw_pictures(folder: Path, config: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=1, help="of scenes and training (default: 1)")
-    parser.add_argument("--folder", type=Path, default=HERE, help="where to (default: demo)")
+    parser.add_argument("--seed", type=int, default=1, help="random seed (default: 1)")
+    parser.add_argument("--folder", type=Path, default=HERE, help="output folder (default: demo)")
     options = parser.parse_args()
     started = time.monotonic()
     training = draw_scenes(options.seed, TRAINING_SCENES)
     test = draw_scenes(options.seed + 1000, TEST_SCENES)
     seconds = time.monotonic() - started
-    print(f"{len(training) + len(test)} scenes drawn in {seconds:.0f} s, {digest(training + test)}")
+    print(f"{len(training) + len(test)} scenes drawn in {seconds:.0f} s")
+    print(f"images and labels: {digest(training + test)}")
     model = options.folder / "model"
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder, "weights.pdparams")
@@ -143,13 +144,14 @@ def main() -> None:
     truth = [labels for _, labels in test]
     mean, ious = mean_iou(zip(truth, through_infer(model / "deploy.yaml", test), strict=True))
     print(" ".join(f"{name} {iou:.3f}" for name, iou in zip(CLASSES, ious, strict=True)))
-    print(f"the model's mean IoU, through infer.py: {mean:.3f}")
+    print(f"mean IoU of the model, measured through infer.py: {mean:.3f}")
     mean, ious = mean_iou(zip(truth, by_pixel(training, test, options.seed), strict=True))
     print(" ".join(f"{name} {iou:.3f}" for name, iou in zip(CLASSES, ious, strict=True)))
-    print(f"a classifier of colour and row alone: {mean:.3f}")
+    print(f"mean IoU of a classifier that uses only colour and row: {mean:.3f}")
     draw_pictures(options.folder, model / "deploy.yaml")
     size = sum(file.stat().st_size for file in model.iterdir())
-    print(f"model: {size / 1e6:.2f} MB; all in {(time.monotonic() - started) / 60:.1f} minutes")
+    minutes = (time.monotonic() - started) / 60
+    print(f"model: {size / 1e6:.2f} MB; total time: {minutes:.1f} minutes")
 
 
 if __name__ == "__main__":
