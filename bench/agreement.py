@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Measures how many labels of the engines are equal, and how sure the network was of the others.
+"""Measures how many labels of the engines are equal, and how sure the network is of the others.
 
 python -m bench.agreement [--images FOLDER] [--most N] [DEPLOY.YAML ...]
 
 The models must be pdmodels whose output is labels or scores. The default is the demo's model on the
 demo's images. Plain Paddle and OpenVINO are compared with oneDNN, which is the default engine. The
-margin is the difference between the two highest scores; these are computed by the same network
-without its argmax.
+margin of a pixel is the difference between its two highest scores; these are computed by the same
+network without its argmax. The last two columns show the margins of the pixels whose labels differ
+(median and maximum), and the usual margin (the median of the images' medians).
 """
 
 import argparse
@@ -83,7 +84,7 @@ def compare(config_path: Path, images: list[str]) -> None:
     if not done:
         sys.exit("no image could be compared")
     if not engines["OpenVINO"].is_openvino:
-        print(f"{config_path}: OpenVINO doesn't run it", file=sys.stderr)
+        print(f"{config_path}: OpenVINO can't run this model", file=sys.stderr)
         del engines["OpenVINO"]
     for name in engines.keys() - {"oneDNN"}:
         at = np.concatenate(unlike[name])
@@ -100,11 +101,12 @@ def main() -> None:
     demo = ROOT / "demo"
     parser.add_argument("models", nargs="*", type=Path, default=[demo / "model" / "deploy.yaml"])
     parser.add_argument("--images", type=Path, default=demo / "images")
-    parser.add_argument("--most", type=int, default=1000, help="images of each model")
+    parser.add_argument("--most", type=int, default=1000, help="the maximum number of images")
     given = parser.parse_args()
     jobs = find_jobs(str(given.images), tempfile.gettempdir()).jobs
-    heads = "model, images, pixels, engine, labels unlike oneDNN's, equal, margin there, anywhere"
-    print("| " + heads.replace(", ", " | ") + " |\n" + "| --- " * 8 + "|")
+    heads = ["model", "images", "pixels", "engine", "labels that differ from oneDNN's"]
+    heads += ["equal labels", "margin where labels differ", "usual margin"]
+    print("| " + " | ".join(heads) + " |\n" + "| --- " * len(heads) + "|")
     for config_path in given.models:
         compare(config_path, [job.image for job in jobs][: given.most])
 

@@ -38,7 +38,7 @@ def main() -> None:
             run(net, streets, fast),
         ),
     ]
-    table("Once a run is under way", "ms an image", rows, given.pairs)
+    table("Time per image after the start", "ms per image", rows, given.pairs)
 
     large = given.made / "ocrnet"
     rows = [

@@ -14,7 +14,7 @@ def main() -> None:
     )
     rows = [
         (
-            f"ours, {name}, {flags or 'default flags'}",
+            f"this program, {name}, {flags or 'default flags'}",
             partial(seconds, ours(model, images, *flags.split())),
             f"PaddleSeg's loop, batch {batch}, {threads} threads",
             partial(seconds, paddleseg(model, images, batch, threads)),

@@ -97,15 +97,18 @@ def measure(model: Path, images: Path, folder: Path) -> bool:
     command[command.index("--save_dir") + 1] = cpu
     seconds(command)
     is_good = True
-    print("| engine | first start, s | second | labels unlike the CPU's | verdict |")
-    print("| --- | --- | --- | --- | --- |")
+    head = "first start, s | second start, s | labels that differ from the CPU's | verdict"
+    print(f"| engine | {head} |\n| --- | --- | --- | --- | --- |")
     for name, flags in ENGINES.items():
         masks = folder / name.replace(" ", "_")
         try:
             starts = [seconds(on_gpu(model, images, masks, *flags)) for _ in range(2)]
             share = unlike(masks, cpu)
             if "--use_trt" in flags and starts[1] > starts[0] / 2:
-                raise RuntimeError(f"the second start took {starts[1]:.0f} of {starts[0]:.0f} s")
+                raise RuntimeError(
+                    f"the second start took {starts[1]:.0f} s, and the first took "
+                    f"{starts[0]:.0f} s: a kept engine should be faster"
+                )
         except (RuntimeError, FileNotFoundError) as error:
             print(f"| {name} | failed: {' '.join(str(error).split())[-300:]} | | | bad |")
             is_good = False
@@ -114,7 +117,8 @@ def measure(model: Path, images: Path, folder: Path) -> bool:
         is_good = is_good and close
         told = "good" if close else "bad"
         print(f"| {name} | {starts[0]:.1f} | {starts[1]:.1f} | {share:.2e} | {told} |", flush=True)
-    print("\n| engine | batch | workers | images a second | MB |\n| --- | --- | --- | --- | --- |")
+    head = "| engine | batch | workers | images per second | MB |"
+    print(f"\n{head}\n| --- | --- | --- | --- | --- |")
     hundred, thousand = many(images, folder / "100", 100), many(images, folder / "1000", 1000)
     for name in ("GPU", "TensorRT fp16"):
         for batch_size, workers in ((1, 1), (4, 1), (8, 1), (4, 2), (4, 4)):
@@ -136,19 +140,17 @@ def measure(model: Path, images: Path, folder: Path) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--made", type=Path, help="what make.py made")
+    parser.add_argument("--made", type=Path, help="the folder that make.py made")
     made = parser.parse_args().made
     try:
         build = find_paddle()
         if not build.has_gpu:
-            raise ConfigError(
-                "the installed Paddle is a CPU build: requirements/gpu.txt has another"
-            )
+            raise ConfigError("the installed Paddle is a CPU build: install requirements/gpu.txt")
         check_gpu(load_core(build, use_gpu=True), build, use_trt=False)
         if shutil.which("nvidia-smi") is None:
-            raise ConfigError("nvidia-smi isn't found: it comes with the driver")
+            raise ConfigError("nvidia-smi was not found: install NVIDIA's driver")
     except ConfigError as error:
-        print(f"nothing to measure on a GPU: {error}", file=sys.stderr)
+        print(f"the GPU can't be measured: {error}", file=sys.stderr)
         return 2
     started = time.monotonic()
     model, images = ROOT / "demo" / "model", ROOT / "demo" / "images"

@@ -44,8 +44,10 @@ def watch(command, every: float = 0.02):
 
 def main() -> None:
     given = options()
-    print("\n### Peak memory, MB, parent and workers together, 24 images of 1024x512\n")
-    print("| model | ours | PaddleSeg's loop | ours, batch 4 | its loop, batch 4 |")
+    print("\n### Peak memory in MB of all processes of a run, 24 images of 1024x512\n")
+    columns = ["this program", "PaddleSeg's loop"]
+    columns += [f"{column}, batch 4" for column in columns]
+    print("| model | " + " | ".join(columns) + " |")
     print("| --- | --- | --- | --- | --- |")
     few = few_of(given.made / "streets", 24)
     for name in ("ppliteseg", "ppliteseg_logits", "humanseg_lite"):
@@ -55,7 +57,8 @@ def main() -> None:
         peaks = [max(memory for memory, _ in watch(command)) for command in commands]
         print(f"| {name} | " + " | ".join(f"{peak:.0f}" for peak in peaks) + " |", flush=True)
 
-    print(f"\n### {SIZES} images of random sizes through PP-LiteSeg\n\n| done | MB | handles |")
+    print(f"\n### {SIZES} images of random sizes with PP-LiteSeg\n")
+    print("| images done | memory, MB | open file handles |")
     print("| --- | --- | --- |", flush=True)
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:

@@ -22,7 +22,7 @@ Measure = Callable[[], float]
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--made", type=Path, required=True, help="what make.py made")
+    parser.add_argument("--made", type=Path, required=True, help="the folder that make.py made")
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--paddlex", help="the Python of an environment with PaddleX")
     return parser.parse_args()

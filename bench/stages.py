@@ -77,8 +77,8 @@ def main() -> None:
     for level in (1, 6):
         other = f"zlib level {level}: {len(png(labels, compress_level=level)) // 1000} kB"
         way = partial(milliseconds, lambda level=level: png(labels, compress_level=level))
-        rows.append((f"palette PNG, 2048x1024, by runs: {size} kB", runs, other, way))
-    table("Around the engine", "ms", rows, given.pairs)
+        rows.append((f"palette PNG, 2048x1024, zlib's Z_RLE: {size} kB", runs, other, way))
+    table("The stages before and after the engine", "ms", rows, given.pairs)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def main() -> None:
     rows = [
         *(
             (
-                "ours",
+                "this program",
                 one,
                 f"PaddleSeg's loop, {threads} threads",
                 functools.partial(seconds, paddleseg(model, photo, 1, threads)),
@@ -36,19 +36,18 @@ def main() -> None:
             for threads in (ITS_THREADS, PROCESSORS)
         ),
         (
-            "ours",
+            "this program",
             one,
-            "ours, PADDLESEG_INFER_FULL_IMPORT=1",
+            "this program, PADDLESEG_INFER_FULL_IMPORT=1",
             lambda: seconds(["env", "PADDLESEG_INFER_FULL_IMPORT=1", *ours(model, photo)]),
         ),
     ]
     if given.paddlex:
         script = [given.paddlex, PEERS / "paddlex_loop.py", model / "deploy.yaml", photo, scratch()]
-        rows.append(("ours", one, "PaddleX", lambda: seconds(script)))
-    rows.append(
-        ("ours --help", lambda: seconds([sys.executable, ROOT / "infer.py", "--help"]), "ours", one)
-    )
-    table("One 800x534 photo through PP-LiteSeg, the whole process", "s", rows, given.pairs)
+        rows.append(("this program", one, "PaddleX", lambda: seconds(script)))
+    shows_help = [sys.executable, ROOT / "infer.py", "--help"]
+    rows.append(("--help", lambda: seconds(shows_help), "this program, the photo", one))
+    table("One 800x534 photo with PP-LiteSeg, the whole process", "s", rows, given.pairs)
 
     large = given.made / "ocrnet"
     with tempfile.TemporaryDirectory() as kept:
@@ -64,7 +63,7 @@ def main() -> None:
             return seconds(ours(large, photo, "--cache_dir", cache))
 
         rows = [("second start", second, "first start", first)]
-        table("The same through OCRNet-HRNet-W18", "s", rows, min(3, given.pairs))
+        table("The same photo with OCRNet-HRNet-W18", "s", rows, min(3, given.pairs))
 
 
 if __name__ == "__main__":

@@ -42,8 +42,8 @@ def main() -> None:
             loop(tiny, large),
         ),
     ]
-    title = "1024x512 (or 12 megapixels), once a run is under way"
-    table(title, "ms an image", rows, given.pairs)
+    title = "1024x512 (or 12 megapixels), time per image after the start"
+    table(title, "ms per image", rows, given.pairs)
 
 
 if __name__ == "__main__":
