@@ -25,22 +25,23 @@ def load_weights(network: paddle.nn.Layer, path: str) -> None:
     Paddle itself would leave random weights in the layers that don't fit.
     """
     if not Path(path).is_file():
-        raise SystemExit(f"error: --weights {path}: there is no such file")
+        raise SystemExit(f"error: --weights {path}: the file does not exist")
     weights = paddle.load(path)
     for name, value in network.state_dict().items():
         if name not in weights or list(weights[name].shape) != list(value.shape):
             raise SystemExit(
-                f"error: --weights {path} doesn't fit at {name}: is it a PP-LiteSeg with STDC1, "
-                "and is --classes the number of classes that it was trained for?"
+                f"error: --weights {path}: the weights of {name} don't fit the network: the "
+                "model must be a PP-LiteSeg with STDC1, and --classes must be its number of classes"
             )
     network.set_state_dict(weights)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--save_dir", type=Path, default=Path("export"), help="default: export")
-    parser.add_argument("--weights", help="model.pdparams of a training (default: random)")
-    parser.add_argument("--classes", type=int, default=19, help="default: 19, Cityscapes'")
+    add = parser.add_argument
+    add("--save_dir", type=Path, default=Path("export"), help="output folder (default: export)")
+    add("--weights", help="the file model.pdparams of your training (default: random weights)")
+    add("--classes", type=int, default=19, help="number of classes (default: 19, as in Cityscapes)")
     options = parser.parse_args()
 
     network = PPLiteSeg(num_classes=options.classes, backbone=STDC1())

@@ -1,9 +1,10 @@
 #!/bin/sh
-# A Ray cluster of this machine and those named, the run, and the cluster's end:
+# Starts a Ray cluster on this machine and on those named, runs infer.py, and stops the cluster:
 #   MODEL=/data/model IMAGES=/data/images MASKS=/data/masks examples/ray.sh node2 node3
-# Each machine has this folder with requirements.txt and requirements/ray.txt installed in .venv, the
-# data under the same paths, and the same ~/.ray/auth_token where there is one. Machines that ssh
-# doesn't reach join in their own way. At the end Ray is stopped on all: every cluster of this user's.
+# Each machine needs this folder, with requirements.txt and requirements/ray.txt installed in .venv, the
+# data under the same paths, and the same ~/.ray/auth_token if one exists. Connect machines that ssh
+# can't reach to the cluster yourself. At the end, the script stops Ray on this machine and on those
+# named: this stops every Ray cluster of this user there.
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 ray=$here/.venv/bin/ray
@@ -18,7 +19,7 @@ trap 'stop "$@"' EXIT
 auth=RAY_AUTH_MODE=$([ -e ~/.ray/auth_token ] && echo token || echo disabled)
 for node in "$@"; do ssh "$node" "$auth $ray start --address=$address"; done
 
-# A worker a machine, which has its processors to itself.
+# One worker per machine. It uses all processors of its machine.
 "$here/.venv/bin/python" "$here/infer.py" --config "$MODEL/deploy.yaml" --image_path "$IMAGES" \
     --save_dir "$MASKS" --device cpu --ray auto --num_workers $(($# + 1)) \
     --resume --report "$MASKS.report.jsonl"
