@@ -7,6 +7,7 @@ from paddleseg_infer.config import (
     engine_state,
     input_name,
     resolved,
+    with_right_onednn,
 )
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "engine_state",
     "input_name",
     "resolved",
+    "with_right_onednn",
 ]
