@@ -65,7 +65,7 @@ def run(settings: Settings) -> int:
     Returns the exit code. Raises ConfigError.
     """
     from paddleseg_infer.pictures.files import check_save_dir
-    from paddleseg_infer.runs.jobs import find_jobs, part_of
+    from paddleseg_infer.runs.jobs import counted, find_jobs, part_of
 
     started = time.monotonic()
     check_together(settings)
@@ -75,6 +75,8 @@ def run(settings: Settings) -> int:
         log.info(
             "%d lines of the list repeat an image: each image is processed once", listing.repeated
         )
+    if listing.not_read:
+        log.info("skipped %s", counted(listing.not_read))
     check_save_dir(saving.save_dir)
     jobs: Sequence[Job] = listing.jobs
     if settings.run.shard:

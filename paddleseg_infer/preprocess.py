@@ -5,21 +5,21 @@ import io
 import logging
 import os
 import stat
-import warnings
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from PIL import Image, JpegImagePlugin
+from PIL import Image
 
 from paddleseg_infer.errors import ImageError, reason, shown
+from paddleseg_infer.formats.checks import check_format
+from paddleseg_infer.formats.size import image_size
 from paddleseg_infer.machine.limits import available_memory
 from paddleseg_infer.transforms.frame import Frame, Outline
 from paddleseg_infer.transforms.paddleseg import Transform
 
 log = logging.getLogger("paddleseg_infer")
 
-EXIF_ORIENTATION, FIRST_TURNED = 0x0112, 5  # from this value on, width and height are exchanged
 MULTIPLE = {"TIFF", "WEBP", "PNG"}  # formats whose files may contain several pictures
 LARGE = 4_000_000  # pixels; for smaller images the free memory isn't checked
 MOST_PIXELS = 1 << 30  # OpenCV's default limit
@@ -27,10 +27,6 @@ BYTES_HELD = 4  # for each pixel: 3 of the image, 1 of its labels
 # For each pixel, a lower bound: the demo's small network needs 345, BiSeNetV2 needs 800.
 BYTES_IN_NETWORK = 200
 
-Image.MAX_IMAGE_PIXELS = None  # no limit: _check_header compares with the free memory instead
-# Pillow warns about damaged headers; OpenCV decides whether an image is readable.
-warnings.filterwarnings("ignore", module="PIL")
-logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
 cv2.setLogLevel(0)  # this program reports bad files itself
 
 
@@ -44,9 +40,10 @@ def read_image(path: str, transforms: Sequence[Transform] | None = None) -> np.n
     """
     try:
         data = _read_regular_file(path)
-        _check_header(data, path, transforms)
-        if data.startswith(b"\xff\xd8") and not data.endswith(b"\xff\xd9"):
-            _check_jpeg(data)
+        _check_memory(data, transforms)
+        check_format(data)
+        if _holds_several(data):
+            log.info("%s contains several pictures: the first is used", shown(path))
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise ImageError(f"it can't be decoded: {_one_line(error)}") from None
@@ -77,29 +74,17 @@ def _read_regular_file(path: str) -> bytes:
     return data
 
 
-def image_size(path: str) -> tuple[int, int] | None:
-    """Returns (width, height) of the decoded image from the file's header; None if unknown."""
-    try:
-        if not os.path.isfile(path):  # opening a pipe could block forever
-            return None
-        with Image.open(path) as header:
-            width, height = header.size
-            turned = header.getexif().get(EXIF_ORIENTATION, 1) >= FIRST_TURNED
-    except Exception:  # Pillow raises many kinds of errors
-        return None
-    return (height, width) if turned else (width, height)
-
-
-def _check_header(data: bytes, path: str, transforms: Sequence[Transform] | None) -> None:
+def _holds_several(data: bytes) -> bool:
     try:
         with Image.open(io.BytesIO(data)) as header:
-            width, height = header.size
             # JPEG is left out, because phones store previews in JPEG files.
-            is_multiple = header.format in MULTIPLE and header.n_frames > 1
+            return header.format in MULTIPLE and header.n_frames > 1
     except Exception:  # many kinds of errors; OpenCV decides whether the file is damaged
-        return
-    if is_multiple:
-        log.info("%s contains several pictures: the first is used", shown(path))
+        return False
+
+
+def _check_memory(data: bytes, transforms: Sequence[Transform] | None) -> None:
+    width, height = image_size(io.BytesIO(data)) or (0, 0)
     if width * height < LARGE:
         return
     readable = os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", "")
@@ -134,19 +119,6 @@ def size_after(height: int, width: int, transforms: Sequence[Transform]) -> tupl
     for transform in transforms:
         transform.apply(outline)
     return outline.size
-
-
-def _check_jpeg(data: bytes) -> None:
-    """Raises ImageError for a JPEG that is cut off, because OpenCV would fill the missing part.
-
-    Pillow refuses exactly these files, and accepts extra bytes after the image's end. The plugin is
-    called directly, because `Image.open` also refuses images only for their size.
-    """
-    try:
-        with JpegImagePlugin.JpegImageFile(io.BytesIO(data)) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"the JPEG is cut off or damaged ({error})") from None
 
 
 def prepare(image_bgr: np.ndarray, transforms: Sequence[Transform]) -> Frame:

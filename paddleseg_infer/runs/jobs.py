@@ -5,20 +5,22 @@ import itertools
 import os
 import re
 import stat
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from paddleseg_infer.errors import ConfigError, reason, shown
+from paddleseg_infer.formats.known import (
+    HEAD_BYTES,
+    OTHER_SUFFIXES,
+    READ,
+    SIGNATURE,
+    SUFFIXES,
+    other_format,
+)
 from paddleseg_infer.outcomes import Job, Outcome
 from paddleseg_infer.pictures.files import target_of
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-SIGNATURES = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|BM....\0\0\0\0|II\*\0|MM\0\*|RIFF....WEBP", re.DOTALL
-)
-HEAD_BYTES = 4096
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Listing:
     jobs: list[Job]
     unreadable: list[Outcome] = field(default_factory=list)  # folders that can't be read
     repeated: int = 0  # lines of a list that name an image a second time
+    not_read: Counter[str] = field(default_factory=Counter)  # pictures of other formats, by suffix
 
 
 def find_jobs(image_path: str, save_dir: str, kinds: Sequence[str] = ("mask",)) -> Listing:
@@ -84,6 +87,7 @@ def _walk(folder: str, save_dir: str) -> Listing:
         )
     unreadable: list[Outcome] = []
     found: list[tuple[str, str]] = []
+    not_read: Counter[str] = Counter()
 
     def note(error: OSError) -> None:
         why = f"the folder can't be read: {reason(error)}"
@@ -98,14 +102,29 @@ def _walk(folder: str, save_dir: str) -> Listing:
             and os.path.normpath(os.path.join(top, below, name)) != outputs
         )
         for name in sorted(names):
-            if not name.startswith(".") and _has_image_suffix(name):
+            if name.startswith("."):
+                continue
+            suffix = _suffix(name)
+            if suffix in SUFFIXES:
                 found.append((os.path.join(parent, name), os.path.normpath(f"{below}/{name}")))
+            elif suffix in OTHER_SUFFIXES:
+                not_read[suffix] += 1
     if not found:
-        why = "".join(f"; {shown(each.job.image)}: {each.reason}" for each in unreadable[:1])
+        why = f"; it contains {counted(not_read)}" if not_read else ""
+        why += "".join(f"; {shown(each.job.image)}: {each.reason}" for each in unreadable[:1])
         raise ConfigError(
             f"--image_path {shown(folder)} contains no image ({', '.join(sorted(SUFFIXES))}){why}"
         )
-    return Listing(_named(found), unreadable)
+    return Listing(_named(found), unreadable, not_read=not_read)
+
+
+def counted(not_read: Counter[str]) -> str:
+    """Returns the numbers of files of formats that this program doesn't read, as text."""
+    most_first = sorted(not_read.items(), key=lambda each: (-each[1], each[0]))
+    each = ", ".join(f"{suffix} {count}" for suffix, count in most_first)
+    total = not_read.total()
+    files = f"{total} files of formats" if total > 1 else "1 file of a format"
+    return f"{files} that this program does not read: {each}"
 
 
 def _folders(
@@ -122,7 +141,8 @@ def _folders(
 def _read_list(path: str) -> Listing:
     """Reads a list of images. Raises ConfigError if it isn't one.
 
-    An image's path is the whole line if such a file exists, else the first word of the line.
+    An image's path is the whole line, or the line up to its first tab, or its first word: the first
+    of these that exists. If none exists, it is the text before the tab, or else the first word.
     """
     try:
         with open(path, "rb") as file:
@@ -134,17 +154,24 @@ def _read_list(path: str) -> Listing:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
+        if other := other_format(head):
+            raise ConfigError(
+                f"--image_path {shown(path)} is {other} file, which can't be read: "
+                "convert it to PNG or JPEG"
+            )
         raise ConfigError(
-            f"--image_path {shown(path)} is neither an image (PNG, JPEG, BMP, TIFF, WebP) nor a "
-            "list of images in UTF-8 text"
+            f"--image_path {shown(path)} is neither an image ({READ}) nor a list of images in "
+            "UTF-8 text"
         )
     folder, place_of = os.path.dirname(path), _place_finder()
     entries: dict[str, str] = {}  # place to path as given, in the list's order
     lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
     for line in lines:
-        names = (line, line.strip(), line.split()[0])
+        before_tab, first_word = line.strip().split("\t")[0], line.split()[0]
+        names = (line, line.strip(), before_tab, first_word)
         paths = [os.path.join(folder, name) for name in names]
-        image = next(filter(os.path.lexists, paths), paths[-1])
+        has_tab = "\t" in line.strip()
+        image = next(filter(os.path.lexists, paths), paths[2] if has_tab else paths[3])
         entries.setdefault(place_of(image), image)
     if not entries:
         raise ConfigError(f"--image_path {shown(path)} is a list without image names")
@@ -154,18 +181,18 @@ def _read_list(path: str) -> Listing:
 
 
 def _is_image(path: str) -> bool:
-    if _has_image_suffix(path):
+    if _suffix(path) in SUFFIXES:
         return True
     try:
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)
     except OSError as error:
         raise ConfigError(f"--image_path {shown(path)} can't be read: {reason(error)}") from None
-    return SIGNATURES.match(head) is not None
+    return SIGNATURE.match(head) is not None
 
 
-def _has_image_suffix(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def _named(found: Iterable[tuple[str, str]]) -> list[Job]:

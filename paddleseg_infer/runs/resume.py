@@ -23,6 +23,6 @@ def is_done(job: Job, settings: Settings) -> bool:
     of_image = {size for kind, size in sizes.items() if kind != "overlay"}
     if settings.model.network_size or not of_image:
         return True
-    from paddleseg_infer.preprocess import image_size
+    from paddleseg_infer.formats.size import image_size
 
     return of_image == {image_size(job.image)}

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from paddleseg_infer.errors import shown
-from paddleseg_infer.preprocess import image_size, read_image
+from paddleseg_infer.formats.size import image_size
+from paddleseg_infer.preprocess import read_image
 from paddleseg_infer.transforms.paddleseg import Transform
 
 

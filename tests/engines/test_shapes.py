@@ -7,14 +7,14 @@ import cv2
 import numpy as np
 import pytest
 from conftest import expected, scene, write_image
-from PIL import Image
+from PIL import ExifTags, Image
 
 from paddleseg_infer.config import input_name
 from paddleseg_infer.deploy import DeployConfig, load_deploy_config
 from paddleseg_infer.engines import shapes as trt
 from paddleseg_infer.errors import ConfigError, ImageError
 from paddleseg_infer.machine.paddle_build import find_paddle
-from paddleseg_infer.preprocess import EXIF_ORIENTATION, prepare
+from paddleseg_infer.preprocess import prepare
 from paddleseg_infer.transforms.paddleseg import make_transform
 
 BUILD = find_paddle()
@@ -103,7 +103,7 @@ def test_sizes_are_read_from_headers_and_respect_the_orientation(tmp_path, model
     write_image(tmp_path / "a.png", (30, 40))
     picture = Image.fromarray(scene(50, 90)[..., ::-1])
     turned = Image.Exif()
-    turned[EXIF_ORIENTATION] = 6
+    turned[ExifTags.Base.Orientation] = 6
     picture.save(tmp_path / "b.jpg", exif=turned)
     (tmp_path / "c.jpg").write_bytes(b"no image")
     paths = [tmp_path / name for name in ("a.png", "b.jpg", "c.jpg", "gone.jpg")]

@@ -240,7 +240,7 @@ def test_a_missing_path_an_empty_folder_and_a_pipe_are_refused(here):
     with pytest.raises(ConfigError, match="--image_path nowhere: no such file"):
         pairs("nowhere")
     make(here / "in", "notes.txt")
-    with pytest.raises(ConfigError, match=r"--image_path in contains no image \(.bmp, .jpeg"):
+    with pytest.raises(ConfigError, match=r"--image_path in contains no image \(.bmp, .dib, .jfif"):
         pairs("in")
     os.mkfifo(here / "pipe")
     for path in ("pipe", os.devnull):

@@ -1,0 +1,78 @@
+"""The tags of a TIFF's first picture, or of EXIF data, which has the same form.
+
+Pillow can read them only for the kinds of TIFF that it can also decode.
+"""
+
+import struct
+from typing import BinaryIO
+
+WIDTH, HEIGHT, BITS, COMPRESSION, ORIENTATION = 256, 257, 258, 259, 274
+STRIPS, BANDS, STRIP_BYTES, VALUES, TILES, TILE_BYTES = 273, 277, 279, 339, 324, 325
+FIRST_PRIVATE = 700  # tags from this number on don't concern the pixels
+FLOATING = 3  # of VALUES
+
+BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}
+WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
+
+
+class Tags:
+    """The tags of a file. Raises ValueError or struct.error if it isn't a TIFF."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        mark = self._read(0, 4)
+        self._order = {b"II": "<", b"MM": ">"}.get(mark[:2], "")
+        version = struct.unpack(f"{self._order}H", mark[2:])[0] if self._order else 0
+        if version not in (42, 43):
+            raise ValueError("not a TIFF")
+        # Positions and counts have eight bytes in a BigTIFF. In a TIFF they have four, and the
+        # number of tags has two.
+        size, start, number = (8, 8, "Q") if version == 43 else (4, 4, "H")
+        (at,) = self._unpack(start, "Q" if size == 8 else "I")
+        (count,) = self._unpack(at, number)
+        at += struct.calcsize(f"={number}")
+        self._places: dict[int, tuple[int, int, int]] = {}  # tag to type, count, position
+        for _ in range(count):
+            entry = self._read(at, 4 + 2 * size)
+            if len(entry) < 4 + size:
+                break
+            form = f"{self._order}HH" + ("Q" if size == 8 else "I")
+            tag, kind, many = struct.unpack_from(form, entry)
+            place = at + 4 + size
+            if BYTES.get(kind, 1) * many > size:
+                (place,) = self._unpack(place, "Q" if size == 8 else "I")
+            self._places.setdefault(tag, (kind, many, place))
+            at += 4 + 2 * size
+
+    def first(self, tag: int, default: int = 0) -> int:
+        """Returns a tag's first value as a whole number."""
+        return next(iter(self._values(tag, 1)), default)
+
+    def all(self, tag: int) -> tuple[int, ...]:
+        return self._values(tag, None)
+
+    def two_bytes(self, tag: int) -> int:
+        """Returns the first two bytes of a tag as a number, like OpenCV, which ignores the type."""
+        return self._unpack(self._places[tag][2], "H")[0] if tag in self._places else 0
+
+    def end(self) -> int:
+        """Returns where the last value ends of the tags that concern the pixels."""
+        places = [each for tag, each in self._places.items() if tag < FIRST_PRIVATE]
+        return max((at + BYTES.get(kind, 1) * count for kind, count, at in places), default=0)
+
+    def _values(self, tag: int, most: int | None) -> tuple[int, ...]:
+        kind, count, at = self._places.get(tag, (0, 0, 0))
+        letter = WHOLE_NUMBERS.get(kind)
+        if letter is None:
+            return ()
+        count = count if most is None else min(count, most)
+        data = self._read(at, count * BYTES[kind])
+        return struct.unpack(f"{self._order}{len(data) // BYTES[kind]}{letter}", data)
+
+    def _unpack(self, at: int, letter: str) -> tuple[int, ...]:
+        form = f"{self._order}{letter}"
+        return struct.unpack(form, self._read(at, struct.calcsize(form)))
+
+    def _read(self, at: int, size: int) -> bytes:
+        self._file.seek(at)
+        return self._file.read(size)
