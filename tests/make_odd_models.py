@@ -25,17 +25,20 @@ class Scores(nn.Layer):
         self.finish = finish
 
     def forward(self, image):
+        return self.scores(image)
+
+    def scores(self, image):
         return self.finish(self.convolution(image), image)
 
 
 class TwoInputs(Scores):
     def forward(self, image, clicks):
-        return super().forward(image + clicks)
+        return self.scores(image + clicks)
 
 
 class ChannelsLast(Scores):
     def forward(self, image):
-        return super().forward(paddle.transpose(image, [0, 3, 1, 2]))
+        return self.scores(paddle.transpose(image, [0, 3, 1, 2]))
 
 
 class UNet(nn.Layer):

@@ -24,6 +24,8 @@ def odd(request, pytestconfig):
     """The folder of the models that make_odd_models.py exports, in both forms of graphs."""
     if request.param == "json" and PADDLE < (3, 0, 0):
         pytest.skip("Paddle 2 makes no json graphs")
+    if request.param == "pdmodel" and PADDLE[:2] == (3, 3):
+        pytest.skip("Paddle 3.3 can't save an argmax in a pdmodel")
     return cached_models(pytestconfig, request.param, "make_odd_models.py")
 
 
