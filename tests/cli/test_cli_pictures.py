@@ -192,7 +192,7 @@ def test_no_file_is_replaced_if_one_picture_cannot_be_made(infer, models, photos
         *("--save", "label", "mask"),
     )
     assert run.code == 1
-    assert "a mask has 8 bits, which hold 0 to 255: use --save label, which has 16" in run.err
+    assert "a mask has 8 bits, which hold 0 to 255: use --save label, with 16" in run.err
     assert mask.read_bytes() == b"mine"
     assert not (tmp_path / "output" / "label").exists()
 

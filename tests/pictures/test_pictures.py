@@ -93,7 +93,7 @@ def test_labels_of_more_than_256_classes_have_16_bits():
         == "I;16"
     )
     with pytest.raises(
-        ImageError, match="a mask has 8 bits, which hold 0 to 255: use --save label, which has 16"
+        ImageError, match="a mask has 8 bits, which hold 0 to 255: use --save label, with 16"
     ):
         decoded(Segmentation(labels), kinds=("mask",))
 
