@@ -130,7 +130,7 @@ def parse(arguments: Sequence[str] | None) -> Settings:
     parser = make_parser()
     given, left = parser.parse_known_args(arguments)
     files = [word for word in left if os.path.lexists(word)]
-    if files:  # the shell has replaced a pattern by the names of files
+    if files and files == left:  # the shell has replaced a pattern by the names of files
         parser.error(
             f"--image_path takes one path, but {len(files)} more were given: {shown(files[0])}"
             f"{', ...' if files[1:] else ''}. Name the folder, or a text file of one image a line"

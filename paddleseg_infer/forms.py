@@ -1,5 +1,7 @@
 """The form of a network's output: its layout, and what its values are."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from paddleseg_infer.graph import GraphFacts
@@ -11,29 +13,50 @@ def is_channels_last(
     """Whether the output has the layout [N, H, W, C] and not [N, C, H, W].
 
     The declared shapes decide it, if only one layout agrees with them. Otherwise `output` decides,
-    which belongs to an input of height and width `size`: NHWC must have just that size, NCHW may
-    have it reduced. Raises ValueError if both layouts agree with it, or none.
+    which belongs to an input of height and width `size`. Raises ValueError if both layouts agree
+    with it, or none.
     """
-    if np.issubdtype(output.dtype, np.integer) and 1 in (output.shape[1], output.shape[3]):
-        return output.shape[1] != 1
+    channels = output.shape[1], output.shape[3]
+    if np.issubdtype(output.dtype, np.integer) and channels.count(1) == 1:
+        return channels[1] == 1
     if facts and len(facts.outputs[0].shape) == 4 and len(facts.inputs[0].shape) == 4:
         sides, declared = facts.inputs[0].shape[2:], facts.outputs[0].shape
-        first, last = (
-            all(found in (-1, side) for found, side in zip(axes, sides, strict=True))
-            for axes in (declared[2:], declared[1:3])
-        )
+        first, last = _fits(declared[2:], sides), _fits(declared[1:3], sides)
         if first != last:
             return last
-    (height, width), (rows, columns) = size, output.shape[2:]
-    first = abs(rows * width - columns * height) <= max(height, width)
-    last = output.shape[1:3] == size
+    if output.shape[2:] == size != output.shape[1:3]:
+        return False
+    first, last = _fits(output.shape[2:], size), _fits(output.shape[1:3], size)
     if first == last:
+        layouts = "[N, classes, H, W]", "[N, H, W, classes]"
+        fit = "both {} and {} fit" if first else "neither {} nor {} fits"
         raise ValueError(
-            f"the model's output has the shape {list(output.shape)} for an image of {width}x"
-            f"{height}: {'both' if first else 'neither'} [N, classes, H, W] and [N, H, W, classes] "
-            "fit; export the model with a fixed number of classes"
+            f"the model's output has the shape {list(output.shape)} for an image of {size[1]}x"
+            f"{size[0]}: {fit.format(*layouts)}; export a model whose output has the image's size"
         )
     return last
+
+
+def _fits(sides: Sequence[int], image: Sequence[int]) -> bool:
+    """Whether an output's height and width are the image's, or reduced by one factor.
+
+    -1 is any size: it fits every size, and a known size doesn't fit any size.
+    """
+    if -1 in sides or -1 in image:
+        return all(found in (-1, side) for found, side in zip(sides, image, strict=True))
+    (rows, columns), (height, width) = sides, image
+    return abs(rows * width - columns * height) <= max(height, width)  # rounded to whole pixels
+
+
+def check_places(output: np.ndarray, size: tuple[int, int]) -> None:
+    """Raises ValueError if the last two axes [H, W] are exchanged, or flattened to one."""
+    (rows, columns), (height, width) = output.shape[-2:], size
+    is_turned = (rows, columns) == (width, height) != (height, width)
+    if is_turned or (rows == 1 < height and columns == height * width):
+        raise ValueError(
+            f"the model's output has the shape {list(output.shape)} for an image of {width}x"
+            f"{height}: its last axes must be height and width"
+        )
 
 
 def output_kind(output: np.ndarray) -> str:
@@ -53,9 +76,9 @@ def output_kind(output: np.ndarray) -> str:
     return "foreground" if output.shape[1] == 1 else "scores"
 
 
-def has_class_ids(output: np.ndarray) -> bool:
-    """Whether all values are whole and not negative."""
-    return bool(output.size and output.min() >= 0 and (output == np.rint(output)).all())
+def is_whole(output: np.ndarray) -> bool:
+    """Whether all values are whole numbers."""
+    return bool(output.size and (output == np.rint(output)).all())
 
 
 def are_probabilities(output: np.ndarray, kind: str) -> bool:

@@ -10,8 +10,9 @@ import numpy as np
 from paddleseg_infer.errors import ConfigError, ImageError
 from paddleseg_infer.forms import (
     are_probabilities,
-    has_class_ids,
+    check_places,
     is_channels_last,
+    is_whole,
     output_kind,
 )
 from paddleseg_infer.graph import GraphFacts
@@ -48,6 +49,7 @@ class OutputReader:
             raise ConfigError(f"threshold must be a number, not {threshold!r}")
         self.kind = ""  # a result of output_kind, once `learn` has been called
         self._is_channels_last = False
+        self._may_be_ids = False  # the first output held only 0 and 1: class ids, or sure scores
         self._with_argmax, self._threshold = with_argmax, threshold
         self._output_op = output_op
         self._is_probability = False
@@ -71,11 +73,19 @@ class OutputReader:
         self.kind = output_kind(output)
         if self._is_channels_last:
             log.info("this model's output has the layout NHWC: the classes are its last axis")
-        if self.kind == "foreground" and has_class_ids(output):
-            has_argmax = facts is not None and not facts.operators.isdisjoint(ARGMAXES)
-            if has_argmax or output.max() > 1:
+        check_places(output, size)
+        if self.kind == "foreground" and is_whole(output):
+            # Of several outputs, the argmax may belong to another.
+            is_argmax = (
+                facts is not None
+                and len(facts.outputs) == 1
+                and not facts.operators.isdisjoint(ARGMAXES)
+            )
+            if is_argmax or output.max() > 1:
                 log.info("%s", FLOAT_IDS)
                 self.kind = "labels"
+            else:
+                self._may_be_ids = True
         if self.kind == "scores" and self._output_op:
             self._is_probability = self._output_op == "softmax"
         elif self.kind != "labels":  # output_op says nothing about one channel
@@ -94,7 +104,7 @@ class OutputReader:
     def scores(self, output: np.ndarray) -> np.ndarray:
         """Returns one image's scores as float32 [C, H, W]. Raises ImageError."""
         _check_finite(output)
-        if self.kind == "foreground" and output.max() > 1 and has_class_ids(output):
+        if self._may_be_ids and output.max() > 1 and is_whole(output):
             raise ImageError(
                 "the model gives class ids, but the first window contained only 0 and 1 and was "
                 "read "
@@ -109,8 +119,7 @@ class OutputReader:
 
         Without `with_score`, the score map is None.
         """
-        # Probabilities aren't above 1, and logits aren't whole.
-        if self.kind == "foreground" and output.max() > 1 and has_class_ids(output):
+        if self._may_be_ids and output.max() > 1 and is_whole(output):
             if with_score:
                 raise ImageError("the model gives class ids, but --save score needs probabilities")
             return label_map(output, "labels"), None
@@ -130,10 +139,8 @@ def label_map(output: np.ndarray, kind: str, threshold: float = 0.5) -> np.ndarr
     """
     if kind == "labels":
         labels = output.reshape(output.shape[-2:])
-        if np.issubdtype(labels.dtype, np.floating) and not has_class_ids(labels):
-            raise ImageError(
-                "the model gives float labels, but they are not whole numbers of 0 or more"
-            )
+        if np.issubdtype(labels.dtype, np.floating) and not is_whole(labels):
+            raise ImageError("the model gives float labels, but they are not whole numbers")
         low, high = (labels.min(), labels.max()) if labels.size else (0, 0)
         if low < 0 or high > MAX_LABEL:
             raise ImageError(
@@ -205,7 +212,7 @@ def score_map(
     """Returns the probability of each pixel's class in `label_map`: uint8 [H, W], 255 means 1.
 
     `output` is one image's scores or foreground [C, H, W]. If these aren't probabilities, softmax
-    or sigmoid is applied to them. Pixels with NaN get 0.
+    or sigmoid is applied to them.
     """
     scores = np.empty(output.shape[1:], np.uint8)
     for rows in _bands(output):

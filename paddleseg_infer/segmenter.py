@@ -241,6 +241,9 @@ class Segmenter:
             with self._turn:
                 output = engine(batch.tensor_nchw)
         except NoBatchAxis as error:
+            if self._reads.kind:  # larger batches were fine
+                yield failed(batch.items[0], ImageError(str(error)))
+                return
             raise ConfigError(f"{shown(self.deploy.graph)}: {error}") from None
         except (EngineError, MemoryError) as error:
             if len(batch.items) == 1:

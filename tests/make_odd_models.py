@@ -109,6 +109,10 @@ def undeclared(scores, image):
     return paddle.reshape(scores, paddle.shape(scores))
 
 
+def in_bf16(scores, image):
+    return paddle.cast(scores, "bfloat16")
+
+
 export("plain", Scores())
 export("two_inputs", TwoInputs(), (-1, 3, -1, -1), (-1, 3, -1, -1))
 export("one_channel", Scores(channels=1), (-1, 1, -1, -1))
@@ -125,6 +129,11 @@ export("no_batch", Scores(finish=lambda s, i: paddle.argmax(s, 1)[0]))
 export("no_batch_scores", Scores(finish=lambda s, i: s[0]))
 export("no_batch_whole", Scores(finish=lambda s, i: paddle.cast(s[0], "int32")))
 export("classes_only", Scores(finish=lambda s, i: paddle.mean(s, axis=[2, 3])))
+export("bf16", Scores(finish=in_bf16))
+export("ids_from_minus_1", Scores(finish=lambda s, i: paddle.cast(ids(s, i) - 1, "float32")))
+export("turned", Scores(finish=lambda s, i: paddle.transpose(paddle.argmax(s, 1), [0, 2, 1])))
+export("flat", Scores(finish=lambda s, i: paddle.argmax(s, 1).flatten(1).unsqueeze(1)))
+export("squeezed", Scores(finish=lambda s, i: paddle.argmax(s, 1).squeeze()))
 export("nan", Scores(finish=nan_on_the_left))
 export("infinite", Scores(finish=lambda s, i: s / functional.relu(s)))
 export("three_outputs", Scores(finish=lambda s, i: (s, s + 1, paddle.argmax(s, 1))))

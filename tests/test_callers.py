@@ -1,5 +1,6 @@
 """A Segmenter in the hands of real callers: threads, reused buffers, other kinds of images."""
 
+import io
 import threading
 
 import cv2
@@ -82,6 +83,15 @@ def test_a_picture_of_pillow_is_segmented_like_its_array(segmenter, mode):
     picture = Image.fromarray(cv2.cvtColor(scene(*SIZES[0]), cv2.COLOR_BGR2RGB)).convert(mode)
     image_bgr = np.asarray(picture.convert("RGB"))[..., ::-1]
     assert np.array_equal(segmenter(picture), segmenter(np.ascontiguousarray(image_bgr)))
+
+
+def test_a_damaged_picture_of_pillow_fails_alone(segmenter):
+    buffer = io.BytesIO()
+    Image.fromarray(scene(300, 400)).save(buffer, "JPEG")
+    damaged = Image.open(io.BytesIO(buffer.getvalue()[:3000]))
+    results = {r.index: r for r in segmenter.stream([scene(*SIZES[0]), damaged, scene(*SIZES[0])])}
+    assert "Pillow can't decode it: image file is truncated" in str(results[1].error)
+    assert results[0].labels is not None and results[2].labels is not None
 
 
 @pytest.mark.parametrize(

@@ -202,3 +202,11 @@ def test_restore_treats_each_plane_of_scores_like_labels():
     planes = np.random.default_rng(0).random((3, 6, 8), np.float32)
     undo = (Resized(8, 12), Padded(2, 1, 4, 6), Resized(6, 8))
     assert np.array_equal(restore(planes, undo), [restore(plane, undo) for plane in planes])
+
+
+def test_whole_values_of_one_channel_are_thresholded_if_others_are_not_whole():
+    """The scores of an image may be saturated, for example by relu6."""
+    read = OutputReader(True, 0.5)
+    read.learn(np.array([[[[0.3, 6], [0, 6]]]], np.float32), (2, 2))
+    labels, _ = read(np.array([[[0, 6], [6, 0]]], np.float32), False)
+    assert labels.tolist() == [[0, 1], [1, 0]]

@@ -14,7 +14,7 @@ log = logging.getLogger("paddleseg_infer")
 
 
 class NoBatchAxis(EngineError):
-    """The model's output has no batch axis, whatever the image."""
+    """A single image's output has no batch axis."""
 
 
 class Engine(Protocol):
@@ -38,7 +38,7 @@ def check_graph(deploy: DeployConfig) -> None:
     Raises ConfigError for another model, and for files that are damaged or no model.
     """
     facts = deploy.graph_facts
-    wrong = _wrong_inputs(facts.inputs) or _wrong_outputs(facts.outputs)
+    wrong = _wrong_inputs(facts.inputs) or _wrong_outputs(facts.inputs, facts.outputs)
     if wrong:
         raise ConfigError(f"{shown(deploy.graph)} {wrong}")
 
@@ -75,11 +75,15 @@ def _wrong_inputs(inputs: Sequence[Port]) -> str:
     return ""
 
 
-def _wrong_outputs(outputs: Sequence[Port]) -> str:
+def _wrong_outputs(inputs: Sequence[Port], outputs: Sequence[Port]) -> str:
     """Returns why the first output holds neither labels nor scores, or ""."""
     if not outputs:
         return "has no output: export the model again"
     dtype, shape = outputs[0].dtype, list(outputs[0].shape)
+    if dtype == "bf16":
+        return "gives bf16 values, which Paddle can't copy: export it with a float32 output"
+    if inputs[0].shape[:1] == (-1,) and shape and shape[0] > 1:
+        return f"gives values of shape {shape}, without a batch axis: export it with its batch axis"
     if not shape or len(shape) == 4 or (len(shape) == 3 and not dtype.startswith("float")):
         return ""
     return (

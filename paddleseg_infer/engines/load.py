@@ -9,7 +9,7 @@ import numpy as np
 
 from paddleseg_infer.config import input_name
 from paddleseg_infer.deploy import DeployConfig
-from paddleseg_infer.engines.contract import Engine, note_other_outputs
+from paddleseg_infer.engines.contract import Engine, check_graph, note_other_outputs
 from paddleseg_infer.engines.paddle import load_collecting, load_paddle
 from paddleseg_infer.engines.setup import Kind, Setup
 from paddleseg_infer.engines.shapes import (
@@ -51,6 +51,7 @@ def set_up(
 
 def load(setup: Setup, expected: Expected = NOTHING_EXPECTED) -> Engine:
     """Loads the engine that the setup's options ask for. Raises ConfigError."""
+    check_graph(setup.deploy)
     note_other_outputs(setup.deploy)
     if setup.kind is Kind.OPENVINO:
         from paddleseg_infer.engines.openvino import OpenVinoEngine

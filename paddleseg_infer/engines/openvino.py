@@ -155,13 +155,19 @@ class _OpenVino:
         self._is_full_size: bool | None = None  # whether outputs are as high and wide as inputs
 
     def __call__(self, tensor_nchw: np.ndarray) -> np.ndarray:
+        error = None
         with _standard_error() as captured:
-            output = self._run(tensor_nchw)
+            try:
+                output = self._run(tensor_nchw)
+            except EngineError as raised:  # of a stale output perhaps: the log says more
+                error = raised
         if failure := RUN_FAILED.search(captured.text):
             message = (failure[1] or captured.text).decode(errors="replace")
             raise EngineError(message.strip().split("\n")[-1].rstrip("."))
         if captured.text:
             os.write(2, captured.text)
+        if error:
+            raise error
         is_full_size = output.shape[-2:] == tensor_nchw.shape[-2:]
         if self._is_full_size is None:
             self._is_full_size = is_full_size

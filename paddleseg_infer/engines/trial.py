@@ -7,10 +7,10 @@ import numpy as np
 
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.engines.contract import Engine
-from paddleseg_infer.errors import EngineError, ImageError, shown
+from paddleseg_infer.errors import ConfigError, EngineError, ImageError, shown
 
 MULTIPLES = (2, 4, 8, 16, 32, 64)  # of the sides; networks halve images one to six times
-LARGE = 256  # pixels; large enough for every network, and a multiple of all of these
+LARGE = 256  # pixels, a multiple of twice the largest of these; large enough for most networks
 
 
 class SizeTrial:
@@ -25,14 +25,14 @@ class SizeTrial:
         self._deploy = deploy
         self._load = load
         self._multiple = 0  # of the sides, once it is known
-        self._fine: set[tuple[int, int]] = set()  # remainders that the network takes
+        self._tried: dict[tuple[int, int], bool] = {}  # whether the network runs, by remainders
 
     def refusal(
         self, height: int, width: int, error: EngineError | MemoryError, on_try: Callable[[], None]
     ) -> ImageError:
         """Returns the error of an image of this size that the network can't run.
 
-        Calls `on_try` before each trial. Raises ConfigError.
+        Calls `on_try` before each trial.
         """
         why = "there is not enough memory"
         if isinstance(error, EngineError):
@@ -43,7 +43,7 @@ class SizeTrial:
     def why_not(self, height: int, width: int, on_try: Callable[[], None]) -> str:
         """Returns why the network refuses an input of this size, or "" if that isn't found.
 
-        Calls `on_try` before each trial. Raises ConfigError.
+        Calls `on_try` before each trial.
         """
         declared = self._deploy.graph_facts.inputs[0].shape[2:]
         if any(side not in (-1, own) for side, own in zip(declared, (height, width), strict=False)):
@@ -55,32 +55,37 @@ class SizeTrial:
             )
         step = max(MULTIPLES)
         remainders = height % step, width % step
-        if not self._multiple and remainders not in self._fine:
-            self._try(*remainders, on_try)
+        if not self._multiple and remainders not in self._tried:
+            self._try(remainders, on_try)
         if self._multiple and (height % self._multiple or width % self._multiple):
             return (
                 f"its sides must be multiples of {self._multiple}: add `Resize` with "
                 f"`size_divisor: {self._multiple}`, or `Padding`, to the transforms in "
                 f"{shown(self._deploy.path)}"
             )
-        return "it is too small for this network" if min(height, width) < LARGE else ""
+        larger_runs = self._multiple or self._tried[remainders]
+        return (
+            "it is too small for this network" if larger_runs and min(height, width) < LARGE else ""
+        )
 
-    def _try(self, height: int, width: int, on_try: Callable[[], None]) -> None:
-        """Tries a large image with these remainders, then the next multiples of its sides."""
-        for multiple in (1, *MULTIPLES):
-            on_try()
-            if self._runs(*(LARGE + -(-side // multiple) * multiple for side in (height, width))):
-                if multiple == 1:
-                    self._fine.add((height, width))
-                else:
-                    self._multiple = multiple
+    def _try(self, remainders: tuple[int, int], on_try: Callable[[], None]) -> None:
+        """Tries a large image with these remainders, then images with multiples as their sides."""
+        height, width = (LARGE + side for side in remainders)
+        self._tried[remainders] = self._runs(height, width, on_try)
+        if self._tried[remainders]:
+            return
+        for multiple in MULTIPLES:
+            side = LARGE + multiple  # a multiple of this number, and of no larger one
+            if self._runs(side, side, on_try):
+                self._multiple = multiple
                 return
 
-    def _runs(self, height: int, width: int) -> bool:
+    def _runs(self, height: int, width: int, on_try: Callable[[], None]) -> bool:
+        on_try()
         batch = max(1, self._deploy.input_shape[0])
         try:
             self._engine(np.zeros((batch, 3, height, width), np.float32))
-        except (EngineError, MemoryError):
+        except (ConfigError, EngineError, MemoryError):  # the model's files may have gone meanwhile
             return False
         return True
 

@@ -36,7 +36,7 @@ OTHER_SIGNATURES = {
     "a HEIC": rb"....ftyp(he(ic|ix|im|is|vc|vx|vm|vs)|mif1|msf1)",
     "a JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n",
     "a JPEG XR": rb"II\xbc",
-    "a camera's raw": rb"II\*\0....CR|....ftypcrx |FUJIFILMCCD-RAW|IIRO|IIU\0",
+    "a camera's raw": rb"II\*\0\x10\0\0\0CR\x02|....ftypcrx |FUJIFILMCCD-RAW|IIRO|IIU\0",
     "a Photoshop": rb"8BPS",
     "an OpenEXR": rb"\x76\x2f\x31\x01",
     "a Radiance": rb"#\?(RADIANCE|RGBE)",

@@ -21,7 +21,8 @@ def say(text: str, stream: TextIO | None = None) -> None:
         stream.write(text)
         stream.flush()
     except OSError:  # otherwise Python would fail at its exit, when it flushes
-        os.dup2(_null_device(), stream.fileno())
+        with contextlib.suppress(OSError):  # a notebook's stream has no descriptor
+            os.dup2(_null_device(), stream.fileno())
 
 
 @contextlib.contextmanager
@@ -52,7 +53,7 @@ def own_streams(print_detail: bool) -> Iterator[None]:
         say("")  # flushes
         ctypes.CDLL(None).fflush(None)  # what C++ code has printed and not written yet
         os.dup2(real_output, 1)
-        sys.stdout, sys.stderr = before[0] or sys.stdout, before[1] or sys.stderr
+        sys.stdout, sys.stderr = before
         os.close(real_output)
         os.close(nowhere)
 

@@ -53,7 +53,7 @@ class Pictures:
     def check(self, kind: str, classes: int) -> None:
         """Raises ConfigError if these pictures can't be made from a model's output.
 
-        `kind` is a result of `postprocess.output_kind`. `classes` is the number of classes; it is
+        `kind` is a result of `forms.output_kind`. `classes` is the number of classes; it is
         used only for scores.
         """
         if kind == "labels" and "score" in self.kinds:

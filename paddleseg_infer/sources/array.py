@@ -3,13 +3,19 @@
 from collections.abc import Sequence
 
 import numpy as np
+import PIL.Image
 
 from paddleseg_infer.errors import ImageError
 from paddleseg_infer.transforms.paddleseg import Transform
 
+PILLOW_MODES = ("RGB", "RGBA", "L", "P")
+
 
 class ArraySource:
-    """A `Source` for an array, uint8 BGR [H, W, 3]. Anything else is refused by `pixels`."""
+    """A `Source` for an array, uint8 BGR [H, W, 3], or a Pillow image of one of PILLOW_MODES.
+
+    `pixels` refuses anything else.
+    """
 
     def __init__(self, image_bgr: object):
         self._image_bgr = image_bgr
@@ -17,6 +23,8 @@ class ArraySource:
 
     def size(self) -> tuple[int, int] | None:
         image = self._image_bgr
+        if isinstance(image, PIL.Image.Image):
+            return image.height, image.width
         if not isinstance(image, np.ndarray) or image.ndim != 3:
             return None
         return image.shape[0], image.shape[1]
@@ -25,6 +33,11 @@ class ArraySource:
         image = self._image_bgr
         if image is None:
             raise ImageError("it is None, which cv2.imread returns for a file that it can't read")
+        if isinstance(image, PIL.Image.Image) and image.mode in PILLOW_MODES:
+            try:
+                return np.ascontiguousarray(np.asarray(image.convert("RGB"))[..., ::-1])
+            except (OSError, SyntaxError, ValueError, AssertionError) as error:
+                raise ImageError(f"Pillow can't decode it: {error}") from None
         if not isinstance(image, np.ndarray):
             mode = f" of mode {image.mode}" if hasattr(image, "mode") else ""
             raise ImageError(

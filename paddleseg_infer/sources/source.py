@@ -37,6 +37,4 @@ def source_of(image: object) -> Source:
     """Returns the source of an image; of anything else, one whose pixels raise ImageError."""
     if isinstance(image, str | os.PathLike):
         return PathSource(image)
-    if isinstance(image, PIL.Image.Image) and image.mode in ("RGB", "RGBA", "L", "P"):
-        return ArraySource(np.asarray(image.convert("RGB"))[..., ::-1].copy())
     return ArraySource(image)

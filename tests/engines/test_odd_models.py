@@ -50,7 +50,9 @@ def labels_of(folder, *images, **options):
         ("nhwc_input", r"needs images in the layout NHWC, \[-1, -1, -1, 3\], but this"),
         ("float64", "needs float64 values, but this program gives float32"),
         ("no_batch", r"gives int64 values of shape \[-1, -1\]: neither labels"),
-        ("no_batch_scores", r"gives float32 values of shape \[5, -1, -1\]: neither labels"),
+        ("no_batch_scores", r"gives values of shape \[5, -1, -1\], without a batch axis"),
+        ("bf16", "gives bf16 values, which Paddle can't copy: export it with a float32 output"),
+        ("no_batch_whole", r"gives values of shape \[5, -1, -1\], without a batch axis"),
         ("classes_only", r"gives float32 values of shape \[-1, 5\]: neither labels"),
     ],
 )
@@ -69,9 +71,24 @@ def test_a_refused_model_ends_the_run_and_the_dry_run_with_2(odd, infer, tmp_pat
         assert not (tmp_path / "output").exists()
 
 
-def test_an_output_without_a_batch_axis_is_refused_at_the_first_image(odd):
-    with pytest.raises(ConfigError, match=r"for one image has the shape \[5, 48, 64\]: its first"):
-        labels_of(odd / "no_batch_whole", scene(*SIZE))
+@pytest.mark.parametrize("name", ["turned", "flat"])
+def test_labels_in_other_places_are_refused(odd, name):
+    with pytest.raises(ConfigError, match="its last axes must be height and width"):
+        labels_of(odd / name, scene(*SIZE))
+
+
+def test_ids_below_0_fail_and_are_not_taken_for_scores(odd):
+    with pytest.raises(ImageError, match="the model gives labels from -1"):
+        labels_of(odd / "ids_from_minus_1", scene(*SIZE))
+
+
+def test_a_last_batch_of_one_that_lacks_its_axis_fails_alone(odd):
+    images = [scene(*SIZE, number) for number in range(5)]
+    segmenter = Segmenter(odd / "squeezed" / "deploy.yaml", device="cpu", batch_size=4)
+    results = {result.index: result for result in segmenter.stream(images)}
+    expected = labels_of(odd / "plain", *images)
+    assert all(np.array_equal(results[index].labels, expected[index]) for index in range(4))
+    assert "its first axis must be the batch" in str(results[4].error)
 
 
 @pytest.mark.parametrize("size", [SIZE, (5, 5), (37, 50)])
@@ -157,6 +174,8 @@ def test_other_outputs_are_named_in_a_line(odd, caplog):
         ("halved_twice", (50, 37), "its sides must be multiples of 4: add `Resize` with `size_d"),
         ("halved_twice", (401, 400), "its sides must be multiples of 4: "),
         ("halved_five_times", (48, 64), "its sides must be multiples of 32: "),
+        ("halved_five_times", (639, 640), "its sides must be multiples of 32: "),
+        ("halved_five_times", (375, 1242), "its sides must be multiples of 32: "),
         ("large_kernel", (50, 37), "it is too small for this network: "),
     ],
 )
