@@ -93,7 +93,9 @@ def test_no_result_is_lost_if_a_node_is_killed(start, cluster, tmp_path):
     assert "240 of 241 images done" in out
     assert "raylet" not in out  # Ray's own messages are hidden
     assert "failed: in/3/bad.png: " in err
-    assert masks(tmp_path / "out") == masks(tmp_path / "plain") == sorted(names)
+    # The killed worker may leave the unfinished part of a picture, which a later run deletes.
+    finished = [name for name in masks(tmp_path / "out") if not name.endswith(".part")]
+    assert finished == masks(tmp_path / "plain") == sorted(names)
     for name in names:
         ours, others = (tmp_path / folder / name for folder in ("out", "plain"))
         assert ours.read_bytes() == others.read_bytes()
