@@ -32,14 +32,14 @@ class _Binary(NamedTuple):
 
     kind: str
     first: Dims
-    second: Dims  # its last side belongs to the first's last
+    second: Dims  # with the same last side as `first`
 
 
 def _faults(operators: Iterable[_Binary]) -> tuple[str, ...]:
-    """Returns what oneDNN does wrong with these operators.
+    """Returns what oneDNN does wrong with these operators, in words.
 
-    Where the first operand has fewer elements than the second, Paddle gives oneDNN the two in the
-    other order, and oneDNN divides in that order.
+    If the first operand has fewer elements than the second, Paddle exchanges the two for oneDNN,
+    and oneDNN then divides the second by the first.
     """
     faults = set()
     for kind, first, second in operators:
@@ -51,18 +51,23 @@ def _faults(operators: Iterable[_Binary]) -> tuple[str, ...]:
 
 
 def _may_be_broadcast(first: Dims, second: Dims) -> bool:
-    """Returns whether the run may repeat `first`. Two unknown sides are taken for equal."""
+    """Returns whether `first` may be repeated to the size of `second`.
+
+    Two unknown sides count as equal, as in a division of two tensors of the image's size. So a
+    broadcast between tensors whose sides are all unknown isn't found.
+    """
     rank = max(len(first), len(second))
     sides = zip(_filled(first, rank), _filled(second, rank), strict=True)
     return any(one in (1, -1) and other not in (1, one) for one, other in sides)
 
 
 def _filled(dims: Dims, rank: int) -> Dims:
+    """Returns `dims` with sides of 1 in front, as many as `rank` needs."""
     return (1,) * (rank - len(dims)) + dims
 
 
 def _binary_of_protobuf(program: Any) -> Iterator[_Binary]:
-    """Yields those of all blocks."""
+    """Yields the elementwise operators of all blocks of a `ProgramDesc`."""
     found = [
         (operator, {each.parameter: "".join(each.arguments) for each in operator.inputs})
         for block in program.blocks
@@ -86,7 +91,7 @@ def _binary_of_protobuf(program: Any) -> Iterator[_Binary]:
 
 
 def _placed(second: Dims, rank: int, operator: Any) -> Dims:
-    """Returns `second` with a side of 1 for each side of the first operand that is behind it."""
+    """Returns `second` with sides of 1 at its end, so that it ends where the first operand ends."""
     if len(second) in (0, rank):
         return second
     [axis] = [each.i for each in operator.attrs if each.name == "axis"] or [-1]
@@ -94,9 +99,9 @@ def _placed(second: Dims, rank: int, operator: Any) -> Dims:
 
 
 def _binary_of_json(block: Any, outside: Mapping[int, Dims | None]) -> Iterator[_Binary]:
-    """Yields those of a block and of the blocks in its operators.
+    """Yields the divisions of a block, and of the blocks inside its operators.
 
-    The block may use the tensors of the blocks around it, which are `outside`.
+    `outside` has the sides of the tensors of the surrounding blocks, by their numbers.
     """
     dims = {**outside, **dict(map(_tensor_of_json, block.get("args", ())))}
     for operator in block["ops"]:

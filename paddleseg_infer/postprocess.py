@@ -49,7 +49,7 @@ class OutputReader:
             raise ConfigError(f"threshold must be a number, not {threshold!r}")
         self.kind = ""  # a result of output_kind, once `learn` has been called
         self._is_channels_last = False
-        self._may_be_ids = False  # the first output held only 0 and 1: class ids, or sure scores
+        self._may_be_ids = False  # the first output had only 0 and 1: ids or saturated scores
         self._with_argmax, self._threshold = with_argmax, threshold
         self._output_op = output_op
         self._is_probability = False
@@ -59,11 +59,9 @@ class OutputReader:
     ) -> None:
         """Sets layout and `kind` from the first batch's output [N, ...] and logs lines about them.
 
-        Later calls do nothing.
-
-        `size` is the height and width of the network's input, `facts` is what the graph declares.
-        Raises ValueError if the output has none of PaddleSeg's forms, or if its layout could be
-        NCHW and NHWC.
+        Later calls do nothing. `size` is the height and width of the network's input, `facts` is
+        what the graph declares. Raises ValueError if the output has none of PaddleSeg's forms, or
+        if its layout could be NCHW and NHWC.
         """
         if self.kind:
             return
@@ -107,8 +105,7 @@ class OutputReader:
         if self._may_be_ids and output.max() > 1 and is_whole(output):
             raise ImageError(
                 "the model gives class ids, but the first window contained only 0 and 1 and was "
-                "read "
-                "as scores: run without --crop_size, or start with another image"
+                "read as scores: run without --crop_size, or start with another image"
             )
         return output.astype(np.float32, copy=False)
 
@@ -133,9 +130,10 @@ def label_map(output: np.ndarray, kind: str, threshold: float = 0.5) -> np.ndarr
     """Returns the labels [H, W] of one image's output [H, W], [1, H, W] or [C, H, W].
 
     The dtype is uint8, or uint16 if a label is above 255 or there are more than 256 classes.
-    Scores: the class with the highest score; of equal scores the first class, as in np.argmax
-    (except for NaN). Foreground: 1 if the value is above `threshold`, else 0; the value isn't
-    converted to a probability first. Raises ImageError for a label outside 0 to 65535.
+    Scores: the class with the highest score; of equal scores the first class, as in np.argmax.
+    Foreground: 1 if the value is above `threshold`, else 0; the value isn't converted to a
+    probability first. Raises ImageError for a label outside 0 to 65535, for a float label that
+    isn't a whole number, and for a score that is NaN or infinite.
     """
     if kind == "labels":
         labels = output.reshape(output.shape[-2:])
@@ -202,6 +200,7 @@ def _argmax(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _sum(scores: np.ndarray) -> float:
+    # The cheapest check of all values: NaN and infinity stay in a sum.
     with np.errstate(over="ignore", invalid="ignore"):
         return float(scores.sum())
 

@@ -63,8 +63,8 @@ class Segmenter:
     the sizes that will be segmented. At most `threads` threads read and save images. Raises
     ConfigError if the model can't run with these options.
 
-    The engine is loaded while the first images are read; `load()` loads it earlier.
-    Threads may share a Segmenter: their batches take turns.
+    The engine is loaded while the first images are read; `load()` loads it earlier. Several threads
+    may use one Segmenter: it runs one batch at a time.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Segmenter:
         # Reading and saving use no more threads than the engine.
         self._threads = min(threads, self.options.cpu_threads or 1)
         self._engine: Engine | None = None
-        # Two threads in one predictor crash the process, or exchange their labels.
+        # If two threads use one predictor, the process crashes, or they get each other's labels.
         self._turn = threading.RLock()
         self._prepared: set[str] = set()  # output folders that must not be made again
 
@@ -119,9 +119,10 @@ class Segmenter:
     def __call__(self, images: Image | Iterable[Image]) -> np.ndarray | list[np.ndarray]:
         """Returns the label map [H, W] of one image, or a list of them in the images' order.
 
-        An image is a path or an array, uint8 BGR [H, W, 3]. A label map contains class ids, as
-        uint8, or as uint16 if an id is above 255 or there are more than 256 classes. Raises
-        ImageError at the first image that fails, and ConfigError if the model can't be loaded.
+        An image is a path, an array, uint8 BGR [H, W, 3], or a Pillow image. A label map contains
+        class ids, as uint8, or as uint16 if an id is above 255 or there are more than 256 classes.
+        Raises ImageError at the first image that fails, and ConfigError if the model can't be
+        loaded.
         """
         if isinstance(images, str | bytes | os.PathLike | np.ndarray) or not isinstance(
             images, Iterable

@@ -201,7 +201,8 @@ class EngineOptions:
     enable_mkldnn: bool | None = option(
         None,
         ENGINE,
-        "use oneDNN on the CPU; by default not for a model that it computes wrongly",
+        "use oneDNN on the CPU; by default not if the graph declares an operation that it "
+        "computes wrongly",
         shown_default="Paddle's own default, which is True; False turns it off",
         needs="cpu",
         kept_by="graph",

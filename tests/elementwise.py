@@ -2,13 +2,13 @@
 
 python -m tests.elementwise [--operator divide ...] [--graph pdmodel|json] [--all] [--made FOLDER]
 
-A form says which shapes the two operands have. `y` is the output of a convolution, [N, C, H, W], so
-oneDNN keeps it in a layout of its own. Behind the operator comes nothing, a relu or a scale: Paddle
-makes one operator of two. Prints a table, of all rows with --all, else of those that aren't right.
-Ends with 1 if oneDNN is wrong, or fails, where the program uses it.
+A form names the shapes of the two operands. `y` is the output of a convolution, [N, C, H, W], which
+oneDNN keeps in a layout of its own. The operator is the last one, or a relu or a scale follows,
+which Paddle joins with it. Prints a table of the rows that aren't right; with --all, of all rows.
+The exit code is 1 if oneDNN is wrong or fails in a network for which the program uses it.
 
-Paddle 3 can't export some of these as a pdmodel. --made keeps the networks, and takes those that
-another Paddle has made: so run it under 2.6.2 first.
+Paddle 3 can't export some of these networks as a pdmodel. --made keeps the networks in a folder,
+and uses those that the folder already has. So run it with Paddle 2.6.2 first.
 """
 
 import argparse
@@ -49,10 +49,10 @@ OPERATORS = {
     "fmax": None,
     "fmin": None,
 }
-# Paddle has these in oneDNN, and fuses them with what comes behind.
+# Paddle runs these in oneDNN, and joins them with the next operator.
 IN_ONEDNN = ("add", "subtract", "multiply", "divide")
 BEHIND = ("", "relu", "scale")
-# Where these jump, the last bit of the convolution decides. So some pixels may differ.
+# These operators jump. The last bit of the convolution decides where, so some pixels may differ.
 JUMPING, MOST_JUMPS = {"floor_divide", "remainder"}, 0.01
 TOLERANCE = 1e-3
 

@@ -58,6 +58,11 @@ class UNet(nn.Layer):
         return small
 
 
+def thirds(scores, image):
+    """Needs sides that are multiples of three."""
+    return functional.interpolate(functional.avg_pool2d(scores, 3, 3), scale_factor=3) + scores
+
+
 class LargeKernel(nn.Layer):
     """A convolution that doesn't fit in an image of less than 40 pixels a side."""
 
@@ -139,5 +144,6 @@ export("infinite", Scores(finish=lambda s, i: s / functional.relu(s)))
 export("three_outputs", Scores(finish=lambda s, i: (s, s + 1, paddle.argmax(s, 1))))
 export("halved_twice", UNet(2))
 export("halved_five_times", UNet(5))
+export("thirds", Scores(finish=thirds))
 export("large_kernel", LargeKernel())
 export("float64", Scores(), dtype="float64")

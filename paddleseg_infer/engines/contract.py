@@ -69,8 +69,7 @@ def _wrong_inputs(inputs: Sequence[Port]) -> str:
     if shape[1] not in (3, -1):
         return (
             f"needs images of shape {shape}, channels: {shape[1]}; only models with 3 channels "
-            "(RGB) "
-            "are supported"
+            "(RGB) are supported"
         )
     return ""
 

@@ -69,14 +69,16 @@ class SizeTrial:
         )
 
     def _try(self, remainders: tuple[int, int], on_try: Callable[[], None]) -> None:
-        """Tries a large image with these remainders, then images with multiples as their sides."""
+        """Tries a large image with these remainders, then large images for each multiple."""
         height, width = (LARGE + side for side in remainders)
         self._tried[remainders] = self._runs(height, width, on_try)
         if self._tried[remainders]:
             return
         for multiple in MULTIPLES:
-            side = LARGE + multiple  # a multiple of this number, and of no larger one
-            if self._runs(side, side, on_try):
+            # Two sides that have just this power of two as a factor: one alone may run because it
+            # is a multiple of 3 or 5.
+            sides = LARGE + multiple, LARGE + 3 * multiple
+            if all(self._runs(side, side, on_try) for side in sides):
                 self._multiple = multiple
                 return
 

@@ -17,12 +17,12 @@ class ArraySource:
     `pixels` refuses anything else.
     """
 
-    def __init__(self, image_bgr: object):
-        self._image_bgr = image_bgr
-        self.name = "array" if isinstance(image_bgr, np.ndarray) else type(image_bgr).__name__
+    def __init__(self, image: object):
+        self._image = image
+        self.name = "array" if isinstance(image, np.ndarray) else type(image).__name__
 
     def size(self) -> tuple[int, int] | None:
-        image = self._image_bgr
+        image = self._image
         if isinstance(image, PIL.Image.Image):
             return image.height, image.width
         if not isinstance(image, np.ndarray) or image.ndim != 3:
@@ -30,7 +30,7 @@ class ArraySource:
         return image.shape[0], image.shape[1]
 
     def pixels(self, transforms: Sequence[Transform] | None = None) -> np.ndarray:
-        image = self._image_bgr
+        image = self._image
         if image is None:
             raise ImageError("it is None, which cv2.imread returns for a file that it can't read")
         if isinstance(image, PIL.Image.Image) and image.mode in PILLOW_MODES:

@@ -11,7 +11,7 @@ from paddleseg_infer.sources.array import ArraySource
 from paddleseg_infer.sources.path import PathSource
 from paddleseg_infer.transforms.paddleseg import Transform
 
-# A path; an array, uint8 BGR [H, W, 3]; a picture of Pillow.
+# A path; an array, uint8 BGR [H, W, 3]; a Pillow image, whose EXIF orientation isn't applied.
 Image = str | os.PathLike[str] | np.ndarray | PIL.Image.Image
 
 

@@ -185,6 +185,13 @@ def test_a_refused_size_is_explained(odd, name, size, why):
         labels_of(odd / name, scene(*size))
 
 
+@pytest.mark.parametrize("size", [(48, 64), (50, 37), (16, 16)])
+def test_no_wrong_advice_for_a_multiple_that_is_not_known(odd, size):
+    with pytest.raises(ImageError, match="can't run it at") as refusal:
+        labels_of(odd / "thirds", scene(*size))
+    assert "multiples" not in str(refusal.value) and "too small" not in str(refusal.value)
+
+
 def test_the_advice_about_multiples_is_right(odd, tmp_path):
     """With the Resize that the message names, the image is segmented."""
     source = odd / "halved_five_times"
