@@ -9,7 +9,8 @@
 # PAIRS= sets the number of pairs that are measured.
 # make draw: draws the demo's scenes, trains its model and exports it again (about 13 minutes).
 #
-# The first use makes an environment in .venv. PYTHON= selects another Python, VENV= another folder,
+# The first use makes an environment in .venv, with uv if it is installed (it takes a third of pip's
+# time), otherwise with pip. PYTHON= selects another Python, VENV= another folder,
 # PADDLE=2.6.2 another version of Paddle than in requirements.txt, TESTS= only some tests, JOBS= the
 # number of tests that run at the same time.
 
@@ -24,6 +25,10 @@ JOBS ?= $(shell expr $$(nproc) + 1)
 BENCH ?= start stages folder steady engines memory
 PAIRS ?= 9
 BIN := $(VENV)/bin
+# $(call install,venv) begins a command that installs packages into an environment.
+UV ?= $(shell command -v uv)
+install = $(if $(UV),$(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python,\
+	$(1)/bin/pip install --quiet --disable-pip-version-check)
 OLD_NUMPY := $(if $(filter 2.%,$(PADDLE)),'numpy<2')  # Paddle 2 crashes on numpy 2
 ORACLE := paddleseg==2.8.0
 MASKS := output/demo
@@ -48,9 +53,9 @@ test-gpu-config: .venv-gpu/ready
 .venv-gpu/ready: requirements/gpu.txt requirements/dev.txt
 	@echo "Installing requirements/gpu.txt into .venv-gpu (only the first time; 0.8 GB)"
 	@$(PYTHON) -m venv .venv-gpu
-	@.venv-gpu/bin/pip install --quiet --disable-pip-version-check -r requirements/gpu.txt \
+	@$(call install,.venv-gpu) -r requirements/gpu.txt \
 		"$$(sed -n 's/^\(pytest[=<>][^ ]*\).*/\1/p' requirements/dev.txt)"
-	@.venv-gpu/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(call install,.venv-gpu) --no-deps --editable .
 	@touch $@
 
 lint: $(VENV)/ready-to-test
@@ -64,7 +69,7 @@ stress: $(VENV)/ready-to-test
 		$(BIN)/python -W ignore -m tests.stress)
 
 bench: $(VENV)/ready-to-test $(MADE)/ready .venv-paddlex/ready
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/bench.txt
+	@$(call install,$(VENV)) -r requirements/bench.txt
 	@for script in $(BENCH); do \
 		$(BIN)/python -W ignore -m bench.$$script --made $(MADE) --pairs $(PAIRS) \
 			--paddlex .venv-paddlex/bin/python || exit 1; \
@@ -79,7 +84,7 @@ $(MADE)/ready: bench/make.py
 
 .venv-paddlex/ready:
 	@$(PYTHON) -m venv .venv-paddlex
-	@.venv-paddlex/bin/pip install --quiet --disable-pip-version-check \
+	@$(call install,.venv-paddlex) \
 		paddlepaddle==3.2.2 "paddlex[base]==3.3.0" "langchain<0.4" "langchain-community<0.4"
 	@touch $@
 
@@ -91,14 +96,14 @@ $(VENV)/ready-to-run: requirements.txt
 	@echo "Installing requirements.txt into $(VENV) (only the first time; about 0.25 GB)"
 	@$(PYTHON) -m venv $(VENV)
 	@sed '$(if $(PADDLE),s/^paddlepaddle==[^ ]*/paddlepaddle==$(PADDLE)/)' $< > $(VENV)/requirements.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt $(OLD_NUMPY)
+	@$(call install,$(VENV)) -r $(VENV)/requirements.txt $(OLD_NUMPY)
 	@touch $@
 
 $(VENV)/ready-to-test: $(VENV)/ready-to-run requirements/dev.txt requirements/ray.txt pyproject.toml
 	@echo "Installing requirements/dev.txt into $(VENV) (only the first time)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/dev.txt \
+	@$(call install,$(VENV)) -r requirements/dev.txt \
 		$(if $(PADDLE),,-r requirements/ray.txt)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(ORACLE) --editable .
+	@$(call install,$(VENV)) --no-deps $(ORACLE) --editable .
 	@touch $@
 
 clean:
