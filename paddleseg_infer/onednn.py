@@ -14,17 +14,24 @@ FLOATS = {4: "f16", 5: "f32", 22: "bf16"}
 Dims = tuple[int, ...]  # of a tensor of FLOATS; -1 is unknown until the run
 
 
-def faults_of_json(block: Any) -> tuple[str, ...]:
-    """Returns what oneDNN does wrong with the main block of a json graph, in words.
+class Findings(NamedTuple):
+    """What oneDNN does wrong with a graph, in words."""
+
+    faults: tuple[str, ...]  # what it computes wrongly, or can't run
+    doubts: tuple[str, ...]  # what it may compute wrongly: the graph declares too few sizes
+
+
+def findings_of_json(block: Any) -> Findings:
+    """Looks for such operators in the main block of a json graph.
 
     Raises LookupError, TypeError or AttributeError for a damaged graph.
     """
-    return _faults(_binary_of_json(block, {}))
+    return _findings(_binary_of_json(block, {}))
 
 
-def faults_of_protobuf(program: Any) -> tuple[str, ...]:
-    """Returns what oneDNN does wrong with a `ProgramDesc`, in words."""
-    return _faults(_binary_of_protobuf(program))
+def findings_of_protobuf(program: Any) -> Findings:
+    """Looks for such operators in a `ProgramDesc`."""
+    return _findings(_binary_of_protobuf(program))
 
 
 class _Binary(NamedTuple):
@@ -35,30 +42,24 @@ class _Binary(NamedTuple):
     second: Dims  # with the same last side as `first`
 
 
-def _faults(operators: Iterable[_Binary]) -> tuple[str, ...]:
-    """Returns what oneDNN does wrong with these operators, in words.
+def _findings(operators: Iterable[_Binary]) -> Findings:
+    """Returns what oneDNN does wrong with these operators.
 
     If the first operand has fewer elements than the second, Paddle exchanges the two for oneDNN,
     and oneDNN then divides the second by the first.
     """
-    faults = set()
+    faults, doubts = set(), set()
     for kind, first, second in operators:
         if kind.startswith("elementwise_") and bool(first) != bool(second):
             faults.add(f"can't run its operator {kind} (an operand has no dimensions)")
-        elif kind in ("elementwise_div", "divide") and _may_be_broadcast(first, second):
-            faults.add(f"computes its operator {kind} wrongly (the first operand is broadcast)")
-    return tuple(sorted(faults))
-
-
-def _may_be_broadcast(first: Dims, second: Dims) -> bool:
-    """Returns whether `first` may be repeated to the size of `second`.
-
-    Two unknown sides count as equal, as in a division of two tensors of the image's size. So a
-    broadcast between tensors whose sides are all unknown isn't found.
-    """
-    rank = max(len(first), len(second))
-    sides = zip(_filled(first, rank), _filled(second, rank), strict=True)
-    return any(one in (1, -1) and other not in (1, one) for one, other in sides)
+        elif kind in ("elementwise_div", "divide"):
+            rank = max(len(first), len(second))
+            sides = list(zip(_filled(first, rank), _filled(second, rank), strict=True))
+            if any(one in (1, -1) and other not in (1, one) for one, other in sides):
+                faults.add(f"computes its operator {kind} wrongly (the first operand is broadcast)")
+            elif (-1, -1) in sides[1:]:  # the first is the batch's, which both operands have
+                doubts.add(f"may compute its operator {kind} wrongly")
+    return Findings(tuple(sorted(faults)), tuple(sorted(doubts)))
 
 
 def _filled(dims: Dims, rank: int) -> Dims:

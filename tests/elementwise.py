@@ -162,7 +162,8 @@ def compare(folder, tensor, may_jump):
         plain = output_of(config_path, False, tensor)
     except SegmentationError as error:
         return None, f"plain Paddle fails: {error}"
-    guard = "turned off" if load_deploy_config(config_path).graph_facts.onednn_faults else ""
+    onednn = load_deploy_config(config_path).graph_facts.onednn
+    guard = "turned off" if onednn.faults else "compared" if onednn.doubts else ""
     try:
         got = output_of(config_path, True, tensor)
     except SegmentationError as error:

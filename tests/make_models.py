@@ -57,6 +57,13 @@ class Network(nn.Layer):
             scores = 1 / scores
         if self.output_op == "argmax_ratio":
             scores = paddle.mean(scores, axis=1, keepdim=True) / scores
+        # These two divisions declare no sizes. oneDNN computes the first one wrongly.
+        if self.output_op == "argmax_unsure":
+            mean = paddle.mean(functional.relu(scores), [2, 3], keepdim=True) + 1
+            mean = paddle.reshape(mean, paddle.shape(scores[:, :, :1, :1]))
+            scores = mean / paddle.reshape(scores, paddle.shape(scores))
+        if self.output_op == "argmax_own_size":
+            scores = scores / (functional.relu(scores) + 1)
         if self.output_op == "argmax_branch":
             is_low = paddle.mean(scores) < 1000
             scores = paddle.static.nn.cond(is_low, lambda: 1 / scores, lambda: scores)
@@ -121,7 +128,7 @@ def export(
 export("argmax")
 export("resize", transforms=RESIZE)
 export("softmax", output_op="softmax", transforms=RESIZE)
-for divided in ("inverse", "ratio", "gain", "level"):
+for divided in ("inverse", "ratio", "gain", "level", "unsure", "own_size"):
     export(divided, output_op=f"argmax_{divided}")
 if FORM == "json":
     export("mean", output_op="argmax_mean")

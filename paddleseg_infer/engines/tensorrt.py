@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from paddleseg_infer.config import Shapes
+from paddleseg_infer.engines.contract import Engine
 from paddleseg_infer.engines.native import create
 from paddleseg_infer.engines.optimised import FORMAT, space_for
 from paddleseg_infer.engines.paddle import Predictor, load_paddle
@@ -50,7 +51,7 @@ class Outside:
 
     def __init__(self, shapes: Shapes, setup: Setup):
         self._shapes, self._setup = shapes, setup
-        self._engine: Predictor | None = None
+        self._engine: Engine | None = None
         self._failure = ""  # why it can't be loaded
 
     def takes(self, shape: tuple[int, ...]) -> bool:
@@ -62,7 +63,7 @@ class Outside:
             self._engine = self._load()
         return self._engine(tensor_nchw)
 
-    def _load(self) -> Predictor:
+    def _load(self) -> Engine:
         if self._failure:
             raise EngineError(self._failure)
         log.warning(
