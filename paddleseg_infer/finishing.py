@@ -12,7 +12,7 @@ import numpy as np
 
 from paddleseg_infer.batching import Item, Result, failed
 from paddleseg_infer.errors import ImageError, RunError
-from paddleseg_infer.pictures.files import prepare_save_dir, target_of, write_whole
+from paddleseg_infer.pictures.files import target_of, write_whole
 from paddleseg_infer.pictures.kinds import Pictures, Segmentation
 
 
@@ -46,19 +46,17 @@ class LabelMaps:
 class SavedPictures:
     """Saves pictures in files below `save_dir`.
 
-    `prepare` makes that folder only if it isn't in `prepared`, so a folder that vanishes during the
-    run isn't made again. `on_run_error` is called with a RunError before `finish` raises it.
+    `prepare` makes that folder with `make_save_dir`, which must not make a folder again that has
+    vanished. `on_run_error` is called with a RunError before `finish` raises it.
     """
 
     pictures: Pictures
     save_dir: str
-    prepared: set[str]
+    make_save_dir: Callable[[str], None]
     on_run_error: Callable[[RunError], None]
 
     def prepare(self) -> None:
-        if self.save_dir not in self.prepared:
-            prepare_save_dir(self.save_dir)
-            self.prepared.add(self.save_dir)
+        self.make_save_dir(self.save_dir)
 
     def finish(self, item: Item, segmentation: Segmentation) -> Result:
         assert item.job is not None

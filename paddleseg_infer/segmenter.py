@@ -37,6 +37,7 @@ from paddleseg_infer.finishing import (
 )
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.outcomes import Job
+from paddleseg_infer.pictures.files import prepare_save_dir
 from paddleseg_infer.pictures.kinds import Pictures, Segmentation
 from paddleseg_infer.pictures.palettes import palette_of
 from paddleseg_infer.postprocess import OutputReader, label_map, restore
@@ -154,13 +155,14 @@ class Segmenter:
         jobs: Iterable[Job],
         saving: SavingOptions = SavingOptions(),
         *,
-        make_save_dir: bool = True,
+        make_save_dir: Callable[[str], None] | None = None,
         on_batch: Callable[[], None] = nothing,
         on_run_error: Callable[[RunError], None] = nothing,
     ) -> Iterator[Result]:
         """Segments each job's image and saves its pictures. Yields a Result for each job.
 
-        With `make_save_dir`, the first call makes the output folder after the engine is loaded.
+        `make_save_dir` is called with the output folder after the engine is loaded. By default the
+        folder is made, but only once: if it vanishes later, it isn't made again.
         `on_batch` is called before each batch. `on_run_error` is called immediately, in the thread
         where saving fails; the RunError itself is raised only after the next job has been read.
         Raises ConfigError, and RunError if no more pictures can be saved.
@@ -168,14 +170,18 @@ class Segmenter:
         check_sizes(self._tiling, self._network_size, saving.save)
         palette = palette_of(saving.custom_color)
         pictures = Pictures(saving.save, palette, self.deploy.class_names)
-        if not make_save_dir:
-            self._prepared.add(saving.save_dir)
-        goal = SavedPictures(pictures, saving.save_dir, self._prepared, on_run_error)
+        make_save_dir = make_save_dir or self._make_save_dir
+        goal = SavedPictures(pictures, saving.save_dir, make_save_dir, on_run_error)
         items = (
             Item(source_of(job.image), shown(job.image), index, job)
             for index, job in enumerate(jobs)
         )
         return self._results(items, goal, on_batch)
+
+    def _make_save_dir(self, folder: str) -> None:
+        if folder not in self._prepared:
+            prepare_save_dir(folder)
+            self._prepared.add(folder)
 
     def _results(
         self, items: Iterable[Item], goal: Goal, on_batch: Callable[[], None]

@@ -95,7 +95,7 @@ class Segment:
             else:
                 to_do.append(job)
         results = self._segmenter.save(
-            to_do, self._settings.saving, make_save_dir=False, on_batch=self._set_deadline
+            to_do, self._settings.saving, make_save_dir=_exists, on_batch=self._set_deadline
         )
         for result in results:
             self._set_deadline()
@@ -117,6 +117,10 @@ class Segment:
         """
         if self._settings.run.timeout is not None:
             faulthandler.dump_traceback_later(self._settings.run.timeout, exit=True)
+
+
+def _exists(save_dir: str) -> None:
+    """Makes nothing: the output folder was made before the actors were started."""
 
 
 def obstacle(needs: Needs) -> str:

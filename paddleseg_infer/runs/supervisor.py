@@ -1,6 +1,7 @@
 """Sends jobs to worker processes, and handles workers that die, hang or can't start."""
 
 import contextlib
+import ctypes
 import enum
 import logging
 import os
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection, wait
+from multiprocessing.sharedctypes import RawValue
 
 from paddleseg_infer.errors import ConfigError, RunError, reason
 from paddleseg_infer.outcomes import Interrupted, Job, Outcome
@@ -79,7 +81,7 @@ class Supervisor:
         self._refusal = ""  # why the last refused worker couldn't start
         self._stop = ""  # why no more jobs are sent
         self._is_all_given = False
-        self._make_save_dir = True  # False once it exists: later its disk may be gone
+        self._has_save_dir = RawValue(ctypes.c_bool, False)  # shared with the workers
         self._notes: set[Note] = set()
         self._signal = 0
         self._wake, self._woken = socket.socketpair()  # `_wake` is readable after a signal
@@ -165,7 +167,7 @@ class Supervisor:
         return started or bool(self._ready)
 
     def _start_worker(self, number: int, is_alone: bool) -> None:
-        orders = orders_for(number, self._settings, self._jobs, is_alone, self._make_save_dir)
+        orders = orders_for(number, self._settings, self._jobs, is_alone, self._has_save_dir)
         ours, theirs = Pipe()
         process = Process(target=work, args=(theirs, os.getpid(), orders), daemon=True)
         try:
@@ -203,8 +205,6 @@ class Supervisor:
         worker.hear(message)
         if isinstance(message, Ask):
             self._answer(connection, worker)
-        elif isinstance(message, Began):
-            self._make_save_dir = False
         elif isinstance(message, Outcome):
             self._finished(worker, message)
         elif isinstance(message, Refused):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from paddleseg_infer.errors import MISSING_HINT, ConfigError, RunError
 from paddleseg_infer.outcomes import Job, Outcome
+from paddleseg_infer.pictures.files import prepare_save_dir
 from paddleseg_infer.settings import Settings
 
 if TYPE_CHECKING:  # the supervisor doesn't need numpy
@@ -66,17 +67,27 @@ class Orders:
     settings: Settings
     sample: Sequence[str]  # images whose sizes TensorRT must support
     one_by_one: bool  # it asks for a job only after the outcome of the last one
-    make_save_dir: bool
+    has_save_dir: ctypes.c_bool  # whether a worker has made the output folder; shared by all
     number: int  # the worker's number, for its outcomes
+
+    def make_save_dir(self, save_dir: str) -> None:
+        """Makes the output folder unless a worker has made it: later its disk may be gone."""
+        if not self.has_save_dir.value:
+            prepare_save_dir(save_dir)
+            self.has_save_dir.value = True
 
 
 def orders_for(
-    number: int, settings: Settings, jobs: Sequence[Job], one_by_one: bool, make_save_dir: bool
+    number: int,
+    settings: Settings,
+    jobs: Sequence[Job],
+    one_by_one: bool,
+    has_save_dir: ctypes.c_bool,
 ) -> Orders:
     """Returns the orders of worker `number` in a run over `jobs`. Each worker has its own GPU."""
     sample = [job.image for job in jobs] if settings.engine.use_trt else []
     engine = replace(settings.engine, gpu=number)
-    return Orders(replace(settings, engine=engine), sample, one_by_one, make_save_dir, number)
+    return Orders(replace(settings, engine=engine), sample, one_by_one, has_save_dir, number)
 
 
 def work(connection: Connection, parent: int, orders: Orders) -> None:

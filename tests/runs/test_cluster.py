@@ -1,5 +1,6 @@
 """--ray on a real cluster of two nodes. Nodes die, take too long or don't see the files."""
 
+import contextlib
 import os
 import pickle
 import re
@@ -135,16 +136,17 @@ def test_an_image_that_takes_too_long_twice_fails_alone(start, one_slow_image, c
     names = [f"{chr(number)}.png" for number in range(ord("d"), ord("d") + 20)]
     for name in names:
         write_image(tmp_path / "in" / name)
-    arguments = ("--image_path", "in", "--timeout", "0.7", "--ray", cluster.address)
+    arguments = ("--image_path", "in", "--timeout", "1", "--ray", cluster.address)
     process = start(*arguments, "--num_workers", "2")  # a worker gets chunks of two images
     _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     failures = [line for line in err.splitlines() if line.startswith("failed: ")]
     assert [line.partition(" its")[0] for line in failures] == ["failed: in/b.png:"]
-    assert "--timeout 0.7 seconds, 2 times" in failures[0]
+    assert "--timeout 1 seconds, 2 times" in failures[0]
     assert masks(tmp_path / "output") == ["a.png", "c.png", *names]
     again = [int(number) for number in re.findall(r"died: (\d+) of their images", err)]
-    assert again[0] in (2, 4) and again[1:] == [1]  # whole chunks first, then the image alone
+    # Whole chunks first, then images alone. On a busy machine a small image may be late too.
+    assert len(again) == 2 and again[0] in (2, 4) and again[1] < again[0]
 
 
 @share_a_cluster
@@ -154,7 +156,8 @@ def test_five_deaths_before_the_first_result_end_the_run(start, one_slow_image, 
     process = start("--image_path", "in", "--ray", cluster.address, "--num_workers", "2")
     while process.poll() is None:
         for pid in actors():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
     _, err = process.communicate()
     assert process.returncode == 2, err
