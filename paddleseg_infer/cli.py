@@ -1,7 +1,6 @@
 """The command line: sets up the streams, does the run, and returns the exit code."""
 
 # Imports here need only the standard library, so that --help and wrong arguments are fast.
-import contextlib
 import logging
 import signal
 import sys
@@ -140,7 +139,7 @@ def segment(jobs: "Sequence[Job]", listing: "Listing", settings: Settings, start
     code = close(report, summary, seconds, code)
     say_the_end(summary, settings, seconds)
     if summary.counts["done"] > MANY and code == DONE and not settings.run.quiet:
-        suggest_openvino(settings)
+        suggest_flags(settings)
     return code
 
 
@@ -189,15 +188,11 @@ def say_the_end(summary: "Summary", settings: Settings, seconds: float) -> None:
         say("".join(f"{line}\n" for line in summary.table(seconds)))
 
 
-def suggest_openvino(settings: Settings) -> None:
-    """Logs that OpenVINO may be faster, if it could be used but isn't."""
-    from paddleseg_infer.deploy import load_deploy_config
+def suggest_flags(settings: Settings) -> None:
+    """Logs where to find faster flags, if the run was on the CPU with the default engine."""
     from paddleseg_infer.machine.paddle_build import find_paddle
 
-    build, device = find_paddle(), settings.engine.device
-    on_gpu = device == "gpu" or (device is None and build.has_gpu)
-    if settings.engine.enable_openvino or on_gpu or not build.openvino_library:
-        return
-    with contextlib.suppress(ConfigError):  # deploy.yaml may have been deleted meanwhile
-        if not load_deploy_config(settings.run.config).is_pir:
-            log.info("most models run faster with --enable_openvino: see OpenVINO in the README")
+    build, engine = find_paddle(), settings.engine
+    on_gpu = engine.device == "gpu" or (engine.device is None and build.has_gpu)
+    if not (on_gpu or engine.enable_openvino or engine.num_workers > 1):
+        log.info("other flags may be faster here: see Which flags are fastest in the README")

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pytest
 from conftest import ROOT, masks, read_mask, scene, write_image
@@ -283,15 +282,3 @@ def test_a_warning_says_if_openvino_uses_its_own_settings(infer, models, photos)
     )
     assert run.code == 0
     assert "OpenVINO runs with its default settings (--cache_dir is empty)" in run.err
-
-
-@has_openvino
-@pytest.mark.parametrize(("images", "more"), [(101, ()), (100, ()), (101, ("--enable_openvino",))])
-def test_a_long_run_without_openvino_recommends_the_flag(infer, model, tmp_path, images, more):
-    (tmp_path / "many").mkdir()
-    cv2.imwrite(str(tmp_path / "image.png"), scene(16, 16))
-    for number in range(images):
-        (tmp_path / "many" / f"{number}.png").symlink_to(tmp_path / "image.png")
-    run = infer("--config", model, "--image_path", "many", *more, "--cache_dir", tmp_path / "kept")
-    is_recommended = "note: most models run faster with --enable_openvino" in run.err
-    assert (run.code, is_recommended) == (0, images == 101 and not more)
