@@ -189,10 +189,11 @@ def say_the_end(summary: "Summary", settings: Settings, seconds: float) -> None:
 
 
 def suggest_flags(settings: Settings) -> None:
-    """Logs where to find faster flags, if the run was on the CPU with the default engine."""
+    """Logs how to find faster flags, if the run was on this CPU with the default engine."""
     from paddleseg_infer.machine.paddle_build import find_paddle
 
     build, engine = find_paddle(), settings.engine
     on_gpu = engine.device == "gpu" or (engine.device is None and build.has_gpu)
-    if not (on_gpu or engine.enable_openvino or engine.num_workers > 1):
-        log.info("other flags may be faster here: see Which flags are fastest in the README")
+    is_default = engine.num_workers == 1 and not engine.enable_openvino
+    if is_default and not on_gpu and settings.run.ray is None:
+        log.info("python -m paddleseg_infer.choose tries other flags, which may be faster here")

@@ -57,7 +57,8 @@ def _findings(operators: Iterable[_Binary]) -> Findings:
             sides = list(zip(_filled(first, rank), _filled(second, rank), strict=True))
             if any(one in (1, -1) and other not in (1, one) for one, other in sides):
                 faults.add(f"computes its operator {kind} wrongly (the first operand is broadcast)")
-            elif (-1, -1) in sides[1:]:  # the first is the batch's, which both operands have
+            # Of four sides, the first is the number of images, which both operands have.
+            elif (-1, -1) in sides[rank == 4 :]:
                 doubts.add(f"may compute its operator {kind} wrongly")
     return Findings(tuple(sorted(faults)), tuple(sorted(doubts)))
 

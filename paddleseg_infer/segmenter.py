@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -101,7 +101,7 @@ class Segmenter:
         self._engine: Engine | None = None
         # If two threads use one predictor, the process crashes, or they get each other's labels.
         self._turn = threading.RLock()
-        self._prepared: set[str] = set()  # output folders that must not be made again
+        self._make_save_dir = cache(prepare_save_dir)  # a folder that vanishes isn't made again
 
     def load(self) -> Engine:
         """Returns the engine; the first call loads it. Raises ConfigError."""
@@ -177,11 +177,6 @@ class Segmenter:
             for index, job in enumerate(jobs)
         )
         return self._results(items, goal, on_batch)
-
-    def _make_save_dir(self, folder: str) -> None:
-        if folder not in self._prepared:
-            prepare_save_dir(folder)
-            self._prepared.add(folder)
 
     def _results(
         self, items: Iterable[Item], goal: Goal, on_batch: Callable[[], None]

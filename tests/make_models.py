@@ -57,7 +57,7 @@ class Network(nn.Layer):
             scores = 1 / scores
         if self.output_op == "argmax_ratio":
             scores = paddle.mean(scores, axis=1, keepdim=True) / scores
-        # These two divisions declare no sizes. oneDNN computes the first one wrongly.
+        # These two divisions declare no height and no width. oneDNN computes the first one wrongly.
         if self.output_op == "argmax_unsure":
             mean = paddle.mean(functional.relu(scores), [2, 3], keepdim=True) + 1
             mean = paddle.reshape(mean, paddle.shape(scores[:, :, :1, :1]))

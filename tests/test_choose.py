@@ -2,13 +2,13 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, masks, write_image
+from conftest import BUILD, ROOT, children, masks, restore_sigint, wait_until, write_image
 from PIL import Image
 
 from paddleseg_infer import choose
@@ -25,26 +25,26 @@ def run_choose(folder, *arguments):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def test_the_table_has_each_candidate_and_the_advised_flags_give_the_same_labels(tmp_path):
+def test_the_table_has_each_candidate_and_the_advised_command_gives_the_same_masks(tmp_path):
     for number in range(3):
         write_image(tmp_path / "in" / f"{number}.png", (96, 128), number)
-    run = run_choose(tmp_path, "--config", DEMO, "--image_path", "in", "--seconds", "20")
+    (tmp_path / "in" / "2.png").rename(tmp_path / "in" / "no suffix")
+    (tmp_path / "list").write_text("in/0.png\nin/1.png\nin/no suffix\n")
+    run = run_choose(tmp_path, "--config", DEMO, "--image_path", "list", "--seconds", "20")
     assert run.returncode == 0, run.stderr
     title, *lines = run.stdout.splitlines()
     assert title.split() == ["images/s", "memory", "other", "labels", "flags"]
-    rows = {line.partition("  --")[2] or line for line in lines if line.startswith("   ")}
-    [default] = [row for row in rows if row.endswith("(the default)")]
-    rate, memory, unit, differ = default.split()[:4]
-    assert float(rate) > 1 and float(memory) > 100 and (unit, differ) == ("MB", "0")
-    if usable_processors() > 1:
-        assert any(row.endswith("num_workers 2 --cpu_threads 1") for row in rows)
-    advice = lines[lines.index(next(line for line in lines if "no label differs" in line)) + 1]
-    words = shlex.split(advice)
-    assert words[:2] == ["python", "infer.py"]
-    for flags, folder in ((words[2:], "advised"), (words[2:8], "default")):
-        command = [sys.executable, ROOT / "infer.py", *flags, "--save_dir", folder, "--quiet"]
-        assert subprocess.run(command, cwd=tmp_path).returncode == 0
-    assert masks(tmp_path / "advised") == ["0.png", "1.png", "2.png"]
+    for flags in choose.candidates(bool(BUILD.openvino_library), usable_processors()):
+        ending = f"  {shlex.join(flags) or '(the default)'}"
+        assert sum(line.endswith(ending) and "python" not in line for line in lines) == 1
+    advised = lines[lines.index(next(line for line in lines if "no label differs" in line)) + 1]
+    words = shlex.split(advised)
+    assert words[:3] == ["python", "-m", "paddleseg_infer"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for flags, folder in ((words[1:], "advised"), (words[1:9], "default")):
+        command = [sys.executable, *flags, "--save_dir", folder, "--quiet"]
+        assert subprocess.run(command, cwd=tmp_path, env=environment).returncode == 0
+    assert len(masks(tmp_path / "advised")) == 3
     for name in masks(tmp_path / "advised"):
         ones, others = ((tmp_path / part / name).read_bytes() for part in ("advised", "default"))
         assert ones == others
@@ -54,8 +54,28 @@ def test_runs_that_have_no_time_are_listed_as_untried(tmp_path):
     write_image(tmp_path / "a.png")
     run = run_choose(tmp_path, "--config", DEMO, "--image_path", "a.png", "--seconds", "0.1")
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("untried  ") == len(choose.candidates(True, usable_processors())) - 1
-    assert "not enough time (--seconds) or memory" in run.stdout
+    candidates = choose.candidates(bool(BUILD.openvino_library), usable_processors())
+    assert run.stdout.count("untried  ") == len(candidates) - 1
+    assert ("not enough time (--seconds) or memory" in run.stdout) == (len(candidates) > 1)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_runs_and_leaves_no_files(tmp_path, number, code):
+    write_image(tmp_path / "in" / "a.png")
+    command = [sys.executable, "-m", "paddleseg_infer.choose", "--config", DEMO]
+    process = subprocess.Popen(
+        [*command, "--image_path", "in"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        preexec_fn=restore_sigint,
+    )
+    wait_until(lambda: list(tmp_path.glob("tmp*/masks/*.png")))
+    runs = children(process)
+    process.send_signal(number)
+    assert process.wait() == code
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in runs)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +85,7 @@ def test_runs_that_have_no_time_are_listed_as_untried(tmp_path):
         ({"--image_path": "gone"}, "--image_path gone: no such file or directory"),
         ({"--seconds": "0"}, "must be above 0, not '0'"),
         ({"--batch_size": "none"}, "must be a whole number from 1"),
-        ({"--num_workers": "3"}, "--num_workers can't be given, because the runs get it"),
+        ({"--num_workers": "3"}, "--num_workers can't be given: this program chooses"),
         ({"--nope": "1"}, "unrecognized arguments: --nope"),
     ],
 )
@@ -83,35 +103,43 @@ def test_what_the_program_refuses_is_refused(tmp_path, changes, error):
     ("images", "more", "is_shown"),
     [(101, (), True), (100, (), False), (101, ("--num_workers", "2"), False)],
 )
-def test_a_long_run_names_the_readmes_section(infer, model, tmp_path, images, more, is_shown):
+def test_a_long_run_names_choose(infer, model, tmp_path, images, more, is_shown):
     write_image(tmp_path / "image.png", (16, 16))
     (tmp_path / "many").mkdir()
     for number in range(images):
         (tmp_path / "many" / f"{number}.png").symlink_to(tmp_path / "image.png")
     run = infer("--config", model, "--image_path", "many", *more)
     assert run.code == 0
-    assert ("note: other flags may be faster here: see Which flags are" in run.err) == is_shown
-    assert "Which flags are fastest" in (ROOT / "README.md").read_text(encoding="utf-8")
+    line = "note: python -m paddleseg_infer.choose tries other flags, which may be faster here"
+    assert (line in run.err) == is_shown
 
 
 def test_workers_times_threads_are_the_processors():
     assert choose.candidates(False, 1) == [()]
     assert choose.candidates(True, 2) == [(), OPENVINO, TWO, (*OPENVINO, *TWO)]
-    shares = [flags[1::2] for flags in choose.candidates(False, 48)]
-    assert shares == [(), ("2", "10"), ("4", "10"), ("8", "6"), ("16", "3"), ("32", "1")]
+    for processors, expected in [
+        (3, [("2", "1"), ("3", "1")]),
+        (6, [("2", "3"), ("4", "1"), ("6", "1")]),
+        (48, [("2", "10"), ("4", "10"), ("8", "6"), ("16", "3"), ("32", "1"), ("48", "1")]),
+    ]:
+        shares = [flags[1::2] for flags in choose.candidates(False, processors)]
+        assert shares == [(), *expected]
 
 
 def test_the_share_of_other_labels_is_that_of_the_masks_that_both_runs_saved(tmp_path):
     def save(folder, name, labels):
-        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.uint8(labels)).save(tmp_path / folder / name)
 
     save("one", "a.png", [[0, 1], [2, 3]])
     save("two", "a.png", [[0, 1], [2, 0]])
     save("one", "b.png", [[0, 1], [2, 3]])
+    save("labels/label", "a.png", [[0, 1], [0, 0]])
+    save("others/label", "a.png", [[0, 0], [0, 0]])
     assert choose.difference(tmp_path / "one", tmp_path / "two") == 0.25
     assert choose.difference(tmp_path / "one", tmp_path / "one") == 0
     assert choose.difference(tmp_path / "one", tmp_path / "gone") is None
+    assert choose.difference(tmp_path / "labels", tmp_path / "others") == 0.25
 
 
 def trial(flags, rate, differ, failure="", warnings=()):
@@ -123,28 +151,64 @@ def test_the_fastest_flags_with_equal_labels_come_before_the_fastest_of_all():
         trial((), 5, 0),
         trial(OPENVINO, 9, 0.0001, warnings=("warning: OpenVINO failed",)),
         trial(TWO, 7, 0),
-        trial((*OPENVINO, *TWO), 0, None, failure="error: no"),
+        trial((*OPENVINO, *TWO), 0, None, failure="no"),
     ]
-    lines = list(choose.report(trials, [], ["infer"]))
+    lines = list(choose.table(trials, [], ["infer"]))
     assert [line.split()[0] for line in lines[1:5]] == ["9.0", "7.0", "5.0", "failed"]
     assert "0.01 %" in lines[1] and lines[4].endswith(": no")
     assert lines[5] == "--enable_openvino: warning: OpenVINO failed"
     assert lines[7] == "  infer --num_workers 2 --cpu_threads 1"
     assert lines[9] == "  infer --enable_openvino"
-    only_one = list(choose.report([trials[0], trials[2]], [], ["infer"]))
+    only_one = list(choose.table([trials[0], trials[2]], [], ["infer"]))
     assert len(only_one) == 5 and only_one[-1] == "  infer --num_workers 2 --cpu_threads 1"
 
 
-def test_a_run_without_images_ends_at_its_time_with_the_reason():
-    ticks = []
-    started = time.monotonic()
-    waits = (
-        "import sys, time; print('error: it waits', file=sys.stderr, flush=True); time.sleep(60)"
-    )
-    measured = timed_run([sys.executable, "-c", waits], 1, 2, lambda: ticks.append(1))
-    assert time.monotonic() - started < 30
-    assert (measured.rate, measured.start, measured.failure) == (0, 0, "error: it waits")
-    assert ticks
+def measured(script, workers=1, seconds=1, start_seconds=60):
+    """Measures a Python script that has `line(worker)`, which writes a line of the report."""
+    start = """
+import json, os, signal, sys, time
+report = open(sys.argv[sys.argv.index("--report") + 1], "a")
+def line(worker, status="done"):
+    print(json.dumps({"status": status, "worker": worker}), file=report, flush=True)
+"""
+    return timed_run([sys.executable, "-c", start + script], workers, seconds, start_seconds, quiet)
+
+
+def quiet():
+    pass
+
+
+def test_the_rate_begins_when_all_workers_have_given_a_result():
+    script = "for _ in range(500): line(0)\ntime.sleep(0.5)\nfor _ in range(40): line(1)"
+    script += "\nfor number in range(1000): time.sleep(0.1); line(number % 2)"
+    found = measured(script, workers=2, seconds=3)
+    assert 0 < found.rate < 11  # and not that of the burst
+    assert found.start > 0.4 and found.failure == ""
+
+
+def test_a_few_results_at_once_are_no_rate():
+    """Ten seconds an image, but both workers finish at the same time."""
+    found = measured("line(0); time.sleep(0.1); line(1); time.sleep(60)", workers=2)
+    assert (found.rate, found.failure) == (0, "")
+
+
+def test_a_run_that_ends_by_itself_is_measured_until_its_last_image():
+    found = measured("for _ in range(20): line(0); time.sleep(0.05)", seconds=60)
+    assert 0 < found.rate < 21 and found.failure == ""
+
+
+@pytest.mark.parametrize(
+    ("script", "failure"),
+    [
+        ("print('error: it waits', file=sys.stderr); time.sleep(60)", "it waits"),
+        ("line(0); print('error: the disk is full', file=sys.stderr)", "the disk is full"),
+        ("line(0, 'failed'); print('failed: a.png: damaged', file=sys.stderr)", "a.png: damaged"),
+        ("line(0); print('failed: a.png: damaged', file=sys.stderr)", ""),
+        ("line(0); os.kill(os.getpid(), signal.SIGSEGV)", "it ended with exit code -11"),
+    ],
+)
+def test_a_failure_is_found(script, failure):
+    assert measured(script, start_seconds=3).failure == failure
 
 
 def test_the_memory_of_a_process_contains_that_of_its_children():

@@ -95,7 +95,7 @@ class Segment:
             else:
                 to_do.append(job)
         results = self._segmenter.save(
-            to_do, self._settings.saving, make_save_dir=_exists, on_batch=self._set_deadline
+            to_do, self._settings.saving, make_save_dir=_make_nothing, on_batch=self._set_deadline
         )
         for result in results:
             self._set_deadline()
@@ -119,8 +119,8 @@ class Segment:
             faulthandler.dump_traceback_later(self._settings.run.timeout, exit=True)
 
 
-def _exists(save_dir: str) -> None:
-    """Makes nothing: the output folder was made before the actors were started."""
+def _make_nothing(save_dir: str) -> None:
+    """The output folder was made before the actors were started."""
 
 
 def obstacle(needs: Needs) -> str:

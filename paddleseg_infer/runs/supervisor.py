@@ -81,7 +81,12 @@ class Supervisor:
         self._refusal = ""  # why the last refused worker couldn't start
         self._stop = ""  # why no more jobs are sent
         self._is_all_given = False
-        self._has_save_dir = RawValue(ctypes.c_bool, False)  # shared with the workers
+        try:
+            self._has_save_dir = RawValue(ctypes.c_bool, False)  # shared with the workers
+        except OSError as error:
+            raise ConfigError(
+                f"the temporary folder can't be used ({reason(error)}): set TMPDIR to another"
+            ) from None
         self._notes: set[Note] = set()
         self._signal = 0
         self._wake, self._woken = socket.socketpair()  # `_wake` is readable after a signal

@@ -1,83 +1,142 @@
 """Runs the command line for a limited time, and measures its speed and its memory."""
 
+import json
 import os
 import re
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from subprocess import DEVNULL, Popen, TimeoutExpired
+from typing import IO
 
-DONE_LINE = b'"status": "done"'  # in the report's lines of images that were segmented
+from paddleseg_infer.outcomes import DONE, SOME_FAILED
+
 GRACE_SECONDS = 10.0  # for the running batches, after SIGTERM
 PAUSE = 0.05  # seconds between two looks at the report
+SECONDS_BETWEEN_MEMORY = 1.0  # reading it takes the system some milliseconds for each process
 
 
 @dataclass(frozen=True)
 class Measured:
     """What a run has shown."""
 
-    rate: float  # images per second after the first ones; 0 if there was too little time
-    start: float  # seconds until the first images were finished; 0 if none was
+    rate: float  # images per second once all workers work; 0 if there were too few images
+    start: float  # seconds until all workers work; 0 if they never did
     memory: int  # the largest memory of all its processes together, in bytes; 0 if unknown
-    failure: str  # why it couldn't start, or ""
+    failure: str  # why it couldn't start or go on, or ""
     warnings: tuple[str, ...]  # its log lines that are warnings
 
 
-def timed_run(
-    command: Sequence[str], seconds: float, start_seconds: float, tick: Callable[[], None]
-) -> Measured:
-    """Runs `command` until `seconds` after its first image, and ends it then.
+@dataclass
+class _Watch:
+    """Follows a run's report. Times are those of time.monotonic."""
 
-    Waits at most `start_seconds` for the first image. `tick` is called every PAUSE seconds.
+    workers: int
+    seen: set[object] = field(default_factory=set)
+    done: int = 0
+    first: tuple[float, int] | None = None  # when all workers had a result, and the images then
+    last: float = 0.0  # the time of the last result
+    memory: int = 0
+
+    def read(self, lines: Iterator[bytes]) -> None:
+        for line in lines:
+            outcome = json.loads(line)
+            if outcome.get("status") == "done":
+                self.done, self.last = self.done + 1, time.monotonic()
+                self.seen.add(outcome["worker"])
+        if self.first is None and len(self.seen) == self.workers:
+            self.first = time.monotonic(), self.done
+
+    def rate(self, end: float) -> float:
+        """Returns the images per second until `end`."""
+        if self.first is None:
+            return 0.0
+        since, before = self.first
+        images = self.done - before
+        # With fewer, it matters too much when the first and the last result of a worker came.
+        return images / (end - since) if images >= 2 * self.workers and end > since else 0.0
+
+
+def timed_run(
+    command: Sequence[str],
+    workers: int,
+    seconds: float,
+    start_seconds: float,
+    tick: Callable[[], None],
+) -> Measured:
+    """Runs `command`, and ends it `seconds` after each of its `workers` has given a result.
+
+    Waits at most `start_seconds` for that. `tick` is called every PAUSE seconds.
     """
     started = time.monotonic()
+    watch = _Watch(workers)
     with tempfile.TemporaryDirectory() as folder:
         report = os.path.join(folder, "report")
-        with open(os.path.join(folder, "stderr"), "w+b") as errors:
+        with open(os.path.join(folder, "stderr"), "w+b") as errors, open(report, "w+b") as lines:
             process = Popen([*command, "--report", report], stdout=DEVNULL, stderr=errors)
             try:
-                counts, memory = _watched(process, report, seconds, start_seconds, tick)
+                _follow(process, lines, watch, seconds, started + start_seconds, tick)
+                code, end = process.poll(), time.monotonic()
                 process.send_signal(signal.SIGTERM)
                 process.wait(GRACE_SECONDS)
             except TimeoutExpired:
-                pass
+                pass  # it is killed below
             finally:
                 process.kill()
                 process.wait()
             errors.seek(0)
-            lines = errors.read().decode(errors="replace").splitlines()
-    failures = [line for line in lines if line.startswith(("error: ", "failed: "))]
-    warnings = tuple(line for line in lines if line.startswith("warning: "))
-    (first_time, first), (last_time, last) = counts[0], counts[-1]
-    rate = (last - first) / (last_time - first_time) if last > first else 0.0
-    start = first_time - started if first else 0.0
-    return Measured(rate, start, memory, failures[-1] if failures and not last else "", warnings)
+            logged = errors.read().decode(errors="replace").splitlines()
+    return Measured(
+        watch.rate(end if code is None else watch.last),
+        watch.first[0] - started if watch.first else 0.0,
+        watch.memory,
+        _failure(code, logged, watch.done),
+        tuple(line for line in logged if line.startswith("warning: ")),
+    )
 
 
-def _watched(
+def _follow(
     process: "Popen[bytes]",
-    report: str,
+    report: IO[bytes],
+    watch: _Watch,
     seconds: float,
-    start_seconds: float,
+    deadline: float,
     tick: Callable[[], None],
-) -> tuple[list[tuple[float, int]], int]:
-    """Returns the numbers of finished images with their times, and the largest memory."""
-    deadline = time.monotonic() + start_seconds
-    counts, memory = [(0.0, 0)], 0
-    with open(report, "w+b") as lines:
-        while process.poll() is None and time.monotonic() < deadline:
-            count = counts[-1][1] + lines.read().count(DONE_LINE)
-            if count > counts[-1][1]:
-                now = time.monotonic()
-                if not counts[0][1]:
-                    counts, deadline = [], now + seconds
-                counts.append((now, count))
-            memory = max(memory, memory_of(process.pid))
-            tick()
-            time.sleep(PAUSE)
-    return counts, memory
+) -> None:
+    """Reads the report until the run ends or its time is over."""
+    next_look = 0.0
+    while time.monotonic() < deadline:
+        has_ended = process.poll() is not None
+        was_started = watch.first is not None
+        watch.read(_whole_lines(report))
+        if watch.first and not was_started:
+            deadline = watch.first[0] + seconds
+        if has_ended:
+            return
+        if time.monotonic() >= next_look:
+            watch.memory = max(watch.memory, memory_of(process.pid))
+            next_look = time.monotonic() + SECONDS_BETWEEN_MEMORY
+        tick()
+        time.sleep(PAUSE)
+
+
+def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Yields the new lines of a file. A line that isn't complete yet is left for the next call."""
+    while (line := file.readline()).endswith(b"\n"):
+        yield line
+    file.seek(-len(line), os.SEEK_CUR)
+
+
+def _failure(code: int | None, logged: Sequence[str], done: int) -> str:
+    """Returns why the run failed, or "". `code` is None if it was still running."""
+    for line in reversed(logged):
+        if line.startswith("error: ") or (line.startswith("failed: ") and not done):
+            return line.partition(": ")[2]
+    if code not in (None, DONE, SOME_FAILED):
+        return f"it ended with exit code {code}"
+    return ""
 
 
 def memory_of(pid: int) -> int:

@@ -98,6 +98,7 @@ def test_no_result_is_lost_if_a_node_is_killed(start, cluster, tmp_path):
     )
     wait_until(lambda: len(workers(tmp_path / "report")) == 2)
     remove_second_node(cluster, allow_graceful=False)
+    assert process.poll() is None
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
     assert "64 of 65 images done" in out

@@ -29,14 +29,12 @@ def test_an_image_whose_worker_dies_twice_fails_alone(start, one_slow_image, tmp
     process = start("--image_path", "in")
     output = tmp_path / "output"
     wait_until(lambda: (output / "a.png").exists())
+    loaded = {}  # the processor time of each worker when it has begun to load Paddle
     while process.poll() is None:
-        pids = children(process)
-        if not all(map(loads_paddle, pids)):  # a death while loading counts for no image
-            time.sleep(0.05)
-            continue
-        for pid in pids:
-            # More than a worker needs to start and for a small image, less than for the large one.
-            if processor_seconds(pid) > 2:
+        time.sleep(0.02)
+        for pid in filter(loads_paddle, children(process)):
+            # More than a worker needs to load and for a small image, less than for the large one.
+            if processor_seconds(pid) > loaded.setdefault(pid, processor_seconds(pid)) + 2:
                 os.kill(pid, signal.SIGKILL)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 1
@@ -202,7 +200,8 @@ def test_a_run_waits_for_a_missing_output_folder_for_a_while(start, tmp_path, co
         err += line
     if comes_back:
         away.rename(out)
-    output, err = process.stdout.read(), err + process.stderr.read()
+    err += process.stderr.read()
+    output = process.stdout.read()
     process.wait()
     if comes_back:
         assert process.returncode == 0, err
