@@ -16,9 +16,9 @@ from paddleseg_infer.machine.gpu import check_gpu, hint
 
 log = logging.getLogger("paddleseg_infer")
 
-# Between the two cases that were measured. If oneDNN is right, its scores differ from plain
-# Paddle's by less than 0.0001 of the largest score, and less than 0.1 % of the labels differ. With a
-# wrong division it was more than half of the largest score, and most labels.
+# Between the two cases that were measured. If oneDNN is right, its scores differ from those of
+# plain Paddle by less than 0.0001 of the largest one, and less than 0.1 % of the labels differ. If its
+# division is wrong, they differ by more than half of the largest one, and so do most labels.
 LARGEST_DIFFERENCE = 0.005
 
 
