@@ -233,7 +233,7 @@ def table(trials: Sequence[Trial], untried: Sequence[Flags], command: list[str])
         return
     equal = next((trial for trial in usable if trial.differ == 0), None)
     if equal:
-        yield f"The fastest flags; no label of the first {COMPARED} images differs from the default's:"
+        yield f"The fastest flags without another label in the first {COMPARED} images:"
         yield f"  {shlex.join([*command, *equal.flags])}"
     if usable[0] is not equal:
         yield "The fastest flags:"

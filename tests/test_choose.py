@@ -38,7 +38,7 @@ def test_the_table_has_each_candidate_and_the_advised_command_gives_the_same_mas
         ending = f"  {shlex.join(flags) or '(the default)'}"
         assert sum(line.endswith(ending) and "python" not in line for line in lines) == 1
     advised = lines[
-        lines.index(next(line for line in lines if "no label of the first" in line)) + 1
+        lines.index(next(line for line in lines if "without another label" in line)) + 1
     ]
     words = shlex.split(advised)
     assert words[:3] == ["python", "-m", "paddleseg_infer"]

@@ -17,8 +17,8 @@ from paddleseg_infer.machine.gpu import check_gpu, hint
 log = logging.getLogger("paddleseg_infer")
 
 # Between the two cases that were measured. If oneDNN is right, its scores differ from those of
-# plain Paddle by less than 0.0001 of the largest one, and less than 0.1 % of the labels differ. If its
-# division is wrong, they differ by more than half of the largest one, and so do most labels.
+# plain Paddle by less than 0.0001 of the largest one, and less than 0.1 % of the labels differ.
+# If its division is wrong, the scores differ by more than half of that, and most labels differ.
 LARGEST_DIFFERENCE = 0.005
 
 
