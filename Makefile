@@ -29,6 +29,9 @@ BIN := $(VENV)/bin
 UV ?= $(shell command -v uv)
 install = $(if $(UV),$(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python,\
 	$(1)/bin/pip install --quiet --disable-pip-version-check)
+# If a process crashes, pytest-xdist would start another one and then wait for ever. Without restarts
+# it names the test that crashed.
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --max-worker-restart=0
 OLD_NUMPY := $(if $(filter 2.%,$(PADDLE)),'numpy<2')  # Paddle 2 crashes on numpy 2
 ORACLE := paddleseg==2.8.0
 MASKS := output/demo
@@ -42,10 +45,10 @@ demo: $(VENV)/ready-to-run
 	@$(BIN)/python demo/print_classes.py demo/model/deploy.yaml $(MASKS)
 
 test: $(VENV)/ready-to-test
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup $(TESTS)
+	$(PYTEST) $(TESTS)
 
 coverage: $(VENV)/ready-to-test
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --cov --cov-report=term $(TESTS)
+	$(PYTEST) --cov --cov-report=term $(TESTS)
 
 test-gpu-config: .venv-gpu/ready
 	.venv-gpu/bin/python -m pytest -q tests/engines/test_gpu_config.py
