@@ -38,7 +38,11 @@ def check_graph(deploy: DeployConfig) -> None:
     Raises ConfigError for another model, and for files that are damaged or no model.
     """
     facts = deploy.graph_facts
-    wrong = _wrong_inputs(facts.inputs) or _wrong_outputs(facts.inputs, facts.outputs)
+    wrong = (
+        _wrong_inputs(facts.inputs)
+        or _wrong_batch(facts.inputs, deploy)
+        or _wrong_outputs(facts.inputs, facts.outputs)
+    )
     if wrong:
         raise ConfigError(f"{shown(deploy.graph)} {wrong}")
 
@@ -72,6 +76,17 @@ def _wrong_inputs(inputs: Sequence[Port]) -> str:
             "(RGB) are supported"
         )
     return ""
+
+
+def _wrong_batch(inputs: Sequence[Port], deploy: DeployConfig) -> str:
+    """Returns how deploy.yaml contradicts the batch size of the graph, or ""."""
+    shape = inputs[0].shape
+    if not shape or shape[0] < 2 or deploy.input_shape[0] != -1:
+        return ""
+    return (
+        f"takes only batches of {shape[0]}: add `input_shape: {[shape[0], 3, *shape[2:]]}` to "
+        f"{shown(deploy.path)}"
+    )
 
 
 def _wrong_outputs(inputs: Sequence[Port], outputs: Sequence[Port]) -> str:

@@ -77,6 +77,18 @@ def test_labels_in_other_places_are_refused(odd, name):
         labels_of(odd / name, scene(*SIZE))
 
 
+def test_a_batch_size_that_only_the_graph_declares_is_refused(model_copy):
+    folder = model_copy("pairs", input_shape=[-1, 3, -1, -1])
+    with pytest.raises(ConfigError, match="takes only batches of 2: add `input_shape: ") as error:
+        Segmenter(folder / "deploy.yaml", device="cpu", cache_dir="").load()
+    advice = re.search(r"`input_shape: \[(.*?)\]`", str(error.value))[1]
+    text = (folder / "deploy.yaml").read_text()
+    old = "  input_shape:\n  - -1\n  - 3\n  - -1\n  - -1\n"
+    assert old in text
+    (folder / "deploy.yaml").write_text(text.replace(old, f"  input_shape: [{advice}]\n"))
+    assert Segmenter(folder / "deploy.yaml", device="cpu", cache_dir="")(scene(48, 64)).any()
+
+
 def test_ids_below_0_fail_and_are_not_taken_for_scores(odd):
     with pytest.raises(ImageError, match="the model gives labels from -1"):
         labels_of(odd / "ids_from_minus_1", scene(*SIZE))
