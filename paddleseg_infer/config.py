@@ -77,18 +77,20 @@ def with_right_onednn(options: EngineOptions, deploy: DeployConfig) -> EngineOpt
     """
     if options.device != "cpu" or options.enable_mkldnn is False:
         return options
-    onednn, graph = deploy.graph_facts.onednn, shown(deploy.graph)
-    if options.enable_mkldnn:
-        if wrong := onednn.faults + onednn.doubts:
-            advice = "leave out --enable_mkldnn True"
-            log.warning("%s: oneDNN %s: %s", graph, " and ".join(wrong), advice)
+    if not deploy.graph_facts.onednn_faults:
         return options
-    if not onednn.faults:
+    graph, faults = shown(deploy.graph), " and ".join(deploy.graph_facts.onednn_faults)
+    if options.enable_mkldnn:
+        log.warning(
+            "%s: oneDNN %s: leave out --enable_mkldnn True",
+            graph,
+            faults,
+        )
         return options
     log.warning(
         "%s: oneDNN %s, so the network runs without oneDNN, which is slower",
         graph,
-        " and ".join(onednn.faults),
+        faults,
     )
     return replace(options, enable_mkldnn=False)
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from paddleseg_infer.errors import ConfigError, brief, reason, shown
 from paddleseg_infer.machine.paddle_build import find_paddle
-from paddleseg_infer.onednn import Findings, findings_of_json, findings_of_protobuf
+from paddleseg_infer.onednn import faults_of_json, faults_of_protobuf
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class GraphFacts:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     operators: frozenset[str]  # types of the operators in the main block
-    onednn: Findings  # what oneDNN does wrong with the operators
+    onednn_faults: tuple[str, ...]  # what oneDNN computes wrongly or can't run, in words
 
     @property
     def is_quantised(self) -> bool:
@@ -121,8 +121,8 @@ def _facts_of_json(program: Any) -> GraphFacts:
                 inputs.append(port)
             else:
                 outputs[attributes["col"]] = port
-    onednn = findings_of_json(block)
-    return GraphFacts(tuple(inputs), _in_order(outputs), frozenset(kinds), onednn)
+    faults = faults_of_json(block)
+    return GraphFacts(tuple(inputs), _in_order(outputs), frozenset(kinds), faults)
 
 
 def _in_order(ports: dict[int, Port]) -> tuple[Port, ...]:
@@ -156,7 +156,7 @@ def _facts_of_protobuf(content: bytes) -> GraphFacts:
             [number] = [each.i for each in operator.attrs if each.name == "col"]
             outputs[number] = _port_of_protobuf(name, declared.get(name))
     kinds = frozenset(operator.type for operator in block.ops)
-    return GraphFacts(tuple(inputs), _in_order(outputs), kinds, findings_of_protobuf(program))
+    return GraphFacts(tuple(inputs), _in_order(outputs), kinds, faults_of_protobuf(program))
 
 
 def _port_of_protobuf(name: str, variable: Any) -> Port:

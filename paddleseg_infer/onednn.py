@@ -14,24 +14,17 @@ FLOATS = {4: "f16", 5: "f32", 22: "bf16"}
 Dims = tuple[int, ...]  # of a tensor of FLOATS; -1 is unknown until the run
 
 
-class Findings(NamedTuple):
-    """What oneDNN does wrong with a graph, in words."""
-
-    faults: tuple[str, ...]  # what it computes wrongly, or can't run
-    doubts: tuple[str, ...]  # what it may compute wrongly: the graph declares too few sizes
-
-
-def findings_of_json(block: Any) -> Findings:
-    """Looks for such operators in the main block of a json graph.
+def faults_of_json(block: Any) -> tuple[str, ...]:
+    """Returns what oneDNN does wrong with the main block of a json graph, in words.
 
     Raises LookupError, TypeError or AttributeError for a damaged graph.
     """
-    return _findings(_binary_of_json(block, {}))
+    return _faults(_binary_of_json(block, {}))
 
 
-def findings_of_protobuf(program: Any) -> Findings:
-    """Looks for such operators in a `ProgramDesc`."""
-    return _findings(_binary_of_protobuf(program))
+def faults_of_protobuf(program: Any) -> tuple[str, ...]:
+    """Returns what oneDNN does wrong with a `ProgramDesc`, in words."""
+    return _faults(_binary_of_protobuf(program))
 
 
 class _Binary(NamedTuple):
@@ -42,25 +35,27 @@ class _Binary(NamedTuple):
     second: Dims  # with the same last side as `first`
 
 
-def _findings(operators: Iterable[_Binary]) -> Findings:
-    """Returns what oneDNN does wrong with these operators.
+def _faults(operators: Iterable[_Binary]) -> tuple[str, ...]:
+    """Returns what oneDNN does wrong with these operators, in words.
 
     If the first operand has fewer elements than the second, Paddle exchanges the two for oneDNN,
     and oneDNN then divides the second by the first.
     """
-    faults, doubts = set(), set()
+    faults = set()
     for kind, first, second in operators:
         if kind.startswith("elementwise_") and bool(first) != bool(second):
             faults.add(f"can't run its operator {kind} (an operand has no dimensions)")
         elif kind in ("elementwise_div", "divide"):
             rank = max(len(first), len(second))
-            sides = list(zip(_filled(first, rank), _filled(second, rank), strict=True))
+            sides = set(zip(_filled(first, rank), _filled(second, rank), strict=True))
             if any(one in (1, -1) and other not in (1, one) for one, other in sides):
                 faults.add(f"computes its operator {kind} wrongly (the first operand is broadcast)")
-            # Of four sides, the first is the number of images, which both operands have.
-            elif (-1, -1) in sides[rank == 4 :]:
-                doubts.add(f"may compute its operator {kind} wrongly")
-    return Findings(tuple(sorted(faults)), tuple(sorted(doubts)))
+            elif (-1, -1) in sides:
+                faults.add(
+                    f"may compute its operator {kind} wrongly (the graph doesn't declare whether "
+                    "the first operand is broadcast)"
+                )
+    return tuple(sorted(faults))
 
 
 def _filled(dims: Dims, rank: int) -> Dims:

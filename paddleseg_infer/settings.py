@@ -201,7 +201,7 @@ class EngineOptions:
     enable_mkldnn: bool | None = option(
         None,
         ENGINE,
-        "use oneDNN on the CPU; by default not if the graph has an operation that it "
+        "use oneDNN on the CPU; by default not if the graph has a division that it "
         "computes wrongly",
         shown_default="Paddle's own default, which is True; False turns it off",
         needs="cpu",

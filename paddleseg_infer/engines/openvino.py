@@ -22,7 +22,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from paddleseg_infer.engines.contract import Engine
 from paddleseg_infer.engines.native import NATIVE_MODULE, create
 from paddleseg_infer.engines.optimised import OPTIMIZED_GRAPH, space_for
 from paddleseg_infer.engines.paddle import Predictor, load_paddle
@@ -58,7 +57,7 @@ class OpenVinoEngine:
         for name in [name for name in os.environ if name.startswith("GLOG_")]:
             del os.environ[name]  # they could hide failures from Paddle's log
         _give_settings(setup.options, setup.build)
-        self._own: Engine | None = None
+        self._own: Predictor | None = None
         self._openvino = self._started()
 
     @property
@@ -80,7 +79,7 @@ class OpenVinoEngine:
                 self._recover(height, width, str(error))
         return self._loaded_own()(tensor_nchw)
 
-    def _loaded_own(self) -> Engine:
+    def _loaded_own(self) -> Predictor:
         """Returns Paddle's own engine, which is loaded at the first call."""
         if self._own is None:
             self._check_files()

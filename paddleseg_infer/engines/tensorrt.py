@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from paddleseg_infer.config import Shapes
-from paddleseg_infer.engines.contract import Engine
 from paddleseg_infer.engines.native import create
 from paddleseg_infer.engines.optimised import FORMAT, space_for
 from paddleseg_infer.engines.paddle import Predictor, load_paddle
@@ -51,7 +50,7 @@ class Outside:
 
     def __init__(self, shapes: Shapes, setup: Setup):
         self._shapes, self._setup = shapes, setup
-        self._engine: Engine | None = None
+        self._engine: Predictor | None = None
         self._failure = ""  # why it can't be loaded
 
     def takes(self, shape: tuple[int, ...]) -> bool:
@@ -63,7 +62,7 @@ class Outside:
             self._engine = self._load()
         return self._engine(tensor_nchw)
 
-    def _load(self) -> Engine:
+    def _load(self) -> Predictor:
         if self._failure:
             raise EngineError(self._failure)
         log.warning(
