@@ -14,12 +14,12 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from paddleseg_infer.deploy import load_deploy_config
-from paddleseg_infer.errors import MISSING_HINT, ConfigError
+from paddleseg_infer.errors import MISSING_HINT, ConfigError, shown
 from paddleseg_infer.flags import Parser, seconds
 from paddleseg_infer.machine.limits import available_memory, usable_processors
 from paddleseg_infer.machine.paddle_build import find_paddle
@@ -37,7 +37,8 @@ LEAST_SECONDS = 4.0  # of a run once all workers work; a shorter time says littl
 # Flags that can't be passed on: the runs get them, or can't be measured with them.
 REFUSED = {
     *("--num_workers", "--cpu_threads", "--enable_openvino", "--device", "--save_dir", "--report"),
-    *("--resume", "--shard", "--ray", "--dry_run", "--benchmark", "--quiet"),
+    *("--resume", "--shard", "--ray", "--dry_run", "--benchmark", "--quiet", "--use_trt"),
+    *("--precision", "--min_subgraph_size", "--enable_auto_tune", "--auto_tuned_shape_file"),
 }
 
 Flags = tuple[str, ...]
@@ -49,7 +50,8 @@ class Trial:
 
     flags: Flags
     measured: Measured
-    differ: float | None  # the share of the labels that differ; None if none could be compared
+    differ: float | None  # the share of the labels that differ; None if none were compared
+    compared: int  # images whose labels were compared
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,16 +61,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = Parser(
         prog="python -m paddleseg_infer.choose",
-        description="Finds the flags that are fastest on this machine's CPU.",
-        epilog="Other flags of the program are passed on to each run.",
+        description="Tries oneDNN and OpenVINO with different numbers of workers on your images. "
+        "Prints a table, and the command lines that are fastest on this machine's CPU.",
+        epilog="Flags about the model and the pictures are passed on to each run, for example "
+        "--crop_size and --batch_size.",
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="the exported deploy.yaml")
     parser.add_argument(
-        "--image_path", required=True, metavar="PATH", help="an image, a folder, or a text file"
+        "--image_path",
+        required=True,
+        metavar="PATH",
+        help="an image, a folder of images, or a text file that names one image per line",
     )
     parser.add_argument(
-        "--seconds", type=seconds, default=120.0, metavar="S", help="time for all runs, %(default)g"
+        "--seconds",
+        type=seconds,
+        default=120.0,
+        metavar="S",
+        help="seconds for all runs together (default: %(default)g)",
     )
     given, others = parser.parse_known_args(arguments)
     for flag in others:
@@ -94,15 +105,22 @@ def run(config: str, image_path: str, total: float, others: Sequence[str]) -> in
     command = ["python", "-m", "paddleseg_infer", "--config", config]
     try:
         with tempfile.TemporaryDirectory() as folder, _ticking(total) as tick:
-            images = link(find_jobs(image_path, folder).jobs, Path(folder))
-            start = [sys.executable, *command[1:], "--image_path", str(images), "--quiet", *others]
-            for trial in compare(tried, start, Path(folder), total, tick):
-                trials.append(trial)
+            links = link(find_jobs(image_path, folder).jobs, Path(folder))
+            listed = Path(folder, "images", "list.txt")
+            listed.write_text("".join(f"{link.name}\n" for link in links))
+            start = [*command[1:], "--image_path", str(listed), "--quiet=True", *others]
+            runs = compare(tried, [sys.executable, *start], Path(folder), total, tick)
+            try:
+                for trial in runs:
+                    trials.append(trial)
+            except ConfigError as error:
+                raise ConfigError(_with_own_names(str(error), links)) from None
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
+        say("interrupted: the untried flags were not measured\n", sys.stderr)
     if trials:
-        shown = [*command, "--image_path", image_path, "--device", "cpu", *others]
-        for line in table(trials, tried[len(trials) :], shown):
+        typed = [*command, "--image_path", image_path, "--device", "cpu", *others]
+        for line in table(trials, tried[len(trials) :], typed):
             say(f"{line}\n")
     return code or (DONE if any(trial.measured.rate for trial in trials) else SOME_FAILED)
 
@@ -149,24 +167,31 @@ def compare(
             masks = masks.rename(folder / "default") if masks.exists() else masks
         else:
             start = measured.start
-        yield Trial(flags, measured, difference(folder / "default", masks))
+        yield Trial(flags, measured, *difference(folder / "default", masks))
         if masks.name != "default":
             shutil.rmtree(masks, ignore_errors=True)
 
 
-def link(jobs: Sequence[Job], folder: Path) -> Path:
-    """Returns a list file of MOST_IMAGES links to the images, the same ones again and again."""
-    links = folder / "images"
-    links.mkdir()
-    names = []
+def link(jobs: Sequence[Job], folder: Path) -> dict[Path, str]:
+    """Makes MOST_IMAGES links to the images, the same ones again and again.
+
+    Returns the image of each link.
+    """
+    (folder / "images").mkdir()
+    links = {}
     step = max(1, len(jobs) // MOST_IMAGES)
     for number, job in zip(range(MOST_IMAGES), itertools.cycle(jobs[::step])):
-        path = os.path.abspath(job.image)
-        names.append(f"{number:05}{os.path.splitext(path)[1]}")
-        (links / names[-1]).symlink_to(path)
-    listed = links / "list.txt"
-    listed.write_text("".join(f"{name}\n" for name in names))
-    return listed
+        path = folder / "images" / f"{number:05}{os.path.splitext(job.image)[1]}"
+        path.symlink_to(os.path.abspath(job.image))
+        links[path] = job.image
+    return links
+
+
+def _with_own_names(message: str, links: Mapping[Path, str]) -> str:
+    """Returns a run's message with the user's image in the place of its link."""
+    for path, image in links.items():
+        message = message.replace(f"{path}:", f"{shown(image)}:")
+    return message
 
 
 def _workers(flags: Flags) -> int:
@@ -178,8 +203,11 @@ def _fits(flags: Flags, default: Measured) -> bool:
     return _workers(flags) * default.memory < available_memory()
 
 
-def difference(masks: Path, others: Path) -> float | None:
-    """Returns the share of the labels that differ in the first masks that both folders have."""
+def difference(masks: Path, others: Path) -> tuple[float | None, int]:
+    """Returns the share of the labels that differ in the first masks that both folders have.
+
+    Also returns the number of these masks. Without one, the share is None.
+    """
     import numpy as np
     from PIL import Image
 
@@ -188,7 +216,7 @@ def difference(masks: Path, others: Path) -> float | None:
     for name in names:
         one, other = (np.asarray(Image.open(folder / name)) for folder in (masks, others))
         differing, labels = differing + int((one != other).sum()), labels + one.size
-    return differing / labels if labels else None
+    return (differing / labels if labels else None), len(names)
 
 
 def _files(folder: Path) -> list[str]:
@@ -214,41 +242,51 @@ def _ticking(total: float) -> Iterator[Callable[[], None]]:
 
 def table(trials: Sequence[Trial], untried: Sequence[Flags], command: list[str]) -> Iterator[str]:
     """Yields the lines of the table, sorted by speed, and the command lines to use."""
-    yield f"{'images/s':>9} {'memory':>9} {'other labels':>13}  flags"
+    yield f"{'images/s':>9} {'memory':>9} {'labels differ':>14}  flags"
     by_speed = sorted(trials, key=lambda trial: -trial.measured.rate)
     for trial in by_speed:
         yield _row(trial)
     for flags in untried:
-        yield f"{'untried':>9} {'':>9} {'':>13}  {shlex.join(flags)}"
+        yield f"{'untried':>9} {'':>9} {'':>14}  {shlex.join(flags)}"
     if untried:
         yield "For the untried flags there was not enough time (--seconds) or memory."
-    known = set(trials[0].measured.warnings)
-    for trial in trials[1:]:
-        for warning in dict.fromkeys(trial.measured.warnings):
+    if any(not (trial.measured.rate or trial.measured.failure) for trial in trials):
+        yield "no time: the run was too short to be measured. Give more --seconds."
+    known: set[str] = set()
+    for trial in trials:
+        for warning in trial.measured.warnings:
             if warning not in known:
-                yield f"{shlex.join(trial.flags)}: {warning}"
+                known.add(warning)
+                yield f"{_words(trial.flags)}: {warning}"
+        if failed := trial.measured.failed:
+            yield f"{_words(trial.flags)}: warning: {failed} images failed"
     usable = [trial for trial in by_speed if trial.measured.rate and not trial.measured.failure]
-    if not usable:
-        yield "No run had enough time: give more --seconds."
+    if len(trials) == 1 or not usable:
+        yield "No flags were compared: give more --seconds."
         return
     equal = next((trial for trial in usable if trial.differ == 0), None)
     if equal:
-        yield f"The fastest flags without another label in the first {COMPARED} images:"
+        images = equal.compared
+        yield f"The fastest flags that gave the same labels as the default, in {images} images:"
         yield f"  {shlex.join([*command, *equal.flags])}"
     if usable[0] is not equal:
-        yield "The fastest flags:"
+        yield "The fastest flags; some labels differ or were not compared:"
         yield f"  {shlex.join([*command, *usable[0].flags])}"
 
 
 def _row(trial: Trial) -> str:
-    flags = shlex.join(trial.flags) or "(the default)"
-    measured = trial.measured
+    flags, measured = _words(trial.flags), trial.measured
     if measured.failure:
-        return f"{'failed':>9} {'':>9} {'':>13}  {flags}: {measured.failure}"
-    rate = f"{measured.rate:.1f}" if measured.rate else "too slow"
+        return f"{'failed':>9} {'':>9} {'':>14}  {flags}: {measured.failure}"
+    if not measured.rate:
+        return f"{'no time':>9} {'':>9} {'':>14}  {flags}"
     memory = f"{measured.memory / 1e6:.0f} MB" if measured.memory else "unknown"
     differ = "unknown" if trial.differ is None else f"{100 * trial.differ:.2g} %"
-    return f"{rate:>9} {memory:>9} {differ:>13}  {flags}"
+    return f"{measured.rate:>9.1f} {memory:>9} {differ:>14}  {flags}"
+
+
+def _words(flags: Flags) -> str:
+    return shlex.join(flags) or "(the default)"
 
 
 def _terminated(*_: object) -> None:

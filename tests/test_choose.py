@@ -33,13 +33,11 @@ def test_the_table_has_each_candidate_and_the_advised_command_gives_the_same_mas
     run = run_choose(tmp_path, "--config", DEMO, "--image_path", "list", "--seconds", "20")
     assert run.returncode == 0, run.stderr
     title, *lines = run.stdout.splitlines()
-    assert title.split() == ["images/s", "memory", "other", "labels", "flags"]
+    assert title.split() == ["images/s", "memory", "labels", "differ", "flags"]
     for flags in choose.candidates(bool(BUILD.openvino_library), usable_processors()):
         ending = f"  {shlex.join(flags) or '(the default)'}"
         assert sum(line.endswith(ending) and "python" not in line for line in lines) == 1
-    advised = lines[
-        lines.index(next(line for line in lines if "without another label" in line)) + 1
-    ]
+    advised = lines[lines.index(next(line for line in lines if "gave the same labels" in line)) + 1]
     words = shlex.split(advised)
     assert words[:3] == ["python", "-m", "paddleseg_infer"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -87,12 +85,16 @@ def test_a_signal_ends_the_runs_and_leaves_no_files(tmp_path, number, code):
         ({"--image_path": "gone"}, "--image_path gone: no such file or directory"),
         ({"--seconds": "0"}, "must be above 0, not '0'"),
         ({"--batch_size": "none"}, "must be a whole number from 1"),
+        ({"--image_path": "bad.png"}, "error: bad.png: it can't be decoded"),
+        ({"stray": "word"}, "unrecognized arguments: stray word"),
+        ({"--use_trt": "True"}, "--use_trt can't be given"),
         ({"--num_workers": "3"}, "--num_workers can't be given: this program chooses"),
         ({"--nope": "1"}, "unrecognized arguments: --nope"),
     ],
 )
 def test_what_the_program_refuses_is_refused(tmp_path, changes, error):
     write_image(tmp_path / "a.png")
+    (tmp_path / "bad.png").write_text("not a picture")
     given = {"--config": DEMO, "--image_path": "a.png", "--seconds": "1", **changes}
     run = run_choose(tmp_path, *(word for pair in given.items() for word in pair))
     assert run.returncode == 2
@@ -138,14 +140,15 @@ def test_the_share_of_other_labels_is_that_of_the_masks_that_both_runs_saved(tmp
     save("one", "b.png", [[0, 1], [2, 3]])
     save("labels/label", "a.png", [[0, 1], [0, 0]])
     save("others/label", "a.png", [[0, 0], [0, 0]])
-    assert choose.difference(tmp_path / "one", tmp_path / "two") == 0.25
-    assert choose.difference(tmp_path / "one", tmp_path / "one") == 0
-    assert choose.difference(tmp_path / "one", tmp_path / "gone") is None
-    assert choose.difference(tmp_path / "labels", tmp_path / "others") == 0.25
+    assert choose.difference(tmp_path / "one", tmp_path / "two") == (0.25, 1)
+    assert choose.difference(tmp_path / "one", tmp_path / "one") == (0, 2)
+    assert choose.difference(tmp_path / "one", tmp_path / "gone") == (None, 0)
+    assert choose.difference(tmp_path / "labels", tmp_path / "others") == (0.25, 1)
 
 
-def trial(flags, rate, differ, failure="", warnings=()):
-    return choose.Trial(flags, Measured(rate, 1, 300_000_000, failure, warnings), differ)
+def trial(flags, rate, differ, failure="", warnings=(), failed=0):
+    measured = Measured(rate, 1, 300_000_000, failed, failure, warnings)
+    return choose.Trial(flags, measured, differ, 20)
 
 
 def test_the_fastest_flags_with_equal_labels_come_before_the_fastest_of_all():
@@ -161,6 +164,10 @@ def test_the_fastest_flags_with_equal_labels_come_before_the_fastest_of_all():
     assert lines[5] == "--enable_openvino: warning: OpenVINO failed"
     assert lines[7] == "  infer --num_workers 2 --cpu_threads 1"
     assert lines[9] == "  infer --enable_openvino"
+    few = list(choose.table([trial((), 5, 0, failed=3), trial(TWO, 0, None)], [], ["infer"]))
+    assert few[2].split()[:2] == ["no", "time"] and "(the default): warning: 3 images failed" in few
+    alone = list(choose.table([trials[0]], [OPENVINO], ["infer"]))
+    assert alone[-1] == "No flags were compared: give more --seconds."
     only_one = list(choose.table([trials[0], trials[2]], [], ["infer"]))
     assert len(only_one) == 5 and only_one[-1] == "  infer --num_workers 2 --cpu_threads 1"
 

@@ -25,6 +25,7 @@ class Measured:
     rate: float  # images per second once all workers work; 0 if there were too few images
     start: float  # seconds until all workers work; 0 if they never did
     memory: int  # the largest memory of all its processes together, in bytes; 0 if unknown
+    failed: int  # images that failed
     failure: str  # why it couldn't start or go on, or ""
     warnings: tuple[str, ...]  # its log lines that are warnings
 
@@ -36,6 +37,7 @@ class _Watch:
     workers: int
     seen: set[object] = field(default_factory=set)
     done: int = 0
+    failed: int = 0
     first: tuple[float, int] | None = None  # when all workers had a result, and the images then
     last: float = 0.0  # the time of the last result
     memory: int = 0
@@ -46,6 +48,7 @@ class _Watch:
             if outcome.get("status") == "done":
                 self.done, self.last = self.done + 1, time.monotonic()
                 self.seen.add(outcome["worker"])
+            self.failed += outcome.get("status") == "failed"
         if self.first is None and len(self.seen) == self.workers:
             self.first = time.monotonic(), self.done
 
@@ -92,6 +95,7 @@ def timed_run(
         watch.rate(end if code is None else watch.last),
         watch.first[0] - started if watch.first else 0.0,
         watch.memory,
+        watch.failed,
         _failure(code, logged, watch.done),
         tuple(line for line in logged if line.startswith("warning: ")),
     )
@@ -131,9 +135,11 @@ def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
 
 def _failure(code: int | None, logged: Sequence[str], done: int) -> str:
     """Returns why the run failed, or "". `code` is None if it was still running."""
-    for line in reversed(logged):
-        if line.startswith("error: ") or (line.startswith("failed: ") and not done):
-            return line.partition(": ")[2]
+    errors = [line for line in logged if line.startswith("error: ")]
+    if code is not None and not done:  # all images have failed
+        errors += [line for line in logged if line.startswith("failed: ")]
+    if errors:
+        return errors[0].partition(": ")[2]
     if code not in (None, DONE, SOME_FAILED):
         return f"it ended with exit code {code}"
     return ""
