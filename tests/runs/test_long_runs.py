@@ -58,14 +58,18 @@ def test_a_batch_that_takes_too_long_is_ended(start, one_slow_image, tmp_path):
 
 
 def test_a_worker_that_is_stopped_is_replaced(start, tmp_path):
-    for number in range(60):
+    for number in range(120):
         write_image(tmp_path / "in" / f"{number}.png", (300, 400), number)
-    process = start("--image_path", "in", "--timeout", "2", "--num_workers", "2")
-    wait_until(lambda: len(masks(tmp_path / "output")) > 5)
+    report = tmp_path / "report"
+    process = start(
+        *("--image_path", "in", "--timeout", "2", "--num_workers", "2", "--report", "report"),
+    )
+    # --timeout applies only to a worker whose engine is loaded.
+    wait_until(lambda: report.exists() and b'"worker": 0' in report.read_bytes())
     os.kill(children(process)[0], signal.SIGSTOP)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    assert len(masks(tmp_path / "output")) == 60
+    assert len(masks(tmp_path / "output")) == 120
 
 
 def test_five_deaths_before_the_first_result_end_the_run(start, tmp_path):
