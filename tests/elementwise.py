@@ -131,6 +131,7 @@ def export(folder, names):
         except Exception as error:  # Paddle's are of many kinds
             Path(target, "error").write_text(gist(error))
         deploy = {"model": "model.pdmodel", "params": "model.pdiparams", "transforms": []}
+        deploy["input_shape"] = [-1 if side is None else side for side in shape]
         Path(target, "deploy.yaml").write_text(yaml.safe_dump({"Deploy": deploy}))
 
 
