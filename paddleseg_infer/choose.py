@@ -105,7 +105,7 @@ def run(config: str, image_path: str, total: float, others: Sequence[str]) -> in
     command = ["python", "-m", "paddleseg_infer", "--config", config]
     try:
         with tempfile.TemporaryDirectory() as folder, _ticking(total) as tick:
-            links = link(find_jobs(image_path, folder).jobs, Path(folder))
+            links = make_links(find_jobs(image_path, folder).jobs, Path(folder))
             listed = Path(folder, "images", "list.txt")
             listed.write_text("".join(f"{link.name}\n" for link in links))
             start = [*command[1:], "--image_path", str(listed), "--quiet=True", *others]
@@ -172,7 +172,7 @@ def compare(
             shutil.rmtree(masks, ignore_errors=True)
 
 
-def link(jobs: Sequence[Job], folder: Path) -> dict[Path, str]:
+def make_links(jobs: Sequence[Job], folder: Path) -> dict[Path, str]:
     """Makes MOST_IMAGES links to the images, the same ones again and again.
 
     Returns the image of each link.

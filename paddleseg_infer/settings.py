@@ -202,7 +202,7 @@ class EngineOptions:
         None,
         ENGINE,
         "use oneDNN on the CPU; by default not if the graph has a division that it "
-        "computes wrongly",
+        "computes wrongly, or may compute wrongly",
         shown_default="Paddle's own default, which is True; False turns it off",
         needs="cpu",
         kept_by="graph",

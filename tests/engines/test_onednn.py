@@ -15,10 +15,7 @@ from paddleseg_infer.segmenter import Segmenter
 
 IMAGES = [scene(48, 64), scene(40, 56, 1)]
 WRONG = ["inverse", "ratio"]
-UNSURE = [
-    "unsure",
-    "own_size",
-]  # divisions whose operands have sides that the graph doesn't declare
+UNSURE = ["unsure", "own_size"]  # the graph doesn't declare all sides of the operands
 
 
 @pytest.fixture(params=["pdmodel", "json"])
