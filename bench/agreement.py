@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Measures how many labels of the engines are equal, and how sure the network is of the others.
 
-python -m bench.agreement [--images FOLDER] [--most N] [DEPLOY.YAML ...]
+python -m bench.agreement [--images FOLDER] [--labels FOLDER] [--most N] [DEPLOY.YAML ...]
 
-The models must be pdmodels whose output is labels or scores. The default is the demo's model on the
-demo's images. Plain Paddle and OpenVINO are compared with oneDNN, which is the default engine. The
-margin of a pixel is the difference between its two highest scores; these are computed by the same
-network without its argmax. The last two columns show the margins of the pixels whose labels differ
-(median and maximum), and the usual margin (the median of the images' medians).
+The default is the demo's model on the demo's images and label maps. The other engines and bf16 are
+compared with oneDNN, which is the default engine. The margin of a pixel is the difference between
+its two highest scores; these are computed by the same network without its argmax. Two columns show
+the margins of the pixels whose labels differ (median and maximum), and the usual margin (the median
+of the images' medians). They are empty for a json graph. The mean IoU is PaddleSeg's: from the
+areas of all images together, and the mean over all classes.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
@@ -24,18 +26,22 @@ from paddleseg_infer.engines.load import load
 from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.errors import SegmentationError
 from paddleseg_infer.machine.paddle_build import find_paddle
-from paddleseg_infer.postprocess import label_map, output_kind
+from paddleseg_infer.machine.processor import missing_for_bf16
+from paddleseg_infer.postprocess import label_map, output_kind, restore
 from paddleseg_infer.preprocess import prepare, read_image
 from paddleseg_infer.runs.jobs import find_jobs
 from paddleseg_infer.settings import EngineOptions
+from paddleseg_infer.transforms.frame import Resized
 
 ROOT = Path(__file__).resolve().parent.parent
 
-ENGINES = {
+ENGINES = {  # OpenVINO is first, because it must be loaded before the rest of Paddle
+    "OpenVINO": {"enable_openvino": True},
+    "bf16": {"precision": "bf16"},
     "oneDNN": {},
     "plain": {"enable_mkldnn": False},
-    "OpenVINO": {"enable_openvino": True},
 }
+OF_JSON = ("bf16", "oneDNN", "plain")
 
 
 def engine_of(config_path: Path, **how):
@@ -44,8 +50,23 @@ def engine_of(config_path: Path, **how):
     return load(Setup(load_deploy_config(config_path), options, build))
 
 
+def engines_of(config_path: Path, is_pir: bool) -> dict:
+    names = [name for name in ENGINES if not is_pir or name in OF_JSON]
+    if missing := missing_for_bf16():
+        print(f"bf16: {missing}", file=sys.stderr)
+        names.remove("bf16")
+    return {name: engine_of(config_path, **ENGINES[name]) for name in names}
+
+
 def labels(output: np.ndarray) -> np.ndarray:
     return label_map(output[0], output_kind(output))
+
+
+def twin_of(config_path: Path, folder: str):
+    """Returns an engine of the same network without its argmax."""
+    script = [sys.executable, ROOT / "bench" / "peers" / "logits_twin.py", config_path, folder]
+    subprocess.run([str(word) for word in script], check=True, capture_output=True)
+    return engine_of(Path(folder) / "deploy.yaml")
 
 
 def margins(scores: np.ndarray) -> np.ndarray:
@@ -59,39 +80,64 @@ def margins(scores: np.ndarray) -> np.ndarray:
     return best[-1] - best[-2]
 
 
-def compare(config_path: Path, images: list[str]) -> None:
+class Areas:
+    """The pixels of each pair of predicted class and label, over all images."""
+
+    def __init__(self, ignored: int):
+        self._ignored = ignored
+        self._counts = np.zeros((256, 256), np.int64)  # of predictions and labels
+
+    def add(self, predicted: np.ndarray, truth: np.ndarray) -> None:
+        pairs = predicted.astype(np.int64) * 256 + truth
+        counts = np.bincount(pairs[truth != self._ignored], minlength=256 * 256)
+        self._counts += counts.reshape(256, 256)
+
+    def mean_iou(self, classes: int) -> float:
+        both = np.diag(self._counts)[:classes]
+        either = self._counts.sum(0)[:classes] + self._counts.sum(1)[:classes] - both
+        return float(np.mean(both / np.maximum(either, 1)))
+
+
+def compare(config_path: Path, images: list[str], truth_of, ignored: int) -> None:
+    """Prints the rows of one model. `truth_of(image)` returns a label map [H, W] or None."""
     deploy = load_deploy_config(config_path)
     with tempfile.TemporaryDirectory() as folder:
-        twin = [sys.executable, ROOT / "bench" / "peers" / "logits_twin.py", config_path, folder]
-        subprocess.run([str(word) for word in twin], check=True, capture_output=True)
-        # OpenVINO is first, because it must be loaded before the rest of Paddle.
-        engines = {name: engine_of(config_path, **ENGINES[name]) for name in reversed(ENGINES)}
-        twin_of = engine_of(Path(folder) / "deploy.yaml")
-    pixels, done, everywhere = 0, 0, []
-    unlike = {name: [] for name in ENGINES}  # margins of the pixels that differ from oneDNN
+        engines = engines_of(config_path, deploy.is_pir)
+        twin = None if deploy.is_pir else twin_of(config_path, folder)
+    pixels, done, everywhere, classes = 0, 0, [], 0
+    unlike = {name: [] for name in engines}  # margins of the pixels that differ from oneDNN
+    areas = {name: Areas(ignored) for name in engines}
     for path in images:
         try:
-            tensor = prepare(read_image(path), deploy.transforms).tensor()[None]
-            outputs = {name: labels(engine(tensor)) for name, engine in engines.items()}
+            image_bgr = read_image(path)
+            frame = prepare(image_bgr, deploy.transforms)
+            tensor = frame.tensor()[None]
+            outputs = {name: labels(engine(tensor)[0]) for name, engine in engines.items()}
         except SegmentationError as error:
             print(f"{path}: {error}", file=sys.stderr)
             continue
-        margin = margins(twin_of(tensor)[0])
+        margin = margins(twin(tensor)[0][0]) if twin else np.full(outputs["oneDNN"].shape, np.nan)
+        truth = truth_of(path)
         for name, got in outputs.items():
             unlike[name].append(margin[got != outputs["oneDNN"]])
+            if truth is not None:
+                areas[name].add(restore(got, [*frame.undo, Resized(*frame.size)]), truth)
+                classes = max(classes, int(truth[truth != ignored].max(initial=0)) + 1)
         pixels, done = pixels + margin.size, done + 1
         everywhere.append(float(np.median(margin)))
     if not done:
         sys.exit("no image could be compared")
-    if not engines["OpenVINO"].is_openvino:
+    if "OpenVINO" in engines and not engines["OpenVINO"].is_used:
         print(f"{config_path}: OpenVINO can't run this model", file=sys.stderr)
         del engines["OpenVINO"]
-    for name in engines.keys() - {"oneDNN"}:
+    for name in engines:
         at = np.concatenate(unlike[name])
-        there = f"{np.median(at):.2g}, at most {at.max():.2g}" if at.size else "-"
+        there = f"{np.median(at):.2g}, at most {at.max():.2g}" if at.size and twin else "-"
+        usual = f"{np.median(everywhere):.2g}" if twin else "-"
+        iou = f"{areas[name].mean_iou(classes):.4f}" if classes else "-"
         print(
             f"| {config_path.parent.name} | {done} | {pixels:,} | {name} | {at.size} "
-            f"| {1 - at.size / pixels:.7%} | {there} | {np.median(everywhere):.2g} |",
+            f"| {1 - at.size / pixels:.5%} | {there} | {usual} | {iou} |",
             flush=True,
         )
 
@@ -101,14 +147,28 @@ def main() -> None:
     demo = ROOT / "demo"
     parser.add_argument("models", nargs="*", type=Path, default=[demo / "model" / "deploy.yaml"])
     parser.add_argument("--images", type=Path, default=demo / "images")
+    parser.add_argument("--labels", type=Path, help="label maps (PNG) with the images' names")
+    parser.add_argument("--ignore_index", type=int, default=255, help="the label to leave out")
     parser.add_argument("--most", type=int, default=1000, help="the maximum number of images")
     given = parser.parse_args()
+    if given.images == demo / "images":
+        given.labels = given.labels or demo / "labels"
+
+    def truth_of(image: str) -> np.ndarray | None:
+        """Returns an image's label map, or None without --labels."""
+        if not given.labels:
+            return None
+        below = Path(image).relative_to(given.images).with_suffix(".png")
+        return np.asarray(Image.open(given.labels / below))
+
     jobs = find_jobs(str(given.images), tempfile.gettempdir()).jobs
     heads = ["model", "images", "pixels", "engine", "labels that differ from oneDNN's"]
-    heads += ["equal labels", "margin where labels differ", "usual margin"]
+    heads += ["equal labels", "margin where labels differ", "usual margin", "mean IoU"]
     print("| " + " | ".join(heads) + " |\n" + "| --- " * len(heads) + "|")
     for config_path in given.models:
-        compare(config_path, [job.image for job in jobs][: given.most])
+        compare(
+            config_path, [job.image for job in jobs][: given.most], truth_of, given.ignore_index
+        )
 
 
 if __name__ == "__main__":

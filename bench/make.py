@@ -21,11 +21,13 @@ from paddleseg.deploy.export import WrappedModel  # noqa: E402
 from paddleseg.models import (  # noqa: E402
     STDC1,
     BiSeNetV2,
+    DeepLabV3P,
     HRNet_W18,
     MixVisionTransformer_B0,
     OCRNet,
     PPHumanSegLite,
     PPLiteSeg,
+    ResNet50_vd,
     SegFormer,
     UNet,
 )
@@ -43,6 +45,7 @@ def networks():
     yield "humanseg_lite", PPHumanSegLite(2), "softmax", small
     yield "ocrnet", OCRNet(19, HRNet_W18(), backbone_indices=[0]), "argmax", NORMALIZE
     yield "bisenetv2", BiSeNetV2(19), "argmax", NORMALIZE
+    yield "deeplabv3p", DeepLabV3P(19, ResNet50_vd()), "argmax", NORMALIZE
     yield "segformer_b0", SegFormer(19, MixVisionTransformer_B0(), 256), "argmax", NORMALIZE
     yield "unet", UNet(19), "argmax", NORMALIZE
 

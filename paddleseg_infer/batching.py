@@ -10,7 +10,7 @@ import numpy as np
 
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.errors import ImageError
-from paddleseg_infer.outcomes import Job, Times
+from paddleseg_infer.outcomes import Job, Ran, Times
 from paddleseg_infer.preprocess import prepare
 from paddleseg_infer.sources.source import Source
 from paddleseg_infer.transforms.frame import Frame, Padded, Resized
@@ -28,6 +28,7 @@ class Item:
     image_bgr: np.ndarray | None = None  # uint8 [H, W, 3], only if a picture needs it
     undo: Sequence[Resized | Padded] = ()  # the steps to undo, in the order they were applied
     times: Times = Times()
+    ran: tuple[Ran, ...] = ()  # more than one if its windows were run differently
 
 
 @dataclass(frozen=True, eq=False)

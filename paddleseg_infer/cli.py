@@ -191,9 +191,15 @@ def say_the_end(summary: "Summary", settings: Settings, seconds: float) -> None:
 def suggest_flags(settings: Settings) -> None:
     """Logs how to find faster flags, if the run was on this CPU with the default engine."""
     from paddleseg_infer.machine.paddle_build import find_paddle
+    from paddleseg_infer.machine.processor import missing_for_bf16
 
     build, engine = find_paddle(), settings.engine
     on_gpu = engine.device == "gpu" or (engine.device is None and build.has_gpu)
-    is_default = engine.num_workers == 1 and not engine.enable_openvino
+    is_default = (
+        engine.num_workers == 1 and not engine.enable_openvino and engine.precision == "fp32"
+    )
     if is_default and not on_gpu and settings.run.ray is None:
-        log.info("python -m paddleseg_infer.choose tries other flags, which may be faster here")
+        bf16 = "" if missing_for_bf16() else ", for example --precision bf16"
+        log.info(
+            "python -m paddleseg_infer.choose tries other flags, which may be faster here%s", bf16
+        )

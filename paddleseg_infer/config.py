@@ -9,8 +9,15 @@ from paddleseg_infer.errors import ConfigError, brief, shown
 from paddleseg_infer.machine.gpu import check_built_with_tensorrt
 from paddleseg_infer.machine.limits import usable_processors
 from paddleseg_infer.machine.paddle_build import PaddleBuild
+from paddleseg_infer.machine.processor import missing_for_bf16
 from paddleseg_infer.option import without_effect
-from paddleseg_infer.settings import MAX_THREADS, MOST_THREADS, TENSORRT_PRECISIONS, EngineOptions
+from paddleseg_infer.settings import (
+    MAX_THREADS,
+    MOST_THREADS,
+    PRECISIONS,
+    TENSORRT_PRECISIONS,
+    EngineOptions,
+)
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -24,7 +31,7 @@ class Shapes(NamedTuple):
 
 
 def resolved(given: EngineOptions, build: PaddleBuild) -> EngineOptions:
-    """Returns the options with the device and the number of threads decided.
+    """Returns the options with the device, the number of threads and the precision decided.
 
     Logs a line for each option that has no effect. Raises ConfigError for options with a wrong
     value, and for options that this machine or this Paddle can't meet.
@@ -45,12 +52,16 @@ def resolved(given: EngineOptions, build: PaddleBuild) -> EngineOptions:
         raise ConfigError(
             "--enable_openvino works only on the CPU: add --device cpu, or remove --enable_openvino"
         )
+    if given.precision == "bf16":
+        _check_bf16(given, device)
     processors = usable_processors() // max(1, given.num_workers)
+    use_trt = given.use_trt and device == "gpu"
     options = replace(
         given,
         device=device,
         cpu_threads=given.cpu_threads or max(1, min(MOST_THREADS, processors)),
-        use_trt=given.use_trt and device == "gpu",
+        use_trt=use_trt,
+        precision=given.precision if use_trt or given.precision == "bf16" else "fp32",
         auto_tuned_shape_file=given.auto_tuned_shape_file if given.enable_auto_tune else None,
     )
     for line in without_effect(given, options):
@@ -62,18 +73,38 @@ def _check_values(given: EngineOptions) -> None:
     """Raises ConfigError for a wrong value from a script; the parser checks the command line."""
     if given.device not in (None, "cpu", "gpu"):
         raise ConfigError(f"device must be cpu or gpu, not {given.device!r}")
-    if given.precision not in TENSORRT_PRECISIONS:
-        raise ConfigError(f"precision must be fp32, fp16 or int8, not {given.precision!r}")
+    if given.precision not in PRECISIONS:
+        choices = ", ".join(PRECISIONS)
+        raise ConfigError(f"precision must be one of {choices}, not {given.precision!r}")
     if given.cpu_threads is not None and given.cpu_threads not in range(1, MAX_THREADS + 1):
         raise ConfigError(f"cpu_threads must be 1 to {MAX_THREADS}, not {brief(given.cpu_threads)}")
     if given.enable_mkldnn not in (None, True, False):
         raise ConfigError(f"enable_mkldnn must be True or False, not {given.enable_mkldnn!r}")
 
 
+def _check_bf16(given: EngineOptions, device: str) -> None:
+    if device != "cpu" or given.use_trt:
+        raise ConfigError(
+            "--precision bf16 works only on the CPU, without --use_trt: add --device cpu, or use "
+            "--precision fp16 with --use_trt"
+        )
+    if missing := missing_for_bf16():
+        raise ConfigError(f"--precision bf16: {missing}: use --precision fp32")
+
+
+def runs_openvino(options: EngineOptions, deploy: DeployConfig) -> bool:
+    """Returns whether OpenVINO runs the model: on request, and for a pdmodel in bf16.
+
+    In Paddle's own engine a pdmodel fails in bf16: its operators get values of different types.
+    """
+    return options.enable_openvino or (options.precision == "bf16" and not deploy.is_pir)
+
+
 def with_right_onednn(options: EngineOptions, deploy: DeployConfig) -> EngineOptions:
     """Returns the options for Paddle's own engine: without oneDNN if it isn't right for the graph.
 
-    Logs a line then. Logs a warning if oneDNN was asked for, and leaves it on.
+    Logs a line then. Logs a warning if oneDNN was asked for, and leaves it on. Raises ConfigError
+    if the precision needs oneDNN.
     """
     if options.device != "cpu" or options.enable_mkldnn is False:
         return options
@@ -87,6 +118,11 @@ def with_right_onednn(options: EngineOptions, deploy: DeployConfig) -> EngineOpt
             faults,
         )
         return options
+    if options.precision == "bf16":
+        raise ConfigError(
+            f"{graph}: oneDNN {faults}, and --precision bf16 needs oneDNN for a json graph: use "
+            "--precision fp32"
+        )
     log.warning(
         "%s: oneDNN %s, so the network runs without oneDNN, which is slower",
         graph,
@@ -134,19 +170,23 @@ def engine_config(
             check_built_with_tensorrt(core, build)
             _set_tensorrt(core, config, deploy, options, shapes)
     else:
-        _set_cpu(config, deploy, options, build)
+        _set_cpu(core, config, deploy, options, build)
     return config
 
 
-def _set_cpu(config: Any, deploy: DeployConfig, options: EngineOptions, build: PaddleBuild) -> None:
+def _set_cpu(
+    core: Any, config: Any, deploy: DeployConfig, options: EngineOptions, build: PaddleBuild
+) -> None:
     config.set_cpu_math_library_num_threads(options.cpu_threads)
-    if options.enable_openvino:
-        _set_openvino(config, deploy, build)
+    if runs_openvino(options, deploy):
+        _set_openvino(core, config, deploy, options, build)
     if options.enable_mkldnn is True:
         config.enable_mkldnn()
     elif options.enable_mkldnn is False:
         config.disable_mkldnn()
-    if deploy.is_pir and config.mkldnn_enabled() and build.version[:2] == (3, 3):
+    if options.precision == "bf16" and deploy.is_pir:
+        _set_onednn_bf16(config, deploy, build)
+    elif deploy.is_pir and config.mkldnn_enabled() and build.version[:2] == (3, 3):
         # In Paddle 3.3, every bilinear resize fails under oneDNN ("Attribute not support [...]").
         config.delete_pass("onednn_placement_pass")
         log.warning(
@@ -155,19 +195,39 @@ def _set_cpu(config: Any, deploy: DeployConfig, options: EngineOptions, build: P
         )
 
 
-def _set_openvino(config: Any, deploy: DeployConfig, build: PaddleBuild) -> None:
+def _set_onednn_bf16(config: Any, deploy: DeployConfig, build: PaddleBuild) -> None:
+    graph = shown(deploy.graph)
+    if build.version[:2] == (3, 3):
+        raise ConfigError(
+            f"Paddle {build} can't run the json graph {graph} in bf16, because it can't run its "
+            "resizes under oneDNN: use Paddle 3.2.2, or --precision fp32"
+        )
+    if not config.mkldnn_enabled():
+        raise ConfigError(
+            f"--precision bf16 needs oneDNN for the json graph {graph}: remove --enable_mkldnn "
+            "False, or use --precision fp32"
+        )
+    config.enable_mkldnn_bfloat16()
+
+
+def _set_openvino(
+    core: Any, config: Any, deploy: DeployConfig, options: EngineOptions, build: PaddleBuild
+) -> None:
+    flag = "--enable_openvino" if options.enable_openvino else "--precision bf16"
     if deploy.is_pir:
         raise ConfigError(
             f"{shown(deploy.graph)} is a json graph, which Paddle's OpenVINO engine can't run: "
-            "export again with FLAGS_enable_pir_api=0 for a .pdmodel, or run without "
-            "--enable_openvino"
+            f"export again with FLAGS_enable_pir_api=0 for a .pdmodel, or run without {flag}"
         )
     if not build.openvino_library:
         raise ConfigError(
             f"Paddle {build} has no OpenVINO engine: install paddlepaddle 3, its CPU build for "
-            "x86, or run without --enable_openvino"
+            f"x86, or run without {flag}"
         )
-    config.enable_openvino_engine()
+    precision = core.AnalysisConfig.Precision
+    config.enable_openvino_engine(
+        precision.Bfloat16 if options.precision == "bf16" else precision.Float32
+    )
 
 
 def _set_tensorrt(

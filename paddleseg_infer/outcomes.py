@@ -34,6 +34,13 @@ class Times(NamedTuple):
         )
 
 
+class Ran(NamedTuple):
+    """What has run an image."""
+
+    engine: str  # oneDNN, Paddle (on a CPU without oneDNN, or on a GPU), OpenVINO or TensorRT
+    precision: str  # fp32, bf16, fp16 or int8
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The final state of one image."""
@@ -43,6 +50,7 @@ class Outcome:
     reason: str = ""
     size: tuple[int, int] | None = None  # (width, height) of the saved label map
     times: Times | None = None
+    ran: tuple[Ran, ...] = ()  # more than one if the windows of an image were run differently
     worker: int | str | None = None  # the worker's number; on a cluster, its node and process
 
 

@@ -114,8 +114,8 @@ class Segmenter:
     @cached_property
     def _trial(self) -> SizeTrial:
         """Tries sizes in Paddle's own engine, whichever engine runs the images."""
-        options = replace(self.options, enable_openvino=False, use_trt=False)
-        return SizeTrial(self.deploy, lambda: load_paddle(Setup(self.deploy, options, self._build)))
+        setup = Setup(self.deploy, self.options, self._build).in_fp32
+        return SizeTrial(self.deploy, lambda: load_paddle(setup))
 
     def __call__(self, images: Image | Iterable[Image]) -> np.ndarray | list[np.ndarray]:
         """Returns the label map [H, W] of one image, or a list of them in the images' order.
@@ -241,7 +241,7 @@ class Segmenter:
         on_batch()
         try:
             with self._turn:
-                output = engine(batch.tensor_nchw)
+                output, ran = engine(batch.tensor_nchw)
         except NoBatchAxis as error:
             if self._reads.kind:  # larger batches were fine
                 yield failed(batch.items[0], ImageError(str(error)))
@@ -267,7 +267,8 @@ class Segmenter:
         inference = (time.perf_counter() - started) / len(batch.items)
         # The output may be longer than the items: copies of an image may fill the batch.
         for item, values in zip(batch.items, output, strict=False):
-            yield Output(replace(item, times=item.times.plus(inference=inference)), values)
+            times = item.times.plus(inference=inference)
+            yield Output(replace(item, times=times, ran=(ran,)), values)
 
     def _finish(self, goal: Goal, output: Output) -> Result:
         """Returns the Result that the goal makes from one image's output."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from paddleseg_infer.batching import Item, Result, failed
 from paddleseg_infer.errors import ImageError
-from paddleseg_infer.outcomes import Times
+from paddleseg_infer.outcomes import Ran, Times
 from paddleseg_infer.pictures.kinds import Segmentation
 from paddleseg_infer.sources.array import ArraySource
 from paddleseg_infer.tiling import Grid, Tiling, grid_of
@@ -90,6 +90,7 @@ class Mosaic:
         self._read_scores = read_scores
         self._added = 0  # number of windows
         self._times = item.times
+        self._ran: set[Ran] = set()
         self._labels = np.zeros(grid.image, np.uint8)
         self._score: np.ndarray | None = None
         self._band: _Band | None = None
@@ -100,8 +101,8 @@ class Mosaic:
 
     @property
     def item(self) -> Item:
-        """The image, with the time that it and its windows have taken until now."""
-        return replace(self._item, times=self._times)
+        """The image, with the time that it and its windows have taken, and what has run them."""
+        return replace(self._item, times=self._times, ran=tuple(sorted(self._ran)))
 
     def segmentation(self) -> Segmentation:
         return Segmentation(self._labels, self._score, self._image_bgr)
@@ -127,6 +128,7 @@ class Mosaic:
         except (MemoryError, cv2.error):
             return ImageError(NO_MEMORY)
         self._added += 1
+        self._ran.update(result.item.ran)
         self.took(result.item.times.plus(postprocess=time.perf_counter() - started))
         return None
 

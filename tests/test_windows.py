@@ -101,7 +101,7 @@ def test_scores_are_joined_by_paddlesegs_formula(models, name, crop, stride, bat
     grid = grid_of(image.shape[:2], tiling)
     frames = [tensor_of(plain, image[grid.slices(at)]) for at in range(len(grid))]
     batches = [frames[at : at + batch_size] for at in range(0, len(frames), batch_size)]
-    scores = np.concatenate([plain.load()(np.stack(batch)) for batch in batches])
+    scores = np.concatenate([plain.load()(np.stack(batch))[0] for batch in batches])
     mean = paddlesegs_mean(scores, image.shape[:2], grid.window, tiling.stride)
     expected = mean.argmax(0) if name == "logits" else mean[0] > 0.5
     assert np.array_equal(labels, expected)
@@ -194,7 +194,7 @@ def test_labels_equal_those_of_paddlesegs_slide_inference(models):
     tensor = paddle.to_tensor(tensor_of(plain, image)[None])
 
     def network(im):
-        return [paddle.to_tensor(plain.load()(np.ascontiguousarray(im.numpy())))]
+        return [paddle.to_tensor(plain.load()(np.ascontiguousarray(im.numpy()))[0])]
 
     for crop, stride in (((64, 48), (40, 32)), ((64, 48), (64, 48)), ((300, 64), (100, 30))):
         scores = slide_inference(network, tensor, crop_size=crop, stride=stride)

@@ -9,6 +9,7 @@ import numpy as np
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.errors import ConfigError, EngineError, brief, shown
 from paddleseg_infer.graph import Port
+from paddleseg_infer.outcomes import Ran
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -24,11 +25,12 @@ class Engine(Protocol):
     def config(self) -> Any:
         """The `paddle.inference.Config` that the engine was made with."""
 
-    def __call__(self, tensor_nchw: np.ndarray) -> np.ndarray:
+    def __call__(self, tensor_nchw: np.ndarray) -> tuple[np.ndarray, Ran]:
         """Runs float32 [N, 3, H, W] through the network.
 
         Returns a copy of its first output: labels [N, H, W] or [N, 1, H, W], or scores float32
-        [N, C, H, W]. Either may have its channels last. Raises EngineError.
+        [N, C, H, W]. Either may have its channels last. Also returns what has run the network.
+        Raises EngineError.
         """
 
 

@@ -53,12 +53,12 @@ def load(setup: Setup, expected: Expected = NOTHING_EXPECTED) -> Engine:
     """Loads the engine that the setup's options ask for. Raises ConfigError."""
     check_graph(setup.deploy)
     note_other_outputs(setup.deploy)
-    if setup.kind is Kind.OPENVINO:
-        from paddleseg_infer.engines.openvino import OpenVinoEngine
-
-        return OpenVinoEngine(setup)
     if setup.kind is Kind.OWN:
         return load_paddle(setup)
+    if setup.kind in (Kind.OPENVINO, Kind.ONEDNN_BF16):
+        from paddleseg_infer.engines.guarded import load_guarded
+
+        return load_guarded(setup)
     from paddleseg_infer.engines.tensorrt import TensorRtEngine
 
     if not setup.options.enable_auto_tune:
@@ -78,8 +78,7 @@ def collect_shapes(setup: Setup, expected: Expected, path: str) -> int:
 
     Returns the number of batches. Raises ConfigError.
     """
-    options = replace(setup.options, use_trt=False)
-    engine = load_collecting(replace(setup, options=options), path)
+    engine = load_collecting(setup.in_fp32, path)
     run = partial(_run_copies, engine, setup.deploy, expected.crop)
     # Paddle writes the file when the engine is deleted, at the end of this function.
     return collect(run, expected, setup.deploy)

@@ -1,4 +1,4 @@
-"""OpenVINO inside Paddle, with Paddle's own engine for what OpenVINO can't run.
+"""OpenVINO inside Paddle.
 
 Paddle's OpenVINO engine has two faults. If a run fails, it raises no exception: it logs an error
 and returns the output of an earlier batch, and does so until the shape changes. Also, it keeps
@@ -17,18 +17,18 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from paddleseg_infer.engines.native import NATIVE_MODULE, create
 from paddleseg_infer.engines.optimised import OPTIMIZED_GRAPH, space_for
-from paddleseg_infer.engines.paddle import Predictor, load_paddle
+from paddleseg_infer.engines.paddle import Predictor
 from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.errors import EngineError, reason
 from paddleseg_infer.machine.paddle_build import PaddleBuild
 from paddleseg_infer.machine.store import Store, Unusable
+from paddleseg_infer.outcomes import Ran
 from paddleseg_infer.settings import EngineOptions
 
 log = logging.getLogger("paddleseg_infer")
@@ -36,129 +36,31 @@ log = logging.getLogger("paddleseg_infer")
 # How many kernels of each kind OpenVINO keeps. With its default of 5,000, memory grew by 1 to 2 MB
 # with each new size from 64x64 to 300x300. With 64 memory didn't grow, and new sizes were as fast.
 KEPT_KERNELS = 64
-MAX_RESTARTS = 3  # few, because Paddle never frees an OpenVINO engine
 RUN_FAILED = re.compile(rb"engine\.cc:\d+\] (.*?)(?:\n\n|\Z)|Exception from |bad_alloc", re.DOTALL)
-NO_MEMORY = re.compile("alloc|memory|temporarily unavailable")
 
 
-class OpenVinoEngine:
-    """A model in OpenVINO, with the interface of `contract.Engine`.
-
-    Paddle's own engine runs the sizes that OpenVINO can't run, and smaller ones. It runs everything
-    if OpenVINO can't load the graph or has failed more than MAX_RESTARTS times. This is logged.
-    """
-
-    def __init__(self, setup: Setup):
-        """Raises ConfigError."""
-        self._setup = setup
-        self._refused: list[tuple[int, int]] = []  # (height, width)
-        self._failures = 0
-        self._files = self._state_of_files()
-        for name in [name for name in os.environ if name.startswith("GLOG_")]:
-            del os.environ[name]  # they could hide failures from Paddle's log
-        _give_settings(setup.options, setup.build)
-        self._own: Predictor | None = None
-        self._openvino = self._started()
-
-    @property
-    def config(self) -> Any:
-        return (self._openvino or self._loaded_own()).config
-
-    @property
-    def is_openvino(self) -> bool:
-        """Whether batches still go to OpenVINO first."""
-        return self._openvino is not None
-
-    def __call__(self, tensor_nchw: np.ndarray) -> np.ndarray:
-        height, width = tensor_nchw.shape[2:]
-        is_refused = any(height <= h and width <= w for h, w in self._refused)
-        if self._openvino and not is_refused:
-            try:
-                return self._openvino(tensor_nchw)
-            except EngineError as error:
-                self._recover(height, width, str(error))
-        return self._loaded_own()(tensor_nchw)
-
-    def _loaded_own(self) -> Predictor:
-        """Returns Paddle's own engine, which is loaded at the first call."""
-        if self._own is None:
-            self._check_files()
-            options = replace(self._setup.options, enable_openvino=False)
-            self._own = load_paddle(replace(self._setup, options=options))
-        return self._own
-
-    def _started(self) -> "_OpenVino | None":
-        try:
-            return _OpenVino(self._setup)
-        except _LeftOut as error:
-            self._loaded_own()  # first, because it raises errors of the files
-            log.warning("OpenVINO can't run this model (%s): Paddle's own engine runs it", error)
-            return None
-
-    def _recover(self, height: int, width: int, why: str) -> None:
-        """Logs a failure and restarts OpenVINO, because its state may be wrong after a failure."""
-        if NO_MEMORY.search(why):
-            log.warning(
-                "OpenVINO failed at %dx%d (%s): Paddle's own engine runs this image",
-                width,
-                height,
-                why,
-            )
-        else:
-            self._refused.append((height, width))
-            log.warning(
-                "OpenVINO can't run %dx%d (%s): Paddle's own engine runs this size and smaller "
-                "ones",
-                width,
-                height,
-                why,
-            )
-        self._openvino = None
-        self._failures += 1
-        if self._failures > MAX_RESTARTS:
-            log.warning(
-                "OpenVINO has failed %d times: Paddle's own engine runs all other images",
-                self._failures,
-            )
-        else:
-            self._check_files()
-            self._openvino = self._started()
-
-    def _check_files(self) -> None:
-        """Raises EngineError if the model's files have changed since the start."""
-        if self._state_of_files() != self._files:
-            raise EngineError("the model's files have changed since the start of this run")
-
-    def _state_of_files(self) -> list[tuple[int, int]]:
-        deploy = self._setup.deploy
-        try:
-            found = [os.stat(path) for path in (deploy.graph, deploy.params)]
-        except OSError:
-            return []  # the engine will report the missing file
-        return [(status.st_size, status.st_mtime_ns) for status in found]
+class LeftOut(Exception):
+    """Paddle made no predictor, or one without OpenVINO. The message is the reason."""
 
 
-class _LeftOut(Exception):
-    """Paddle made no predictor, or one without OpenVINO."""
-
-
-class _OpenVino:
-    """The model in OpenVINO only. An error that OpenVINO only logs raises EngineError too."""
+class OpenVino:
+    """A model in OpenVINO. An error that OpenVINO only logs raises EngineError too."""
 
     def __init__(self, setup: Setup):
-        """Raises _LeftOut if OpenVINO can't run the model."""
+        """Raises LeftOut if OpenVINO can't run the model."""
         self.config = setup.make_config()
+        ran = Ran("OpenVINO", setup.options.precision)
         try:
-            self._run = Predictor(_create(setup, self.config), self.config)
+            self._run = Predictor(_create(setup, self.config), self.config, ran)
         except EngineError as error:
-            raise _LeftOut(str(error)) from error
+            raise LeftOut(str(error)) from error
         self._is_full_size: bool | None = None  # whether outputs are as high and wide as inputs
 
-    def __call__(self, tensor_nchw: np.ndarray) -> np.ndarray:
+    def __call__(self, tensor_nchw: np.ndarray) -> tuple[np.ndarray, Ran]:
         error = None
         with _standard_error() as captured:
             try:
-                output = self._run(tensor_nchw)
+                output, ran = self._run(tensor_nchw)
             except EngineError as raised:  # of a stale output perhaps: the log says more
                 error = raised
         if failure := RUN_FAILED.search(captured.text):
@@ -173,11 +75,11 @@ class _OpenVino:
             self._is_full_size = is_full_size
         elif self._is_full_size and not is_full_size:
             raise EngineError(f"its output has the shape {list(output.shape)}")
-        return output
+        return output, ran
 
 
 def _create(setup: Setup, config: Any) -> Any:
-    """Returns Paddle's predictor with OpenVINO in it. Raises _LeftOut.
+    """Returns Paddle's predictor with OpenVINO in it. Raises LeftOut.
 
     Paddle writes the optimised graph to a temporary folder, and this function looks for OpenVINO in
     the graph. OpenVINO writes its weights to that folder too.
@@ -185,7 +87,7 @@ def _create(setup: Setup, config: Any) -> Any:
     try:
         with tempfile.TemporaryDirectory() as folder:
             if shutil.disk_usage(folder).free < space_for(setup.deploy):
-                raise _LeftOut("the temporary folder has too little space; set TMPDIR to another")
+                raise LeftOut("the temporary folder has too little space; set TMPDIR to another")
             config.set_optim_cache_dir(folder)
             config.enable_save_optim_model(True)
             predictor = create(setup.core, config)
@@ -194,9 +96,9 @@ def _create(setup: Setup, config: Any) -> Any:
                 with open(written, "rb") as graph:
                     if b"openvino_engine" in graph.read():
                         return predictor
-            raise _LeftOut("Paddle doesn't use OpenVINO for it")
+            raise LeftOut("Paddle doesn't use OpenVINO for it")
     except OSError as error:
-        raise _LeftOut(
+        raise LeftOut(
             f"the temporary folder can't be used: {reason(error)}; set TMPDIR to another"
         ) from error
 
@@ -233,12 +135,16 @@ def _standard_error() -> Iterator[_Captured]:
 _has_settings = False  # a process has only one OpenVINO
 
 
-def _give_settings(options: EngineOptions, build: PaddleBuild) -> None:
-    """Gives OpenVINO this program's settings, or logs why it can't. Call it before Paddle loads.
+def prepare(options: EngineOptions, build: PaddleBuild) -> None:
+    """Makes failures appear in the log, and gives OpenVINO this program's settings.
+
+    Logs why it can't do the second. Call it before Paddle is loaded.
 
     OpenVINO reads settings only from a file `plugins.xml` in its library's folder. Paddle's folder
     has no such file. So a copy of the library in the cache folder is loaded, next to such a file.
     """
+    for name in [name for name in os.environ if name.startswith("GLOG_")]:
+        del os.environ[name]  # they could hide failures from Paddle's log
     global _has_settings
     if _has_settings or not build.openvino_library:
         return

@@ -4,11 +4,8 @@ Paddle uses every such file that it finds, without checking what it was made for
 kept in the store, whose keys contain everything that they depend on.
 """
 
-import contextlib
 import logging
 import os
-import platform
-import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +14,7 @@ from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.engines.native import create
 from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.graph import look_into
+from paddleseg_infer.machine import processor
 from paddleseg_infer.machine.store import Store, Unusable, files_of, key_of
 from paddleseg_infer.option import kept_by
 
@@ -40,7 +38,7 @@ def create_predictor(setup: Setup, config: Any) -> Any:
     store = Store(setup.options.cache_folder)
     making = _Making(setup, store)
     try:
-        key = graph_key(setup, processor())
+        key = graph_key(setup, processor.described())
         return store.obtain(key, making.make, making.load, making.finish, waits=False)
     except (OSError, Unusable) as error:
         store.log_unusable(error)
@@ -94,7 +92,10 @@ def _is_kept(setup: Setup) -> bool:
 
 
 def graph_key(setup: Setup, processor: str) -> str:
-    """Returns the key of an optimised graph: a digest of everything that it depends on."""
+    """Returns the key of an optimised graph: a digest of everything that it depends on.
+
+    `processor` is the result of `processor.described`: Paddle's layout of weights depends on it.
+    """
     deploy, build = setup.deploy, setup.build
     settings = (FORMAT, str(build), build.commit, *kept_by("graph", setup.options), processor)
     return key_of([deploy.graph, deploy.params], *settings)
@@ -103,11 +104,3 @@ def graph_key(setup: Setup, processor: str) -> str:
 def space_for(deploy: DeployConfig) -> int:
     """Returns the most bytes of the files that Paddle makes from a model."""
     return 3 * (os.path.getsize(deploy.graph) + os.path.getsize(deploy.params))
-
-
-def processor() -> str:
-    """Returns the processor's model and features. Paddle's layout of weights depends on them."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
-        lines = re.findall(r"^(?:model name|flags|Features|CPU part)\s*:.*$", file.read(), re.M)
-        return "\n".join(sorted(set(lines)))
-    return platform.processor()

@@ -12,14 +12,16 @@ from paddleseg_infer.engines.native import create
 from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.errors import ENGINE_ERRORS, EngineError, gist
 from paddleseg_infer.machine.gpu import check_gpu, hint
+from paddleseg_infer.outcomes import Ran
 
 
 class Predictor:
     """A predictor that Paddle has made, with the interface of `contract.Engine`."""
 
-    def __init__(self, predictor: Any, config: Any):
+    def __init__(self, predictor: Any, config: Any, ran: Ran):
         """Raises EngineError for a graph without input or output."""
         self.config = config
+        self._ran = ran
         self._predictor = predictor
         try:
             inputs, outputs = predictor.get_input_names(), predictor.get_output_names()
@@ -29,7 +31,7 @@ class Predictor:
         except ENGINE_ERRORS as error:
             raise EngineError(gist(error), hint(str(error))) from error
 
-    def __call__(self, tensor_nchw: np.ndarray) -> np.ndarray:
+    def __call__(self, tensor_nchw: np.ndarray) -> tuple[np.ndarray, Ran]:
         try:
             self._input.reshape(tensor_nchw.shape)
             self._input._copy_from_cpu_bind(tensor_nchw)
@@ -38,7 +40,7 @@ class Predictor:
         except ENGINE_ERRORS as error:
             raise EngineError(gist(error), hint(str(error))) from error
         check_output(output, len(tensor_nchw))
-        return output
+        return output, self._ran
 
 
 def load_paddle(setup: Setup) -> Predictor:
@@ -48,7 +50,7 @@ def load_paddle(setup: Setup) -> Predictor:
     if setup.options.device == "gpu":
         check_gpu(setup.core, setup.build, use_trt=False)
     with setup.loading():
-        return Predictor(optimised.create_predictor(setup, config), config)
+        return Predictor(optimised.create_predictor(setup, config), config, _ran(setup, config))
 
 
 def load_collecting(setup: Setup, path: str) -> Predictor:
@@ -61,4 +63,9 @@ def load_collecting(setup: Setup, path: str) -> Predictor:
         check_gpu(setup.core, setup.build, use_trt=False)
     config.collect_shape_range_info(path)
     with setup.loading():
-        return Predictor(create(setup.core, config), config)
+        return Predictor(create(setup.core, config), config, _ran(setup, config))
+
+
+def _ran(setup: Setup, config: Any) -> Ran:
+    uses_onednn = setup.options.device == "cpu" and config.mkldnn_enabled()
+    return Ran("oneDNN" if uses_onednn else "Paddle", setup.options.precision)

@@ -3,11 +3,11 @@
 import enum
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from paddleseg_infer.config import Shapes, engine_config
+from paddleseg_infer.config import Shapes, engine_config, runs_openvino
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.engines.contract import check_graph
 from paddleseg_infer.engines.native import load_core
@@ -20,6 +20,7 @@ class Kind(enum.Enum):
     """The engines."""
 
     OWN = "Paddle's own engine"
+    ONEDNN_BF16 = "Paddle's own engine, in bf16"
     OPENVINO = "OpenVINO inside Paddle"
     TENSORRT = "TensorRT inside Paddle"
 
@@ -46,14 +47,22 @@ class Setup:
     @property
     def kind(self) -> Kind:
         """The engine that runs the model."""
-        if self.options.enable_openvino:
+        if runs_openvino(self.options, self.deploy):
             return Kind.OPENVINO
+        if self.options.precision == "bf16":
+            return Kind.ONEDNN_BF16
         return Kind.TENSORRT if self.options.use_trt else Kind.OWN
 
     @property
     def collects_shapes(self) -> bool:
         """Whether TensorRT's shapes are collected from images before its engine is made."""
         return self.kind is Kind.TENSORRT and self.shapes is None
+
+    @property
+    def in_fp32(self) -> "Setup":
+        """The same model in Paddle's own engine, which can run it if any engine can."""
+        options = replace(self.options, enable_openvino=False, use_trt=False, precision="fp32")
+        return replace(self, options=options)
 
     @contextmanager
     def loading(self) -> Iterator[None]:

@@ -18,6 +18,7 @@ from paddleseg_infer.errors import ConfigError, EngineError, shown
 from paddleseg_infer.machine.gpu import check_gpu, gpu_state
 from paddleseg_infer.machine.store import Store, Unusable, files_of, key_of
 from paddleseg_infer.option import kept_by
+from paddleseg_infer.outcomes import Ran
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -36,10 +37,12 @@ class TensorRtEngine:
         check_gpu(setup.core, setup.build, use_trt=True)
         with setup.loading():
             predictor = create_predictor(setup, self.config.gpu_device_id())
-            self._inside = Predictor(predictor, self.config)
+            self._inside = Predictor(
+                predictor, self.config, Ran("TensorRT", setup.options.precision)
+            )
         self._outside = Outside(setup.shapes, _without_tensorrt(setup))
 
-    def __call__(self, tensor_nchw: np.ndarray) -> np.ndarray:
+    def __call__(self, tensor_nchw: np.ndarray) -> tuple[np.ndarray, Ran]:
         if self._outside.takes(tensor_nchw.shape):
             return self._outside(tensor_nchw)
         return self._inside(tensor_nchw)
@@ -57,7 +60,7 @@ class Outside:
         bounds = zip(self._shapes.smallest, shape, self._shapes.largest, strict=True)
         return not all(low <= side <= high for low, side, high in bounds)
 
-    def __call__(self, tensor_nchw: np.ndarray) -> np.ndarray:
+    def __call__(self, tensor_nchw: np.ndarray) -> tuple[np.ndarray, Ran]:
         if self._engine is None:
             self._engine = self._load()
         return self._engine(tensor_nchw)
@@ -150,5 +153,4 @@ def _without_tensorrt(setup: Setup) -> Setup:
 
     That may be loaded hours later, so the copy of `deploy` checks the model's files again.
     """
-    options = replace(setup.options, use_trt=False)
-    return replace(setup, deploy=replace(setup.deploy), options=options)
+    return replace(setup.in_fp32, deploy=replace(setup.deploy))

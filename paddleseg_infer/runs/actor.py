@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddleseg_infer.errors import MISSING_HINT, ConfigError, RunError, shown
 from paddleseg_infer.machine.paddle_build import find_paddle
+from paddleseg_infer.machine.processor import missing_for_bf16
 from paddleseg_infer.outcomes import Job, Outcome
 from paddleseg_infer.runs.resume import is_done
 from paddleseg_infer.runs.worker import Note, outcome_of
@@ -24,10 +25,11 @@ log = logging.getLogger("paddleseg_infer")
 
 @dataclass(frozen=True)
 class Needs:
-    """What a node must have: access to files, and a version of Paddle."""
+    """What a node must have: access to files, a version of Paddle, and for bf16 a processor."""
 
     files: Sequence[str]  # deploy.yaml first
     paddle: str
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,7 @@ def obstacle(needs: Needs) -> str:
         found = str(find_paddle())
     except (ConfigError, ModuleNotFoundError) as error:
         return str(error)
-    return (
-        ""
-        if found == needs.paddle
-        else f"it has Paddle {found}, and this machine has {needs.paddle}"
-    )
+    if found != needs.paddle:
+        return f"it has Paddle {found}, and this machine has {needs.paddle}"
+    missing = missing_for_bf16() if needs.precision == "bf16" else ""
+    return f"--precision bf16: {missing}" if missing else ""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from paddleseg_infer.config import engine_state
 from paddleseg_infer.errors import ImageError
 from paddleseg_infer.machine.paddle_build import PaddleBuild, find_paddle
 from paddleseg_infer.outcomes import Job, Outcome, Times
@@ -46,7 +47,7 @@ def benchmark(
     _warm_up(segmenter, jobs, settings)
     folder = os.path.dirname(os.path.abspath(settings.run.config))
     model_name = settings.run.model_name or os.path.basename(folder)
-    precision = segmenter.options.precision if segmenter.options.use_trt else "fp32"
+    precision = segmenter.options.precision
     auto_log = _auto_log(segmenter, model_name, precision, say)
     times: list[Times] = []
     started = time.perf_counter()
@@ -63,7 +64,8 @@ def benchmark(
             for line in _own_report(segmenter, model_name, precision, times):
                 say(line + "\n")
         say(f" images_per_second: {len(times) / seconds:.4g}\n")
-        say(f" enable_openvino: {segmenter.options.enable_openvino}\n")
+        state = engine_state(segmenter.load().config)
+        say(f" enable_openvino: {state.get('openvino', False)}\n")
     finally:
         for process in multiprocessing.active_children():  # AutoLog doesn't end its process
             process.kill()

@@ -56,7 +56,8 @@ def segment(jobs: Sequence[Job], settings: Settings, address: str) -> Iterator[O
     settings = _with_absolute_paths(settings)
     with _connected(ray, address), _mark(settings.saving.save_dir) as mark:
         first = next(iter(by_absolute_path))
-        needs = Needs((settings.run.config, first.image, mark), str(build))
+        paths = settings.run.config, first.image, mark
+        needs = Needs(paths, str(build), settings.engine.precision)
         processors = processors_of_nodes(ray, needs)
         threads = threads_per_actor(processors, settings.engine)
         cluster = ray.get_runtime_context().gcs_address

@@ -49,7 +49,12 @@ def dry_run(
         shapes = setup.shapes._asdict().items()
         plan["tensorrt_shapes"] = {name: list(shape) for name, shape in shapes}
     config, failure = _tried(setup, expected)
-    plan["engine"] = {"paddle": str(setup.build), **engine_state(config)}
+    precision = setup.options.precision
+    plan["engine"] = {
+        "paddle": str(setup.build),
+        **engine_state(config),
+        "precision": precision,
+    }
     say(yaml.safe_dump(plan, sort_keys=False, allow_unicode=True))
     if failure:
         raise failure

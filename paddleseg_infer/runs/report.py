@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from paddleseg_infer.errors import ConfigError, RunError, reason, shown
@@ -48,6 +48,8 @@ class Report:
                 else {},
                 "size": outcome.size,
                 "ms": times and {s: round(1e3 * t, 3) for s, t in times._asdict().items()},
+                "engine": _joined(each.engine for each in outcome.ran),
+                "precision": _joined(each.precision for each in outcome.ran),
                 "worker": outcome.worker,
             }
         )
@@ -72,6 +74,11 @@ class Report:
             ) from None
 
 
+def _joined(words: Iterable[str]) -> str | None:
+    """Returns the different words in order, joined by "+"; None if there is none."""
+    return "+".join(sorted(set(words))) or None
+
+
 def _mend(path: str) -> None:
     """Removes an incomplete last line, which a killed run may leave."""
     if not os.path.exists(path):
@@ -91,6 +98,7 @@ class Summary:
         self.reasons: Counter[str] = Counter()
         self._first: dict[str, str] = {}  # reasons that differ only in numbers count as one
         self.slowest: list[tuple[float, str]] = []
+        self.engines: Counter[str] = Counter()  # the images that each engine has run
 
     def add(self, outcome: Outcome) -> None:
         self.counts[outcome.status] += 1
@@ -98,6 +106,8 @@ class Summary:
             self.failed.append(outcome)
             alike = re.sub(r"\d+", "0", outcome.reason)
             self.reasons[self._first.setdefault(alike, outcome.reason)] += 1
+        if outcome.ran:
+            self.engines["+".join(" ".join(each) for each in outcome.ran)] += 1
         if outcome.times:
             self.slowest.append((sum(outcome.times), outcome.job.image))
             self.slowest = sorted(self.slowest, reverse=True)[:SLOWEST]
@@ -113,6 +123,7 @@ class Summary:
             "not_tried": self.not_tried,
             "seconds": round(seconds, 3),
             "images_per_second": round(self.counts["done"] / seconds, 3),
+            "engines": dict(self.engines.most_common()),
             "slowest": [{"image": image, "ms": round(1e3 * s, 3)} for s, image in self.slowest],
             "reasons": dict(self.reasons.most_common()),
         }
@@ -123,6 +134,8 @@ class Summary:
             if count:
                 yield f"{status:12}{count:10}"
         yield f"{'per second':12}{self.counts['done'] / seconds:10.1f}"
+        for engine, count in self.engines.most_common():
+            yield f"{'engine':12}{count:10}  {engine}"
         for spent, image in self.slowest:
             yield f"{'slowest':12}{1e3 * spent:7.0f} ms  {shown(image)}"
         for why, count in self.reasons.most_common(MOST_REASONS):

@@ -169,10 +169,11 @@ def _results(segmenter: "Segmenter", reporting: Reporting, orders: Orders) -> "I
 
 def outcome_of(result: "Result") -> Outcome:
     """Returns the outcome of an image that was run in this process."""
-    assert result.item.job is not None
+    item = result.item
+    assert item.job is not None
     if result.error:
-        return Outcome(result.item.job, "failed", str(result.error))
-    return Outcome(result.item.job, "done", "", result.size, result.times)
+        return Outcome(item.job, "failed", str(result.error))
+    return Outcome(item.job, "done", "", result.size, item.times, item.ran)
 
 
 def _end_with(parent: int) -> None:

@@ -172,7 +172,7 @@ def scores_of(segment, image, crop_size=None, stride=None):
     transforms, engine = segment.deploy.transforms, segment.load()
     grid = grid_of(image.shape[:2], checked_tiling(crop_size or image.shape[1::-1], stride))
     windows = [prepare(image[grid.slices(at)], transforms) for at in range(len(grid))]
-    outputs = [engine(window.tensor()[None])[0] for window in windows]
+    outputs = [engine(window.tensor()[None])[0][0] for window in windows]
     places = [grid.slices(at) for at in range(len(grid))]
     resized = [
         np.stack([nearest(plane, r, c) for plane in output])

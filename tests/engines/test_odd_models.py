@@ -34,7 +34,7 @@ def raw_output(folder, image_bgr):
     deploy = load_deploy_config(folder / "deploy.yaml")
     build = find_paddle()
     engine = load(Setup(deploy, resolved(EngineOptions("cpu"), build), build))
-    return engine(prepare(image_bgr, deploy.transforms).tensor()[None])[0]
+    return engine(prepare(image_bgr, deploy.transforms).tensor()[None])[0][0]
 
 
 def labels_of(folder, *images, **options):

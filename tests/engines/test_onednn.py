@@ -126,7 +126,7 @@ def test_openvino_is_right_and_so_is_the_engine_that_stands_in(models, name, tol
     model = segmenter(models / name, enable_openvino=True)
     for one, other in zip(model(IMAGES), expected, strict=True):
         assert (one != other).mean() < 0.001
-    assert model.load().is_openvino == (not told)
+    assert model.load().is_used == (not told)
     assert len([line for line in lines(caplog) if "runs without oneDNN" in line]) == told
 
 

@@ -24,10 +24,12 @@ BUILD = find_paddle()
 
 
 def predictor(folder, **options):
+    """Returns a function that runs a tensor through the model and returns its output."""
     deploy = load_deploy_config(folder / "deploy.yaml")
-    return load_paddle(
+    engine = load_paddle(
         Setup(deploy, resolved(EngineOptions(device="cpu", **options), BUILD), BUILD)
     )
+    return lambda tensor: engine(tensor)[0]
 
 
 def tensor(size=(48, 64), images=1):
