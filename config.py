@@ -7,7 +7,6 @@ from paddleseg_infer.config import (
     engine_state,
     input_name,
     resolved,
-    with_right_onednn,
 )
 
 __all__ = [
@@ -17,5 +16,4 @@ __all__ = [
     "engine_state",
     "input_name",
     "resolved",
-    "with_right_onednn",
 ]

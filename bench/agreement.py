@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Measures how many labels of the engines are equal, and how sure the network is of the others.
 
-python -m bench.agreement [--images FOLDER] [--labels FOLDER] [--most N] [DEPLOY.YAML ...]
+python -m bench.agreement [--images FOLDER] [--labels FOLDER] [--most N] [DEPLOY.YAML]
 
 The default is the demo's model on the demo's images and label maps. The other engines and bf16 are
-compared with oneDNN, which is the default engine. The margin of a pixel is the difference between
+compared with oneDNN, which is the default engine. So is int8, if --quantised names the deploy.yaml
+of the same model after bench/quantise.py. The margin of a pixel is the difference between
 its two highest scores; these are computed by the same network without its argmax. Two columns show
 the margins of the pixels whose labels differ (median and maximum), and the usual margin (the median
 of the images' medians). They are empty for a json graph. The mean IoU is PaddleSeg's: from the
@@ -50,12 +51,15 @@ def engine_of(config_path: Path, **how):
     return load(Setup(load_deploy_config(config_path), options, build))
 
 
-def engines_of(config_path: Path, is_pir: bool) -> dict:
+def engines_of(config_path: Path, quantised: Path | None, is_pir: bool) -> dict:
     names = [name for name in ENGINES if not is_pir or name in OF_JSON]
     if missing := missing_for_bf16():
         print(f"bf16: {missing}", file=sys.stderr)
         names.remove("bf16")
-    return {name: engine_of(config_path, **ENGINES[name]) for name in names}
+    engines = {name: engine_of(config_path, **ENGINES[name]) for name in names}
+    if quantised:
+        engines["int8"] = engine_of(quantised, precision="int8")
+    return engines
 
 
 def labels(output: np.ndarray) -> np.ndarray:
@@ -98,11 +102,13 @@ class Areas:
         return float(np.mean(both / np.maximum(either, 1)))
 
 
-def compare(config_path: Path, images: list[str], truth_of, ignored: int) -> None:
+def compare(
+    config_path: Path, quantised: Path | None, images: list[str], truth_of, ignored: int
+) -> None:
     """Prints the rows of one model. `truth_of(image)` returns a label map [H, W] or None."""
     deploy = load_deploy_config(config_path)
     with tempfile.TemporaryDirectory() as folder:
-        engines = engines_of(config_path, deploy.is_pir)
+        engines = engines_of(config_path, quantised, deploy.is_pir)
         twin = None if deploy.is_pir else twin_of(config_path, folder)
     pixels, done, everywhere, classes = 0, 0, [], 0
     unlike = {name: [] for name in engines}  # margins of the pixels that differ from oneDNN
@@ -145,7 +151,8 @@ def compare(config_path: Path, images: list[str], truth_of, ignored: int) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     demo = ROOT / "demo"
-    parser.add_argument("models", nargs="*", type=Path, default=[demo / "model" / "deploy.yaml"])
+    parser.add_argument("model", nargs="?", type=Path, default=demo / "model" / "deploy.yaml")
+    parser.add_argument("--quantised", type=Path, help="the deploy.yaml of the quantised model")
     parser.add_argument("--images", type=Path, default=demo / "images")
     parser.add_argument("--labels", type=Path, help="label maps (PNG) with the images' names")
     parser.add_argument("--ignore_index", type=int, default=255, help="the label to leave out")
@@ -165,10 +172,8 @@ def main() -> None:
     heads = ["model", "images", "pixels", "engine", "labels that differ from oneDNN's"]
     heads += ["equal labels", "margin where labels differ", "usual margin", "mean IoU"]
     print("| " + " | ".join(heads) + " |\n" + "| --- " * len(heads) + "|")
-    for config_path in given.models:
-        compare(
-            config_path, [job.image for job in jobs][: given.most], truth_of, given.ignore_index
-        )
+    images = [job.image for job in jobs][: given.most]
+    compare(given.model, given.quantised, images, truth_of, given.ignore_index)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import logging
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from paddleseg_infer.cpu_config import check_quantised, set_cpu
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.errors import ConfigError, brief, shown
 from paddleseg_infer.machine.gpu import check_built_with_tensorrt
@@ -12,6 +13,7 @@ from paddleseg_infer.machine.paddle_build import PaddleBuild
 from paddleseg_infer.machine.processor import missing_for_bf16
 from paddleseg_infer.option import without_effect
 from paddleseg_infer.settings import (
+    CPU_PRECISIONS,
     MAX_THREADS,
     MOST_THREADS,
     PRECISIONS,
@@ -56,12 +58,15 @@ def resolved(given: EngineOptions, build: PaddleBuild) -> EngineOptions:
         _check_bf16(given, device)
     processors = usable_processors() // max(1, given.num_workers)
     use_trt = given.use_trt and device == "gpu"
+    precisions = (
+        tuple(TENSORRT_PRECISIONS) if use_trt else CPU_PRECISIONS if device == "cpu" else ()
+    )
     options = replace(
         given,
         device=device,
         cpu_threads=given.cpu_threads or max(1, min(MOST_THREADS, processors)),
         use_trt=use_trt,
-        precision=given.precision if use_trt or given.precision == "bf16" else "fp32",
+        precision=given.precision if given.precision in precisions else "fp32",
         auto_tuned_shape_file=given.auto_tuned_shape_file if given.enable_auto_tune else None,
     )
     for line in without_effect(given, options):
@@ -90,45 +95,6 @@ def _check_bf16(given: EngineOptions, device: str) -> None:
         )
     if missing := missing_for_bf16():
         raise ConfigError(f"--precision bf16: {missing}: use --precision fp32")
-
-
-def runs_openvino(options: EngineOptions, deploy: DeployConfig) -> bool:
-    """Returns whether OpenVINO runs the model: on request, and for a pdmodel in bf16.
-
-    In Paddle's own engine a pdmodel fails in bf16: its operators get values of different types.
-    """
-    return options.enable_openvino or (options.precision == "bf16" and not deploy.is_pir)
-
-
-def with_right_onednn(options: EngineOptions, deploy: DeployConfig) -> EngineOptions:
-    """Returns the options for Paddle's own engine: without oneDNN if it isn't right for the graph.
-
-    Logs a line then. Logs a warning if oneDNN was asked for, and leaves it on. Raises ConfigError
-    if the precision needs oneDNN.
-    """
-    if options.device != "cpu" or options.enable_mkldnn is False:
-        return options
-    if not deploy.graph_facts.onednn_faults:
-        return options
-    graph, faults = shown(deploy.graph), " and ".join(deploy.graph_facts.onednn_faults)
-    if options.enable_mkldnn:
-        log.warning(
-            "%s: oneDNN %s: leave out --enable_mkldnn True",
-            graph,
-            faults,
-        )
-        return options
-    if options.precision == "bf16":
-        raise ConfigError(
-            f"{graph}: oneDNN {faults}, and --precision bf16 needs oneDNN for a json graph: use "
-            "--precision fp32"
-        )
-    log.warning(
-        "%s: oneDNN %s, so the network runs without oneDNN, which is slower",
-        graph,
-        faults,
-    )
-    return replace(options, enable_mkldnn=False)
 
 
 def engine_config(
@@ -170,64 +136,8 @@ def engine_config(
             check_built_with_tensorrt(core, build)
             _set_tensorrt(core, config, deploy, options, shapes)
     else:
-        _set_cpu(core, config, deploy, options, build)
+        set_cpu(core, config, deploy, options, build)
     return config
-
-
-def _set_cpu(
-    core: Any, config: Any, deploy: DeployConfig, options: EngineOptions, build: PaddleBuild
-) -> None:
-    config.set_cpu_math_library_num_threads(options.cpu_threads)
-    if runs_openvino(options, deploy):
-        _set_openvino(core, config, deploy, options, build)
-    if options.enable_mkldnn is True:
-        config.enable_mkldnn()
-    elif options.enable_mkldnn is False:
-        config.disable_mkldnn()
-    if options.precision == "bf16" and deploy.is_pir:
-        _set_onednn_bf16(config, deploy, build)
-    elif deploy.is_pir and config.mkldnn_enabled() and build.version[:2] == (3, 3):
-        # In Paddle 3.3, every bilinear resize fails under oneDNN ("Attribute not support [...]").
-        config.delete_pass("onednn_placement_pass")
-        log.warning(
-            "Paddle 3.3 can't run the resizes of a json graph under oneDNN: most of oneDNN is "
-            "turned off, which is slower; use Paddle 3.2.2, or a pdmodel"
-        )
-
-
-def _set_onednn_bf16(config: Any, deploy: DeployConfig, build: PaddleBuild) -> None:
-    graph = shown(deploy.graph)
-    if build.version[:2] == (3, 3):
-        raise ConfigError(
-            f"Paddle {build} can't run the json graph {graph} in bf16, because it can't run its "
-            "resizes under oneDNN: use Paddle 3.2.2, or --precision fp32"
-        )
-    if not config.mkldnn_enabled():
-        raise ConfigError(
-            f"--precision bf16 needs oneDNN for the json graph {graph}: remove --enable_mkldnn "
-            "False, or use --precision fp32"
-        )
-    config.enable_mkldnn_bfloat16()
-
-
-def _set_openvino(
-    core: Any, config: Any, deploy: DeployConfig, options: EngineOptions, build: PaddleBuild
-) -> None:
-    flag = "--enable_openvino" if options.enable_openvino else "--precision bf16"
-    if deploy.is_pir:
-        raise ConfigError(
-            f"{shown(deploy.graph)} is a json graph, which Paddle's OpenVINO engine can't run: "
-            f"export again with FLAGS_enable_pir_api=0 for a .pdmodel, or run without {flag}"
-        )
-    if not build.openvino_library:
-        raise ConfigError(
-            f"Paddle {build} has no OpenVINO engine: install paddlepaddle 3, its CPU build for "
-            f"x86, or run without {flag}"
-        )
-    precision = core.AnalysisConfig.Precision
-    config.enable_openvino_engine(
-        precision.Bfloat16 if options.precision == "bf16" else precision.Float32
-    )
 
 
 def _set_tensorrt(
@@ -238,11 +148,8 @@ def _set_tensorrt(
     shapes: Shapes | None,
 ) -> None:
     name = input_name(deploy)
-    if options.precision == "int8" and not deploy.graph_facts.is_quantised:
-        raise ConfigError(
-            f"--precision int8 needs a quantised model, and {shown(deploy.graph)} isn't "
-            "quantised: quantise it with PaddleSlim before the export, or use fp16"
-        )
+    if options.precision == "int8":
+        check_quantised(deploy)
     precision = core.AnalysisConfig.Precision
     config.enable_tensorrt_engine(
         workspace_size=1 << 30,

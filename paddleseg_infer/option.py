@@ -20,7 +20,7 @@ NEEDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "precision": (
         "--use_trt and a GPU",
-        lambda engine: engine.use_trt or engine.precision == "bf16",
+        lambda engine: engine.precision != "fp32",
     ),
     "benchmark": ("--benchmark", lambda run: run.benchmark),
 }
@@ -39,7 +39,7 @@ class Option:
     shown_default: str = ""  # the default in --help, if that isn't the value itself
     needs: str = ""  # one of NEEDS: without it the option has no effect
     idle_with: tuple[str, ...] = ()  # the option has no effect together with these switches
-    kept_by: tuple[str, ...] = ()  # the kinds of cached files that depend on it
+    kept_by: tuple[str, ...] = ()  # the kinds of cached files that depend on it: graph, tensorrt
 
 
 def option(default: Any, group: str, help: str, kind: str = "switch", **more: Any) -> Any:

@@ -15,6 +15,7 @@ MOST_THREADS = 10  # the largest default number of CPU threads of an engine
 MAX_THREADS = 1024  # with more, the threading library ends the process
 TENSORRT_PRECISIONS = {"fp32": "Float32", "fp16": "Half", "int8": "Int8"}
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+CPU_PRECISIONS = ("fp32", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -217,13 +218,13 @@ class EngineOptions:
     precision: str = option(
         "fp32",
         ENGINE,
-        "the precision of the network's computations; bf16 needs a CPU with avx512_bf16 or "
-        "amx_bf16: it is up to three times as fast, and less than one label in a hundred differs "
-        "for most models; it runs a pdmodel in OpenVINO; fp16 and int8 need --use_trt",
+        "the precision of the network's computations: bf16 is for CPUs with avx512_bf16 or "
+        "amx_bf16, fp16 needs --use_trt, int8 needs a quantised model; all are faster than fp32, "
+        "and some labels differ",
         "text",
         choices=PRECISIONS,
         needs="precision",
-        kept_by=("tensorrt", "openvino"),
+        kept_by=("graph", "tensorrt"),
     )
     cache_dir: str | None = option(
         None,

@@ -246,7 +246,9 @@ def test_a_batch_size_below_1_is_refused(models, batch_size):
 def test_a_wrong_option_is_refused(models):
     with pytest.raises(TypeError, match="colour"):
         segmenter(models / "argmax", colour=True)
-    with pytest.raises(ConfigError, match="precision must be one of fp32, bf16, fp16, int8, not 'fp64'"):
+    with pytest.raises(
+        ConfigError, match="precision must be one of fp32, bf16, fp16, int8, not 'fp64'"
+    ):
         segmenter(models / "argmax", precision="fp64")
 
 

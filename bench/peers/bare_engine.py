@@ -1,9 +1,10 @@
 """Measures the engine alone: milliseconds per image to run a tensor and copy the output.
 
-python bare_engine.py onednn|openvino|package DEPLOY.YAML FOLDER IMAGES BATCH_SIZE
+python bare_engine.py ENGINE DEPLOY.YAML FOLDER IMAGES BATCH_SIZE
 
-The engine is Paddle with oneDNN, Paddle with its OpenVINO, or the `openvino` package on the same
-graph. It has as many threads as there are processors. The tensor is made before the measurement.
+The engine is one of ENGINES: Paddle with oneDNN in fp32 or int8, Paddle with its OpenVINO in fp32
+or bf16, or the `openvino` package on the same graph. It has as many threads as there are
+processors. The tensor is made before the measurement.
 """
 
 import functools
@@ -44,6 +45,8 @@ def openvino_engine(deploy):
 ENGINES = {
     "onednn": paddle_engine,
     "openvino": functools.partial(paddle_engine, enable_openvino=True),
+    "int8": functools.partial(paddle_engine, precision="int8"),
+    "bf16": functools.partial(paddle_engine, precision="bf16"),
     "package": openvino_engine,
 }
 

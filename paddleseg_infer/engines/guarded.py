@@ -1,6 +1,6 @@
 """Engines that may fail for some images, with Paddle's own engine in fp32 beside them.
 
-These are OpenVINO, and oneDNN in bf16.
+These are OpenVINO, and oneDNN in bf16 or int8.
 """
 
 import logging
@@ -16,23 +16,36 @@ from paddleseg_infer.engines.contract import Engine
 from paddleseg_infer.engines.paddle import Predictor, load_paddle
 from paddleseg_infer.engines.setup import Kind, Setup
 from paddleseg_infer.errors import ConfigError, EngineError, shown
+from paddleseg_infer.machine.streams import captured_errors
 from paddleseg_infer.outcomes import Ran
 
 log = logging.getLogger("paddleseg_infer")
 
 MAX_RESTARTS = 3  # few, because Paddle never frees an OpenVINO engine
+PADDLES_LINES = re.compile(rb"^(?:\x1b\[\d+m-|I\d{4} |WARNING: Logging before).*\n", re.MULTILINE)
 NO_MEMORY = re.compile("alloc|memory|temporarily unavailable")
 
 
 def load_guarded(setup: Setup) -> "GuardedEngine":
-    """Loads the model in OpenVINO or in oneDNN's bf16. Raises ConfigError."""
+    """Loads the model in OpenVINO, or in oneDNN with a reduced precision. Raises ConfigError."""
     if setup.kind is Kind.OPENVINO:
         openvino.prepare(setup.options, setup.build)
         return GuardedEngine(setup, "OpenVINO", lambda: openvino.OpenVino(setup))
-    if not setup.options.print_detail:
-        # Paddle logs a line about bf16 even if its log is off.
-        os.environ.setdefault("GLOG_minloglevel", "1")
-    return GuardedEngine(setup, "oneDNN in bf16", lambda: load_paddle(setup))
+    name = f"oneDNN in {setup.options.precision}"
+    return GuardedEngine(setup, name, lambda: _load_quietly(setup))
+
+
+def _load_quietly(setup: Setup) -> Predictor:
+    """Loads the model in Paddle's own engine. Removes lines that Paddle prints with its log off."""
+    if setup.options.print_detail:
+        return load_paddle(setup)
+    captured = None
+    try:
+        with captured_errors() as captured:
+            return load_paddle(setup)
+    finally:
+        if captured and (others := PADDLES_LINES.sub(b"", captured.text)):
+            os.write(2, others)
 
 
 class GuardedEngine:
@@ -40,8 +53,8 @@ class GuardedEngine:
 
     Paddle's own engine runs the sizes that the other can't run, and smaller ones. It runs
     everything if the other has failed more than MAX_RESTARTS times, or can't load the model. This
-    is logged. Paddle's own engine computes in fp32. So with bf16, a model that the other engine
-    can't load is an error.
+    is logged. Paddle's own engine computes in fp32. So with another precision, a model that the
+    other engine can't load is an error.
     """
 
     def __init__(self, setup: Setup, name: str, start: Callable[[], Engine]):

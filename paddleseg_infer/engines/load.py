@@ -55,7 +55,7 @@ def load(setup: Setup, expected: Expected = NOTHING_EXPECTED) -> Engine:
     note_other_outputs(setup.deploy)
     if setup.kind is Kind.OWN:
         return load_paddle(setup)
-    if setup.kind in (Kind.OPENVINO, Kind.ONEDNN_BF16):
+    if setup.kind in (Kind.OPENVINO, Kind.REDUCED):
         from paddleseg_infer.engines.guarded import load_guarded
 
         return load_guarded(setup)

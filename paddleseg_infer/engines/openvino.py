@@ -6,7 +6,6 @@ kernels for every shape, up to 5,000 of each kind. So this module reads the log 
 makes OpenVINO keep fewer kernels.
 """
 
-import contextlib
 import ctypes
 import hashlib
 import logging
@@ -15,9 +14,7 @@ import re
 import shutil
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +25,7 @@ from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.errors import EngineError, reason
 from paddleseg_infer.machine.paddle_build import PaddleBuild
 from paddleseg_infer.machine.store import Store, Unusable
+from paddleseg_infer.machine.streams import captured_errors
 from paddleseg_infer.outcomes import Ran
 from paddleseg_infer.settings import EngineOptions
 
@@ -58,7 +56,7 @@ class OpenVino:
 
     def __call__(self, tensor_nchw: np.ndarray) -> tuple[np.ndarray, Ran]:
         error = None
-        with _standard_error() as captured:
+        with captured_errors() as captured:
             try:
                 output, ran = self._run(tensor_nchw)
             except EngineError as raised:  # of a stale output perhaps: the log says more
@@ -101,35 +99,6 @@ def _create(setup: Setup, config: Any) -> Any:
         raise LeftOut(
             f"the temporary folder can't be used: {reason(error)}; set TMPDIR to another"
         ) from error
-
-
-class _Captured:
-    """The bytes that were written to standard error. Empty until the capture has ended."""
-
-    def __init__(self) -> None:
-        self.text = b""
-
-    def read(self, file: BinaryIO) -> None:
-        file.seek(0)
-        self.text = file.read()
-
-
-_capturing = threading.Lock()  # the process has only one standard error
-
-
-@contextlib.contextmanager
-def _standard_error() -> Iterator[_Captured]:
-    """Captures standard error, including what C++ code writes to descriptor 2."""
-    captured = _Captured()
-    with _capturing, open(os.memfd_create("stderr"), "r+b") as file:
-        own = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield captured
-        finally:
-            os.dup2(own, 2)
-            os.close(own)
-            captured.read(file)
 
 
 _has_settings = False  # a process has only one OpenVINO

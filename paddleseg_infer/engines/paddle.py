@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from paddleseg_infer.config import with_right_onednn
+from paddleseg_infer.cpu_config import with_right_onednn
 from paddleseg_infer.engines import optimised
 from paddleseg_infer.engines.contract import check_output
 from paddleseg_infer.engines.native import create

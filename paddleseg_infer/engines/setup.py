@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from paddleseg_infer.config import Shapes, engine_config, runs_openvino
+from paddleseg_infer.config import Shapes, engine_config
+from paddleseg_infer.cpu_config import runs_openvino
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.engines.contract import check_graph
 from paddleseg_infer.engines.native import load_core
@@ -20,7 +21,7 @@ class Kind(enum.Enum):
     """The engines."""
 
     OWN = "Paddle's own engine"
-    ONEDNN_BF16 = "Paddle's own engine, in bf16"
+    REDUCED = "Paddle's own engine on the CPU, in bf16 or int8"
     OPENVINO = "OpenVINO inside Paddle"
     TENSORRT = "TensorRT inside Paddle"
 
@@ -49,9 +50,9 @@ class Setup:
         """The engine that runs the model."""
         if runs_openvino(self.options, self.deploy):
             return Kind.OPENVINO
-        if self.options.precision == "bf16":
-            return Kind.ONEDNN_BF16
-        return Kind.TENSORRT if self.options.use_trt else Kind.OWN
+        if self.options.use_trt:
+            return Kind.TENSORRT
+        return Kind.OWN if self.options.precision == "fp32" else Kind.REDUCED
 
     @property
     def collects_shapes(self) -> bool:

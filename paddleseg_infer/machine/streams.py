@@ -5,8 +5,9 @@ import ctypes
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 LEVELS = {logging.INFO: "note", logging.WARNING: "warning", logging.ERROR: "error"}
 
@@ -71,6 +72,35 @@ def own_log(log: logging.Logger, level: int) -> Iterator[None]:
     finally:
         log.handlers, log.propagate = before[:2]
         log.setLevel(before[2])
+
+
+class Captured:
+    """The bytes that were written to standard error. Empty until the capture has ended."""
+
+    def __init__(self) -> None:
+        self.text = b""
+
+    def read(self, file: BinaryIO) -> None:
+        file.seek(0)
+        self.text = file.read()
+
+
+_capturing = threading.Lock()  # the process has only one standard error
+
+
+@contextlib.contextmanager
+def captured_errors() -> Iterator[Captured]:
+    """Captures standard error, including what C++ code writes to descriptor 2."""
+    captured = Captured()
+    with _capturing, open(os.memfd_create("stderr"), "r+b") as file:
+        own = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield captured
+        finally:
+            os.dup2(own, 2)
+            os.close(own)
+            captured.read(file)
 
 
 class _Formatter(logging.Formatter):

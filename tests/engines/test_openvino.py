@@ -15,8 +15,8 @@ from conftest import ROOT, masks, read_mask, scene, write_image
 from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.engines import openvino as openvino_engine
-from paddleseg_infer.engines.load import load
 from paddleseg_infer.engines.guarded import MAX_RESTARTS
+from paddleseg_infer.engines.load import load
 from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.errors import ConfigError, ImageError
 from paddleseg_infer.machine.paddle_build import PaddleBuild, find_paddle

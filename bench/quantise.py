@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Quantises a model: `python -m bench.quantise DEPLOY.YAML IMAGES FOLDER`, with Paddle 2.6.2.
+
+Paddle's own post-training quantisation measures the range of each operator's values on the images,
+and adds operators that convert to int8 and back. The model must be a pdmodel. Its copy in FOLDER
+has the same transforms.
+"""
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+warnings.simplefilter("ignore")
+import paddle  # noqa: E402
+import yaml  # noqa: E402
+from paddle.static.quantization import PostTrainingQuantization  # noqa: E402
+
+from paddleseg_infer.deploy import load_deploy_config  # noqa: E402
+from paddleseg_infer.preprocess import prepare, read_image  # noqa: E402
+
+MOST_IMAGES = 32
+OPERATORS = ("conv2d", "depthwise_conv2d", "conv2d_transpose", "mul", "matmul_v2")
+
+
+def main() -> None:
+    config_path, images, folder = (Path(word) for word in sys.argv[1:])
+    deploy = load_deploy_config(config_path)
+    paths = sorted(images.iterdir())[:MOST_IMAGES]
+
+    class Samples(paddle.io.Dataset):
+        def __len__(self):
+            return len(paths)
+
+        def __getitem__(self, number):
+            return prepare(read_image(str(paths[number])), deploy.transforms).tensor()
+
+    paddle.enable_static()
+    place = paddle.CPUPlace()
+    name = deploy.graph_facts.inputs[0].name
+    image = paddle.static.data(name, [None, 3, None, None], "float32")
+    loader = paddle.io.DataLoader(Samples(), [image], place, batch_size=1, return_list=False)
+    graph = os.path.basename(deploy.graph)
+    quantisation = PostTrainingQuantization(
+        executor=paddle.static.Executor(place),
+        model_dir=os.path.dirname(deploy.graph),
+        model_filename=graph,
+        params_filename=os.path.basename(deploy.params),
+        data_loader=loader,
+        batch_nums=len(paths),
+        algo="hist",
+        quantizable_op_type=list(OPERATORS),
+        weight_quantize_type="channel_wise_abs_max",
+        onnx_format=True,
+    )
+    quantisation.quantize()
+    quantisation.save_quantized_model(
+        str(folder), model_filename="model.pdmodel", params_filename="model.pdiparams"
+    )
+    content = yaml.safe_load(config_path.read_text())
+    content["Deploy"].update(model="model.pdmodel", params="model.pdiparams")
+    (folder / "deploy.yaml").write_text(yaml.safe_dump(content))
+
+
+if __name__ == "__main__":
+    main()
