@@ -1,7 +1,7 @@
 """`python -m paddleseg_infer.choose` finds the flags that are fastest on this machine's CPU.
 
-It runs the program with each combination of engine and workers on the user's own model and images.
-It compares the speed, the memory and the labels, and prints the command line to use.
+It runs the program with each combination of engine, precision and workers on the user's own model
+and images. It compares the speed, the memory and the labels, and prints the command line to use.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ from paddleseg_infer.machine.limits import available_memory, usable_processors
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.machine.streams import own_log, own_streams, say
 from paddleseg_infer.outcomes import DONE, NOT_STARTED, SOME_FAILED, Job
+from paddleseg_infer.runs.candidates import Flags, candidates, engines_for
 from paddleseg_infer.runs.jobs import find_jobs
 from paddleseg_infer.runs.timed_run import Measured, timed_run
-from paddleseg_infer.settings import MOST_THREADS
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -40,8 +40,6 @@ REFUSED = {
     *("--resume", "--shard", "--ray", "--dry_run", "--benchmark", "--quiet", "--use_trt"),
     *("--precision", "--min_subgraph_size", "--enable_auto_tune", "--auto_tuned_shape_file"),
 }
-
-Flags = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = Parser(
         prog="python -m paddleseg_infer.choose",
-        description="Tries oneDNN and OpenVINO with different numbers of workers on your images. "
+        description="Tries engines, precisions and numbers of workers on your images. "
         "Prints a table, and the command lines that are fastest on this machine's CPU.",
         epilog="Flags about the model and the pictures are passed on to each run, for example "
         "--crop_size and --batch_size.",
@@ -98,8 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(config: str, image_path: str, total: float, others: Sequence[str]) -> int:
     """Runs the candidates for `total` seconds and prints the table. Returns the exit code."""
     deploy, build = load_deploy_config(config), find_paddle()
-    has_openvino = bool(build.openvino_library) and not deploy.is_pir
-    tried = candidates(has_openvino, usable_processors())
+    tried = candidates(engines_for(deploy, build), usable_processors())
     trials: list[Trial] = []
     code = DONE
     command = ["python", "-m", "paddleseg_infer", "--config", config]
@@ -123,17 +120,6 @@ def run(config: str, image_path: str, total: float, others: Sequence[str]) -> in
         for line in table(trials, tried[len(trials) :], typed):
             say(f"{line}\n")
     return code or (DONE if any(trial.measured.rate for trial in trials) else SOME_FAILED)
-
-
-def candidates(has_openvino: bool, processors: int) -> list[Flags]:
-    """Returns the flags of each run, the default first: engines, and workers times threads."""
-    layouts: list[Flags] = [()]
-    powers = itertools.takewhile(lambda power: power < processors, (2**n for n in range(1, 9)))
-    for workers in [*powers, processors] if processors > 1 else []:
-        threads = min(MOST_THREADS, processors // workers)
-        layouts.append(("--num_workers", str(workers), "--cpu_threads", str(threads)))
-    engines: list[Flags] = [(), ("--enable_openvino",)] if has_openvino else [()]
-    return [(*engine, *layout) for layout in layouts for engine in engines]
 
 
 def compare(

@@ -39,7 +39,7 @@ class Option:
     shown_default: str = ""  # the default in --help, if that isn't the value itself
     needs: str = ""  # one of NEEDS: without it the option has no effect
     idle_with: tuple[str, ...] = ()  # the option has no effect together with these switches
-    kept_by: tuple[str, ...] = ()  # the kinds of cached files that depend on it: graph, tensorrt
+    kept_by: str = ""  # the kind of cached file that depends on it: graph or tensorrt
 
 
 def option(default: Any, group: str, help: str, kind: str = "switch", **more: Any) -> Any:
@@ -74,5 +74,5 @@ def idle_with(switch: str, *given: Any) -> Iterator[str]:
 def kept_by(kind: str, settings: Any) -> list[Any]:
     """Returns the values of all options that a kind of cached file depends on."""
     return [
-        getattr(settings, name) for name, known, _ in options_of(settings) if kind in known.kept_by
+        getattr(settings, name) for name, known, _ in options_of(settings) if known.kept_by == kind
     ]

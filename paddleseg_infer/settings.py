@@ -207,7 +207,7 @@ class EngineOptions:
         "computes wrongly, or may compute wrongly",
         shown_default="Paddle's own default, which is True; False turns it off",
         needs="cpu",
-        kept_by=("graph",),
+        kept_by="graph",
     )
     enable_openvino: bool = option(
         False,
@@ -224,7 +224,7 @@ class EngineOptions:
         "text",
         choices=PRECISIONS,
         needs="precision",
-        kept_by=("graph", "tensorrt"),
+        kept_by="tensorrt",
     )
     cache_dir: str | None = option(
         None,
@@ -245,7 +245,7 @@ class EngineOptions:
         "whole",
         metavar="N",
         needs="tensorrt",
-        kept_by=("tensorrt",),
+        kept_by="tensorrt",
     )
     enable_auto_tune: bool = option(
         False,

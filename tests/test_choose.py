@@ -8,11 +8,14 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import BUILD, ROOT, children, masks, restore_sigint, wait_until, write_image
+from conftest import BUILD, PADDLE, ROOT, children, masks, restore_sigint, wait_until, write_image
 from PIL import Image
 
 from paddleseg_infer import choose
+from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.machine.limits import usable_processors
+from paddleseg_infer.machine.processor import missing_for_bf16
+from paddleseg_infer.runs.candidates import candidates, engines_for
 from paddleseg_infer.runs.timed_run import Measured, memory_of, timed_run
 
 DEMO = ROOT / "demo" / "model" / "deploy.yaml"
@@ -34,7 +37,7 @@ def test_the_table_has_each_candidate_and_the_advised_command_gives_the_same_mas
     assert run.returncode == 0, run.stderr
     title, *lines = run.stdout.splitlines()
     assert title.split() == ["images/s", "memory", "labels", "differ", "flags"]
-    for flags in choose.candidates(bool(BUILD.openvino_library), usable_processors()):
+    for flags in candidates(engines_for(load_deploy_config(DEMO), BUILD), usable_processors()):
         ending = f"  {shlex.join(flags) or '(the default)'}"
         assert sum(line.endswith(ending) and "python" not in line for line in lines) == 1
     advised = lines[lines.index(next(line for line in lines if "gave the same labels" in line)) + 1]
@@ -54,9 +57,9 @@ def test_runs_that_have_no_time_are_listed_as_untried(tmp_path):
     write_image(tmp_path / "a.png")
     run = run_choose(tmp_path, "--config", DEMO, "--image_path", "a.png", "--seconds", "0.1")
     assert run.returncode == 0, run.stderr
-    candidates = choose.candidates(bool(BUILD.openvino_library), usable_processors())
-    assert run.stdout.count("untried  ") == len(candidates) - 1
-    assert ("not enough time (--seconds) or memory" in run.stdout) == (len(candidates) > 1)
+    tried = candidates(engines_for(load_deploy_config(DEMO), BUILD), usable_processors())
+    assert run.stdout.count("untried  ") == len(tried) - 1
+    assert ("not enough time (--seconds) or memory" in run.stdout) == (len(tried) > 1)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -115,19 +118,32 @@ def test_a_long_run_names_choose(infer, model, tmp_path, images, more, is_shown)
     run = infer("--config", model, "--image_path", "many", *more)
     assert run.code == 0
     line = "note: python -m paddleseg_infer.choose tries other flags, which may be faster here"
+    line += "" if missing_for_bf16() else ", for example --precision bf16"
     assert (line in run.err) == is_shown
 
 
 def test_workers_times_threads_are_the_processors():
-    assert choose.candidates(False, 1) == [()]
-    assert choose.candidates(True, 2) == [(), OPENVINO, TWO, (*OPENVINO, *TWO)]
+    assert candidates([()], 1) == [()]
+    assert candidates([(), OPENVINO], 2) == [(), OPENVINO, TWO, (*OPENVINO, *TWO)]
     for processors, expected in [
         (3, [("2", "1"), ("3", "1")]),
         (6, [("2", "3"), ("4", "1"), ("6", "1")]),
         (48, [("2", "10"), ("4", "10"), ("8", "6"), ("16", "3"), ("32", "1"), ("48", "1")]),
     ]:
-        shares = [flags[1::2] for flags in choose.candidates(False, processors)]
+        shares = [flags[1::2] for flags in candidates([()], processors)]
         assert shares == [(), *expected]
+
+
+def test_the_engines_and_precisions_are_those_that_can_run_the_model(models, request):
+    def engines(folder):
+        return engines_for(load_deploy_config(folder / "deploy.yaml"), BUILD)
+
+    bf16 = [] if missing_for_bf16() else [("--precision", "bf16")]
+    openvino = [OPENVINO] if BUILD.openvino_library else []
+    assert engines(models / "argmax") == [(), *openvino, *bf16]
+    assert engines(models / "quantised") == [(), *openvino, *bf16, ("--precision", "int8")]
+    if PADDLE >= (3, 0, 0):
+        assert engines(request.getfixturevalue("json_models") / "argmax") == [(), *bf16]
 
 
 def test_the_share_of_other_labels_is_that_of_the_masks_that_both_runs_saved(tmp_path):

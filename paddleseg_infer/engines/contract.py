@@ -18,6 +18,10 @@ class NoBatchAxis(EngineError):
     """A single image's output has no batch axis."""
 
 
+class LeftOut(Exception):
+    """An engine can't run the model as it was asked to. The message is the reason."""
+
+
 class Engine(Protocol):
     """A loaded model."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from paddleseg_infer.engines import openvino
-from paddleseg_infer.engines.contract import Engine
+from paddleseg_infer.engines.contract import Engine, LeftOut
 from paddleseg_infer.engines.paddle import Predictor, load_paddle
 from paddleseg_infer.engines.setup import Kind, Setup
 from paddleseg_infer.errors import ConfigError, EngineError, shown
@@ -23,6 +23,7 @@ log = logging.getLogger("paddleseg_infer")
 
 MAX_RESTARTS = 3  # few, because Paddle never frees an OpenVINO engine
 PADDLES_LINES = re.compile(rb"^(?:\x1b\[\d+m-|I\d{4} |WARNING: Logging before).*\n", re.MULTILINE)
+SOME_INT8 = re.compile(rb"quantized [1-9]\d* \w+ ops")
 NO_MEMORY = re.compile("alloc|memory|temporarily unavailable")
 
 
@@ -32,20 +33,27 @@ def load_guarded(setup: Setup) -> "GuardedEngine":
         openvino.prepare(setup.options, setup.build)
         return GuardedEngine(setup, "OpenVINO", lambda: openvino.OpenVino(setup))
     name = f"oneDNN in {setup.options.precision}"
-    return GuardedEngine(setup, name, lambda: _load_quietly(setup))
+    return GuardedEngine(setup, name, lambda: _load_reduced(setup))
 
 
-def _load_quietly(setup: Setup) -> Predictor:
-    """Loads the model in Paddle's own engine. Removes lines that Paddle prints with its log off."""
-    if setup.options.print_detail:
-        return load_paddle(setup)
+def _load_reduced(setup: Setup) -> Predictor:
+    """Loads the model in oneDNN with a reduced precision. Raises LeftOut or ConfigError.
+
+    Removes the lines that Paddle prints although its log is off.
+    """
     captured = None
     try:
         with captured_errors() as captured:
-            return load_paddle(setup)
+            engine = load_paddle(setup)
     finally:
-        if captured and (others := PADDLES_LINES.sub(b"", captured.text)):
-            os.write(2, others)
+        if captured:
+            shown_lines = captured.text
+            if not setup.options.print_detail:
+                shown_lines = PADDLES_LINES.sub(b"", shown_lines)
+            os.write(2, shown_lines)
+    if setup.options.precision == "int8" and not SOME_INT8.search(captured.text):
+        raise LeftOut("it finds no operator that it can run in int8")
+    return engine
 
 
 class GuardedEngine:
@@ -58,7 +66,7 @@ class GuardedEngine:
     """
 
     def __init__(self, setup: Setup, name: str, start: Callable[[], Engine]):
-        """`start` raises openvino.LeftOut or ConfigError if the engine can't run the model.
+        """`start` raises LeftOut or ConfigError if the engine can't run the model.
 
         Raises ConfigError.
         """
@@ -71,7 +79,7 @@ class GuardedEngine:
         self._own: Predictor | None = None
         try:
             self._guarded: Engine | None = start()
-        except openvino.LeftOut as error:
+        except LeftOut as error:
             self._loaded_own()  # first, because it raises errors of the files
             if in_fp32:
                 raise ConfigError(
@@ -127,7 +135,7 @@ class GuardedEngine:
         self._check_files()
         try:
             self._guarded = self._start()
-        except (openvino.LeftOut, ConfigError) as error:
+        except (LeftOut, ConfigError) as error:
             self._log_unused(error)
 
     def _log_unused(self, error: Exception) -> None:

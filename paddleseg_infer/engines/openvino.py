@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from paddleseg_infer.engines.contract import LeftOut
 from paddleseg_infer.engines.native import NATIVE_MODULE, create
 from paddleseg_infer.engines.optimised import OPTIMIZED_GRAPH, space_for
 from paddleseg_infer.engines.paddle import Predictor
@@ -35,10 +36,6 @@ log = logging.getLogger("paddleseg_infer")
 # with each new size from 64x64 to 300x300. With 64 memory didn't grow, and new sizes were as fast.
 KEPT_KERNELS = 64
 RUN_FAILED = re.compile(rb"engine\.cc:\d+\] (.*?)(?:\n\n|\Z)|Exception from |bad_alloc", re.DOTALL)
-
-
-class LeftOut(Exception):
-    """Paddle made no predictor, or one without OpenVINO. The message is the reason."""
 
 
 class OpenVino:

@@ -82,6 +82,8 @@ def _is_kept(setup: Setup) -> bool:
     options = setup.options
     if not options.cache_folder or options.device != "cpu":
         return False
+    if options.precision != "fp32":  # only Paddle's log shows which operators are run in int8
+        return False
     if setup.deploy.is_pir or setup.build.version < (3, 0, 0):
         if options.cache_dir is not None:
             log.warning(

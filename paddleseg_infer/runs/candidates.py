@@ -1,0 +1,33 @@
+"""The flags that `choose` tries: engines and precisions, and workers times threads."""
+
+import itertools
+from collections.abc import Sequence
+
+from paddleseg_infer.deploy import DeployConfig
+from paddleseg_infer.machine.paddle_build import PaddleBuild
+from paddleseg_infer.machine.processor import missing_for_bf16
+from paddleseg_infer.settings import MOST_THREADS
+
+Flags = tuple[str, ...]
+
+
+def engines_for(deploy: DeployConfig, build: PaddleBuild) -> list[Flags]:
+    """Returns the flags of the engines and precisions that may run the model, the default first."""
+    engines: list[Flags] = [()]
+    if build.openvino_library and not deploy.is_pir:
+        engines.append(("--enable_openvino",))
+    if not missing_for_bf16():
+        engines.append(("--precision", "bf16"))
+    if deploy.graph_facts.is_quantised:
+        engines.append(("--precision", "int8"))
+    return engines
+
+
+def candidates(engines: Sequence[Flags], processors: int) -> list[Flags]:
+    """Returns the flags of each run, the default first: engines, and workers times threads."""
+    layouts: list[Flags] = [()]
+    powers = itertools.takewhile(lambda power: power < processors, (2**n for n in range(1, 9)))
+    for workers in [*powers, processors] if processors > 1 else []:
+        threads = min(MOST_THREADS, processors // workers)
+        layouts.append(("--num_workers", str(workers), "--cpu_threads", str(threads)))
+    return [(*engine, *layout) for layout in layouts for engine in engines]
