@@ -22,7 +22,7 @@ VENV ?= .venv$(if $(PADDLE),-$(PADDLE))
 TESTS ?=
 # Some tests wait for a process or a disk, so one more than the processors.
 JOBS ?= $(shell expr $$(nproc) + 1)
-BENCH ?= start stages folder steady engines memory
+BENCH ?= start stages folder steady engines precisions memory
 PAIRS ?= 9
 BIN := $(VENV)/bin
 # $(call install,venv) begins a command that installs packages into an environment.

@@ -107,6 +107,7 @@ def main() -> None:
     make_images(folder / "streets", 100, 1024, 512)
     make_images(folder / "large", 24, 4000, 3000)
     cut_tiles(folder / "streets", folder / "small", 256)
+    cut_tiles(folder / "streets", folder / "squares", 512)
     few = [cv2.imread(str(folder / "streets" / f"{n:03}.jpg"))[..., ::-1] for n in range(4)]
     make_models(folder, few)
 

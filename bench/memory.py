@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the peak memory of runs, and memory and file handles during a run with many sizes.
 
-Peak memory is that of all processes of a run together. The second table is for 2,000 images of
+Peak memory is that of all processes of a run together. The last table is for 2,000 images of
 random sizes: it has a line with a bar for every hundred images.
 """
 
@@ -18,6 +18,8 @@ import numpy as np
 import psutil
 
 from bench.pairs import few_of, options, ours, paddleseg
+from bench.precisions import quantised
+from paddleseg_infer.machine.processor import missing_for_bf16
 
 SIZES = 2000
 
@@ -57,6 +59,23 @@ def main() -> None:
         peaks = [max(memory for memory, _ in watch(command)) for command in commands]
         print(f"| {name} | " + " | ".join(f"{peak:.0f}" for peak in peaks) + " |", flush=True)
 
+    precisions = {"fp32": (), "fp32, OpenVINO": ("--enable_openvino",)}
+    precisions |= {} if missing_for_bf16() else {"bf16": ("--precision", "bf16")}
+    precisions["int8"] = ("--precision", "int8")
+    print("\n### The same by precision, one worker and two\n")
+    print("| model | workers | " + " | ".join(precisions) + " |")
+    print("| --- " * (2 + len(precisions)) + "|")
+    for name in ("ppliteseg", "bisenetv2"):
+        for workers in (1, 2):
+            peaks = []
+            for precision, flags in precisions.items():
+                is_int8 = precision == "int8"
+                model = quantised(given.made, name) if is_int8 else given.made / name
+                command = ours(model, few, *flags, "--num_workers", workers)
+                peaks.append(max(memory for memory, _ in watch(command)))
+            row = " | ".join(f"{peak:.0f}" for peak in peaks)
+            print(f"| {name} | {workers} | {row} |", flush=True)
+
     print(f"\n### {SIZES} images of random sizes with PP-LiteSeg\n")
     print("| images done | memory, MB | open file handles |")
     print("| --- | --- | --- |", flush=True)
@@ -68,11 +87,13 @@ def main() -> None:
             height, width = random.integers(32, 400, 2)
             image = random.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
             cv2.imwrite(str(images / f"{number:04}.png"), cv2.resize(image, (width, height)))
-        for flags in ([], ["--enable_openvino"]):
-            print(f"| {flags or 'default flags'} | | |")
+        for precision, flags in precisions.items():
+            print(f"| {precision} | | |")
             told = 0
             shutil.rmtree(output, ignore_errors=True)
-            command = ours(given.made / "ppliteseg", images, *flags)
+            net = given.made / "ppliteseg"
+            model = quantised(given.made, "ppliteseg") if precision == "int8" else net
+            command = ours(model, images, *flags)
             command[command.index("--save_dir") + 1] = output
             for memory, handles in watch(command, 0.1):
                 done = len(os.listdir(output)) if output.exists() else 0

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Measures the whole process on one photo, --help, and the second start of a large network."""
+"""Measures the whole process on one photo, --help, and second starts.
 
-import functools
+The bare engine's process loads Paddle's native module, makes a predictor and runs it once.
+"""
+
 import os
 import shutil
 import sys
 import tempfile
+from functools import partial
 
 from bench.pairs import (
     ITS_THREADS,
@@ -19,19 +22,24 @@ from bench.pairs import (
     seconds,
     table,
 )
+from paddleseg_infer.machine.processor import missing_for_bf16
 
 
 def main() -> None:
     given = options()
     model, photo = given.made / "ppliteseg", given.made / "photo"
-    one = functools.partial(seconds, ours(model, photo))
+    one = partial(seconds, ours(model, photo))
+
+    def bare_start(precision: str) -> float:
+        return seconds([sys.executable, PEERS / "bare_start.py", model, precision])
+
     rows = [
         *(
             (
                 "this program",
                 one,
                 f"PaddleSeg's loop, {threads} threads",
-                functools.partial(seconds, paddleseg(model, photo, 1, threads)),
+                partial(seconds, paddleseg(model, photo, 1, threads)),
             )
             for threads in (ITS_THREADS, PROCESSORS)
         ),
@@ -42,6 +50,11 @@ def main() -> None:
             lambda: seconds(["env", "PADDLESEG_INFER_FULL_IMPORT=1", *ours(model, photo)]),
         ),
     ]
+    rows.append(("this program", one, "the bare engine's process", partial(bare_start, "onednn")))
+    if not missing_for_bf16():
+        in_bf16 = partial(seconds, ours(model, photo, "--precision", "bf16"))
+        rows.append(("--precision bf16", in_bf16, "this program", one))
+        rows.append(("--precision bf16", in_bf16, "the bare engine's", partial(bare_start, "bf16")))
     if given.paddlex:
         script = [given.paddlex, PEERS / "paddlex_loop.py", model / "deploy.yaml", photo, scratch()]
         rows.append(("this program", one, "PaddleX", lambda: seconds(script)))

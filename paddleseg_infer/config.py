@@ -58,9 +58,7 @@ def resolved(given: EngineOptions, build: PaddleBuild) -> EngineOptions:
         _check_bf16(given, device)
     processors = usable_processors() // max(1, given.num_workers)
     use_trt = given.use_trt and device == "gpu"
-    precisions = (
-        tuple(TENSORRT_PRECISIONS) if use_trt else CPU_PRECISIONS if device == "cpu" else ()
-    )
+    precisions = {"cpu": CPU_PRECISIONS, "gpu": TENSORRT_PRECISIONS if use_trt else ()}[device]
     options = replace(
         given,
         device=device,

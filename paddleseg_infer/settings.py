@@ -230,7 +230,7 @@ class EngineOptions:
         None,
         ENGINE,
         "the folder for files that make the next start faster: TensorRT's engines, and graphs that "
-        "Paddle takes more than 2 s to optimise",
+        "Paddle takes more than 0.1 s to optimise",
         "text",
         metavar="DIR",
         shown_default='~/.cache/paddleseg-infer; "" keeps no files',

@@ -1,5 +1,6 @@
 """Decides which engine runs the batches, and loads it. Used by a run and by `--dry_run`."""
 
+import logging
 import os
 import tempfile
 from dataclasses import replace
@@ -19,12 +20,15 @@ from paddleseg_infer.engines.shapes import (
     make_shape_file,
     tuned_shapes,
 )
+from paddleseg_infer.errors import shown
 from paddleseg_infer.machine.gpu import check_gpu
 from paddleseg_infer.machine.paddle_build import PaddleBuild
 from paddleseg_infer.preprocess import prepare
 from paddleseg_infer.settings import EngineOptions
 from paddleseg_infer.sources.source import Source
 from paddleseg_infer.tiling import Size
+
+log = logging.getLogger("paddleseg_infer")
 
 NOTHING_EXPECTED = Expected((), 1)
 
@@ -54,6 +58,8 @@ def load(setup: Setup, expected: Expected = NOTHING_EXPECTED) -> Engine:
     check_graph(setup.deploy)
     note_other_outputs(setup.deploy)
     if setup.kind is Kind.OWN:
+        if setup.options.device == "cpu" and setup.deploy.graph_facts.is_quantised:
+            log.info("%s is quantised: --precision int8 is faster", shown(setup.deploy.graph))
         return load_paddle(setup)
     if setup.kind in (Kind.OPENVINO, Kind.REDUCED):
         from paddleseg_infer.engines.guarded import load_guarded
