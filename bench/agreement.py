@@ -9,7 +9,7 @@ of the same model after bench/quantise.py. The margin of a pixel is the differen
 its two highest scores; these are computed by the same network without its argmax. Two columns show
 the margins of the pixels whose labels differ (median and maximum), and the usual margin (the median
 of the images' medians). They are empty for a json graph. The mean IoU is PaddleSeg's: from the
-areas of all images together, and the mean over all classes.
+areas of all images together, and the mean over all classes up to the highest in the label maps.
 """
 
 import argparse
@@ -56,7 +56,12 @@ def engines_of(config_path: Path, quantised: Path | None, is_pir: bool) -> dict:
     if missing := missing_for_bf16():
         print(f"bf16: {missing}", file=sys.stderr)
         names.remove("bf16")
-    engines = {name: engine_of(config_path, **ENGINES[name]) for name in names}
+    engines = {}
+    for name in names:
+        try:
+            engines[name] = engine_of(config_path, **ENGINES[name])
+        except SegmentationError as error:
+            print(f"{name}: {error}", file=sys.stderr)
     if quantised:
         engines["int8"] = engine_of(quantised, precision="int8")
     return engines
@@ -166,7 +171,10 @@ def main() -> None:
         if not given.labels:
             return None
         below = Path(image).relative_to(given.images).with_suffix(".png")
-        return np.asarray(Image.open(given.labels / below))
+        path = given.labels / below
+        if not path.is_file():
+            sys.exit(f"{image}: it has no label map {path}")
+        return np.asarray(Image.open(path))
 
     jobs = find_jobs(str(given.images), tempfile.gettempdir()).jobs
     heads = ["model", "images", "pixels", "engine", "labels that differ from oneDNN's"]

@@ -17,8 +17,7 @@ import cv2
 import numpy as np
 import psutil
 
-from bench.pairs import few_of, options, ours, paddleseg
-from bench.precisions import quantised
+from bench.pairs import few_of, options, ours, paddleseg, quantised
 from paddleseg_infer.machine.processor import missing_for_bf16
 
 SIZES = 2000

@@ -110,5 +110,14 @@ def few_of(folder: Path, count: int) -> Path:
     return few
 
 
+def quantised(made: Path, name: str) -> Path:
+    """Returns the folder of a quantised model; the first call makes it."""
+    folder = made / f"{name}_int8"
+    if not folder.exists():
+        model = made / name / "deploy.yaml"
+        seconds([sys.executable, "-m", "bench.quantise", model, made / "streets", folder])
+    return folder
+
+
 def scratch() -> str:
     return os.path.join(tempfile.gettempdir(), "paddleseg-infer-bench")

@@ -5,12 +5,11 @@ Compares bf16 with PaddleSeg's loop, one worker with the bare engine, and the qu
 which bench/quantise.py makes here, with their own fp32.
 """
 
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
-from bench.pairs import ROOT, bare, few_of, options, ours, paddleseg, steady, table
+from bench.pairs import bare, few_of, options, ours, paddleseg, quantised, steady, table
 from paddleseg_infer.machine.processor import missing_for_bf16
 
 # For each model: the folder of its images, and how many of them are run
@@ -23,16 +22,6 @@ MODELS = {
 }
 QUANTISED = {"ppliteseg": 40, "bisenetv2": 40, "humanseg_lite": 400, "segformer_b0": 16}
 TWO = ("--num_workers", 2)
-
-
-def quantised(made: Path, name: str) -> Path:
-    """Returns the folder of a quantised model; the first call makes it."""
-    folder = made / f"{name}_int8"
-    if not folder.exists():
-        python = ROOT / ".venv-2.6.2" / "bin" / "python"
-        command = [python, "-m", "bench.quantise", made / name / "deploy.yaml", made / "streets"]
-        subprocess.run([str(word) for word in [*command, folder]], check=True, capture_output=True)
-    return folder
 
 
 def in_bf16(made: Path):

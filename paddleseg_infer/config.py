@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from paddleseg_infer.cpu_config import check_quantised, set_cpu
+from paddleseg_infer.cpu_config import not_quantised, set_cpu
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.errors import ConfigError, brief, shown
 from paddleseg_infer.machine.gpu import check_built_with_tensorrt
@@ -86,11 +86,10 @@ def _check_values(given: EngineOptions) -> None:
 
 
 def _check_bf16(given: EngineOptions, device: str) -> None:
-    if device != "cpu" or given.use_trt:
-        raise ConfigError(
-            "--precision bf16 works only on the CPU, without --use_trt: add --device cpu, or use "
-            "--precision fp16 with --use_trt"
-        )
+    if device != "cpu":
+        raise ConfigError("--precision bf16 works only on the CPU: add --device cpu")
+    if given.use_trt:
+        raise ConfigError("--precision bf16 can't be used with --use_trt: remove --use_trt")
     if missing := missing_for_bf16():
         raise ConfigError(f"--precision bf16: {missing}: use --precision fp32")
 
@@ -146,8 +145,8 @@ def _set_tensorrt(
     shapes: Shapes | None,
 ) -> None:
     name = input_name(deploy)
-    if options.precision == "int8":
-        check_quantised(deploy)
+    if options.precision == "int8" and (why := not_quantised(deploy)):
+        raise ConfigError(why)
     precision = core.AnalysisConfig.Precision
     config.enable_tensorrt_engine(
         workspace_size=1 << 30,

@@ -27,8 +27,8 @@ def runs_openvino(options: EngineOptions, deploy: DeployConfig) -> bool:
 def with_right_onednn(options: EngineOptions, deploy: DeployConfig) -> EngineOptions:
     """Returns the options for Paddle's own engine: without oneDNN if it isn't right for the graph.
 
-    Logs a line then. Logs a warning if oneDNN was asked for, and leaves it on. Raises ConfigError
-    if the precision needs oneDNN.
+    Logs a line then. Logs a warning if oneDNN was asked for, and leaves it on. bf16 and int8 need
+    oneDNN: see `refusal`.
     """
     if options.device != "cpu" or options.enable_mkldnn is False:
         return options
@@ -43,10 +43,7 @@ def with_right_onednn(options: EngineOptions, deploy: DeployConfig) -> EngineOpt
         )
         return options
     if options.precision != "fp32":
-        raise ConfigError(
-            f"{graph}: oneDNN {faults}, and --precision {options.precision} needs oneDNN for this "
-            "graph: use --precision fp32"
-        )
+        return options
     log.warning(
         "%s: oneDNN %s, so the network runs without oneDNN, which is slower",
         graph,
@@ -55,23 +52,98 @@ def with_right_onednn(options: EngineOptions, deploy: DeployConfig) -> EngineOpt
     return replace(options, enable_mkldnn=False)
 
 
+def refusal(options: EngineOptions, deploy: DeployConfig, build: PaddleBuild) -> str:
+    """Returns why the model can't run on a CPU with these options, or ""."""
+    if options.precision == "int8":
+        return _no_int8(options, deploy)
+    if runs_openvino(options, deploy):
+        return _no_openvino(options, deploy, build)
+    return _no_onednn_bf16(options, deploy, build) if options.precision == "bf16" else ""
+
+
+def _no_int8(options: EngineOptions, deploy: DeployConfig) -> str:
+    if options.enable_openvino:
+        return (
+            "--precision int8 runs in oneDNN, because OpenVINO can't convert a quantised graph: "
+            "remove --enable_openvino"
+        )
+    if deploy.is_pir:
+        return (
+            f"--precision int8 can't run {shown(deploy.graph)}, because it is a json graph: "
+            "export a .pdmodel and quantise it, or use --precision fp32"
+        )
+    return not_quantised(deploy) or _no_onednn(options, deploy)
+
+
+def not_quantised(deploy: DeployConfig) -> str:
+    """Returns "", or an error if the graph doesn't have the operators that int8 needs."""
+    if deploy.graph_facts.is_quantised:
+        return ""
+    return (
+        f"--precision int8 needs a quantised model, and {shown(deploy.graph)} isn't quantised: "
+        "quantise it with PaddleSlim before the export, or use another precision"
+    )
+
+
+def _no_openvino(options: EngineOptions, deploy: DeployConfig, build: PaddleBuild) -> str:
+    flag = "--enable_openvino" if options.enable_openvino else "--precision bf16"
+    if deploy.is_pir:
+        return (
+            f"{shown(deploy.graph)} is a json graph, which Paddle's OpenVINO engine can't run: "
+            f"export again with FLAGS_enable_pir_api=0 for a .pdmodel, or run without {flag}"
+        )
+    if not build.openvino_library:
+        return (
+            f"Paddle {build} has no OpenVINO engine: install paddlepaddle 3, its CPU build for "
+            f"x86, or run without {flag}"
+        )
+    return ""
+
+
+def _no_onednn_bf16(options: EngineOptions, deploy: DeployConfig, build: PaddleBuild) -> str:
+    if has_failing_resizes(deploy, build):
+        return (
+            f"Paddle {build} can't run the json graph {shown(deploy.graph)} in bf16, because it "
+            "can't run its resizes under oneDNN: use Paddle 3.2.2, or --precision fp32"
+        )
+    return _no_onednn(options, deploy)
+
+
+def _no_onednn(options: EngineOptions, deploy: DeployConfig) -> str:
+    needed = f"--precision {options.precision} needs oneDNN for {shown(deploy.graph)}"
+    if options.enable_mkldnn is False:
+        return f"{needed}: remove --enable_mkldnn False, or use --precision fp32"
+    if options.enable_mkldnn is None and (faults := deploy.graph_facts.onednn_faults):
+        return f"{needed}, but oneDNN {' and '.join(faults)}: use --precision fp32"
+    return ""
+
+
+def has_failing_resizes(deploy: DeployConfig, build: PaddleBuild) -> bool:
+    """Returns whether Paddle can't run the graph's bilinear resizes under oneDNN.
+
+    Paddle 3.3 fails in all of a json graph ("Attribute not support [...]").
+    """
+    return deploy.is_pir and build.version[:2] == (3, 3)
+
+
 def set_cpu(
     core: Any, config: Any, deploy: DeployConfig, options: EngineOptions, build: PaddleBuild
 ) -> None:
     """Sets up `config` for `options`. Raises ConfigError if this Paddle can't run them."""
+    if why := refusal(options, deploy, build):
+        raise ConfigError(why)
     config.set_cpu_math_library_num_threads(options.cpu_threads)
     if runs_openvino(options, deploy):
-        _set_openvino(core, config, deploy, options, build)
+        precision = core.AnalysisConfig.Precision
+        is_bf16 = options.precision == "bf16"
+        config.enable_openvino_engine(precision.Bfloat16 if is_bf16 else precision.Float32)
     if options.enable_mkldnn is True:
         config.enable_mkldnn()
     elif options.enable_mkldnn is False:
         config.disable_mkldnn()
-    if options.precision == "int8":
-        _set_int8(config, deploy, options)
-    elif options.precision == "bf16" and deploy.is_pir:
-        _set_onednn_bf16(config, deploy, build)
-    elif deploy.is_pir and config.mkldnn_enabled() and build.version[:2] == (3, 3):
-        # In Paddle 3.3, every bilinear resize fails under oneDNN ("Attribute not support [...]").
+    if options.precision != "fp32" and not runs_openvino(options, deploy):
+        _set_onednn_precision(config, options, build)
+    elif config.mkldnn_enabled() and has_failing_resizes(deploy, build):
         config.delete_pass("onednn_placement_pass")
         log.warning(
             "Paddle 3.3 can't run the resizes of a json graph under oneDNN: most of oneDNN is "
@@ -79,65 +151,13 @@ def set_cpu(
         )
 
 
-def _set_onednn_bf16(config: Any, deploy: DeployConfig, build: PaddleBuild) -> None:
-    graph = shown(deploy.graph)
-    if build.version[:2] == (3, 3):
-        raise ConfigError(
-            f"Paddle {build} can't run the json graph {graph} in bf16, because it can't run its "
-            "resizes under oneDNN: use Paddle 3.2.2, or --precision fp32"
-        )
-    _check_onednn(config, "bf16")
-    config.enable_mkldnn_bfloat16()
-
-
-def _set_int8(config: Any, deploy: DeployConfig, options: EngineOptions) -> None:
-    check_quantised(deploy)
-    if deploy.is_pir:
-        raise ConfigError(
-            f"--precision int8 can't run {shown(deploy.graph)}, because it is a json graph: "
-            "quantise a .pdmodel, or use --precision fp32"
-        )
-    if options.enable_openvino:
-        raise ConfigError(
-            "--precision int8 runs in oneDNN, because OpenVINO can't convert a quantised graph: "
-            "remove --enable_openvino"
-        )
-    _check_onednn(config, "int8")
-    config.enable_mkldnn_int8(INT8_OPERATORS)
-
-
-def check_quantised(deploy: DeployConfig) -> None:
-    """Raises ConfigError if the graph has no operators of a quantised model."""
-    if not deploy.graph_facts.is_quantised:
-        raise ConfigError(
-            f"--precision int8 needs a quantised model, and {shown(deploy.graph)} isn't "
-            "quantised: quantise it with PaddleSlim before the export, or use another precision"
-        )
-
-
-def _check_onednn(config: Any, precision: str) -> None:
+def _set_onednn_precision(config: Any, options: EngineOptions, build: PaddleBuild) -> None:
     if not config.mkldnn_enabled():
         raise ConfigError(
-            f"--precision {precision} needs oneDNN for this graph: remove --enable_mkldnn False, "
-            "or use --precision fp32"
+            f"--precision {options.precision} needs oneDNN, which Paddle {build} does not have on "
+            "this processor: use --precision fp32"
         )
-
-
-def _set_openvino(
-    core: Any, config: Any, deploy: DeployConfig, options: EngineOptions, build: PaddleBuild
-) -> None:
-    flag = "--enable_openvino" if options.enable_openvino else "--precision bf16"
-    if deploy.is_pir:
-        raise ConfigError(
-            f"{shown(deploy.graph)} is a json graph, which Paddle's OpenVINO engine can't run: "
-            f"export again with FLAGS_enable_pir_api=0 for a .pdmodel, or run without {flag}"
-        )
-    if not build.openvino_library:
-        raise ConfigError(
-            f"Paddle {build} has no OpenVINO engine: install paddlepaddle 3, its CPU build for "
-            f"x86, or run without {flag}"
-        )
-    precision = core.AnalysisConfig.Precision
-    config.enable_openvino_engine(
-        precision.Bfloat16 if options.precision == "bf16" else precision.Float32
-    )
+    if options.precision == "bf16":
+        config.enable_mkldnn_bfloat16()
+    else:
+        config.enable_mkldnn_int8(INT8_OPERATORS)

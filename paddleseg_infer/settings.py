@@ -14,8 +14,8 @@ PALETTE_NAMES = ("paddleseg", "cityscapes", "voc")  # pictures/palettes.py has t
 MOST_THREADS = 10  # the largest default number of CPU threads of an engine
 MAX_THREADS = 1024  # with more, the threading library ends the process
 TENSORRT_PRECISIONS = {"fp32": "Float32", "fp16": "Half", "int8": "Int8"}
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 CPU_PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = tuple(dict.fromkeys((*CPU_PRECISIONS, *TENSORRT_PRECISIONS)))
 
 
 @dataclass(frozen=True)
@@ -219,8 +219,8 @@ class EngineOptions:
         "fp32",
         ENGINE,
         "the precision of the network's computations: bf16 is for CPUs with avx512_bf16 or "
-        "amx_bf16, fp16 needs --use_trt, int8 needs a quantised model; all are faster than fp32, "
-        "and some labels differ",
+        "amx_bf16, fp16 needs --use_trt, int8 needs a quantised model; these are usually faster "
+        "than fp32, and some labels differ",
         "text",
         choices=PRECISIONS,
         needs="precision",
@@ -230,7 +230,7 @@ class EngineOptions:
         None,
         ENGINE,
         "the folder for files that make the next start faster: TensorRT's engines, and graphs that "
-        "Paddle takes more than 0.1 s to optimise",
+        "Paddle takes more than 0.1 s to optimise for fp32",
         "text",
         metavar="DIR",
         shown_default='~/.cache/paddleseg-infer; "" keeps no files',

@@ -138,12 +138,16 @@ def test_the_engines_and_precisions_are_those_that_can_run_the_model(models, req
     def engines(folder):
         return engines_for(load_deploy_config(folder / "deploy.yaml"), BUILD)
 
-    bf16 = [] if missing_for_bf16() else [("--precision", "bf16")]
-    openvino = [OPENVINO] if BUILD.openvino_library else []
-    assert engines(models / "argmax") == [(), *openvino, *bf16]
-    assert engines(models / "quantised") == [(), *openvino, *bf16, ("--precision", "int8")]
+    bf16, int8 = ("--precision", "bf16"), ("--precision", "int8")
+    has_bf16, has_openvino = not missing_for_bf16(), bool(BUILD.openvino_library)
+    expected = [(), *[OPENVINO] * has_openvino, *[bf16] * (has_bf16 and has_openvino)]
+    assert engines(models / "argmax") == expected
+    assert engines(models / "quantised") == [*expected, int8]
     if PADDLE >= (3, 0, 0):
-        assert engines(request.getfixturevalue("json_models") / "argmax") == [(), *bf16]
+        json = request.getfixturevalue("json_models")
+        runs_bf16 = has_bf16 and PADDLE[:2] != (3, 3)
+        assert engines(json / "argmax") == [(), *[bf16] * runs_bf16]
+        assert engines(json / "inverse") == [()]  # oneDNN is wrong for it
 
 
 def test_the_share_of_other_labels_is_that_of_the_masks_that_both_runs_saved(tmp_path):

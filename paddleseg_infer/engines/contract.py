@@ -18,7 +18,7 @@ class NoBatchAxis(EngineError):
     """A single image's output has no batch axis."""
 
 
-class LeftOut(Exception):
+class CannotRun(Exception):
     """An engine can't run the model as it was asked to. The message is the reason."""
 
 

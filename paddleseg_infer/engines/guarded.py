@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from paddleseg_infer.engines import openvino
-from paddleseg_infer.engines.contract import Engine, LeftOut
+from paddleseg_infer.engines.contract import CannotRun, Engine
 from paddleseg_infer.engines.paddle import Predictor, load_paddle
 from paddleseg_infer.engines.setup import Kind, Setup
 from paddleseg_infer.errors import ConfigError, EngineError, shown
@@ -28,23 +28,28 @@ NO_MEMORY = re.compile("alloc|memory|temporarily unavailable")
 
 
 def load_guarded(setup: Setup) -> "GuardedEngine":
-    """Loads the model in OpenVINO, or in oneDNN with a reduced precision. Raises ConfigError."""
+    """Loads the model in OpenVINO, or in oneDNN's bf16 or int8. Raises ConfigError."""
     if setup.kind is Kind.OPENVINO:
         openvino.prepare(setup.options, setup.build)
         return GuardedEngine(setup, "OpenVINO", lambda: openvino.OpenVino(setup))
     name = f"oneDNN in {setup.options.precision}"
-    return GuardedEngine(setup, name, lambda: _load_reduced(setup))
+    return GuardedEngine(setup, name, lambda: _load_low_precision(setup))
 
 
-def _load_reduced(setup: Setup) -> Predictor:
-    """Loads the model in oneDNN with a reduced precision. Raises LeftOut or ConfigError.
+def _load_low_precision(setup: Setup) -> Predictor:
+    """Loads the model in oneDNN's bf16 or int8. Raises CannotRun or ConfigError.
 
-    Removes the lines that Paddle prints although its log is off.
+    Removes the lines that Paddle prints although its log is off. For this, all that the process
+    writes to standard error is held back while the model is loaded.
     """
     captured = None
     try:
         with captured_errors() as captured:
             engine = load_paddle(setup)
+    except ConfigError as error:
+        if isinstance(error.__cause__, EngineError):
+            raise CannotRun(str(error.__cause__)) from error
+        raise
     finally:
         if captured:
             shown_lines = captured.text
@@ -52,7 +57,7 @@ def _load_reduced(setup: Setup) -> Predictor:
                 shown_lines = PADDLES_LINES.sub(b"", shown_lines)
             os.write(2, shown_lines)
     if setup.options.precision == "int8" and not SOME_INT8.search(captured.text):
-        raise LeftOut("it finds no operator that it can run in int8")
+        raise CannotRun("it finds no operator that it can run in int8")
     return engine
 
 
@@ -66,7 +71,7 @@ class GuardedEngine:
     """
 
     def __init__(self, setup: Setup, name: str, start: Callable[[], Engine]):
-        """`start` raises LeftOut or ConfigError if the engine can't run the model.
+        """`start` raises CannotRun or ConfigError if the engine can't run the model.
 
         Raises ConfigError.
         """
@@ -79,7 +84,7 @@ class GuardedEngine:
         self._own: Predictor | None = None
         try:
             self._guarded: Engine | None = start()
-        except LeftOut as error:
+        except CannotRun as error:
             self._loaded_own()  # first, because it raises errors of the files
             if in_fp32:
                 raise ConfigError(
@@ -135,7 +140,7 @@ class GuardedEngine:
         self._check_files()
         try:
             self._guarded = self._start()
-        except (LeftOut, ConfigError) as error:
+        except (CannotRun, ConfigError) as error:
             self._log_unused(error)
 
     def _log_unused(self, error: Exception) -> None:

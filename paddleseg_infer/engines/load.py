@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from paddleseg_infer.config import input_name
+from paddleseg_infer.cpu_config import refusal
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.engines.contract import Engine, check_graph, note_other_outputs
 from paddleseg_infer.engines.paddle import load_collecting, load_paddle
@@ -58,10 +59,11 @@ def load(setup: Setup, expected: Expected = NOTHING_EXPECTED) -> Engine:
     check_graph(setup.deploy)
     note_other_outputs(setup.deploy)
     if setup.kind is Kind.OWN:
-        if setup.options.device == "cpu" and setup.deploy.graph_facts.is_quantised:
-            log.info("%s is quantised: --precision int8 is faster", shown(setup.deploy.graph))
+        in_int8 = replace(setup.options, precision="int8")
+        if in_int8.device == "cpu" and not refusal(in_int8, setup.deploy, setup.build):
+            log.info("%s is quantised: --precision int8 may be faster", shown(setup.deploy.graph))
         return load_paddle(setup)
-    if setup.kind in (Kind.OPENVINO, Kind.REDUCED):
+    if setup.kind in (Kind.OPENVINO, Kind.LOW_PRECISION):
         from paddleseg_infer.engines.guarded import load_guarded
 
         return load_guarded(setup)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from paddleseg_infer.engines.contract import LeftOut
+from paddleseg_infer.engines.contract import CannotRun
 from paddleseg_infer.engines.native import NATIVE_MODULE, create
 from paddleseg_infer.engines.optimised import OPTIMIZED_GRAPH, space_for
 from paddleseg_infer.engines.paddle import Predictor
@@ -42,13 +42,13 @@ class OpenVino:
     """A model in OpenVINO. An error that OpenVINO only logs raises EngineError too."""
 
     def __init__(self, setup: Setup):
-        """Raises LeftOut if OpenVINO can't run the model."""
+        """Raises CannotRun if OpenVINO can't run the model."""
         self.config = setup.make_config()
         ran = Ran("OpenVINO", setup.options.precision)
         try:
             self._run = Predictor(_create(setup, self.config), self.config, ran)
         except EngineError as error:
-            raise LeftOut(str(error)) from error
+            raise CannotRun(str(error)) from error
         self._is_full_size: bool | None = None  # whether outputs are as high and wide as inputs
 
     def __call__(self, tensor_nchw: np.ndarray) -> tuple[np.ndarray, Ran]:
@@ -74,7 +74,7 @@ class OpenVino:
 
 
 def _create(setup: Setup, config: Any) -> Any:
-    """Returns Paddle's predictor with OpenVINO in it. Raises LeftOut.
+    """Returns Paddle's predictor with OpenVINO in it. Raises CannotRun.
 
     Paddle writes the optimised graph to a temporary folder, and this function looks for OpenVINO in
     the graph. OpenVINO writes its weights to that folder too.
@@ -82,7 +82,7 @@ def _create(setup: Setup, config: Any) -> Any:
     try:
         with tempfile.TemporaryDirectory() as folder:
             if shutil.disk_usage(folder).free < space_for(setup.deploy):
-                raise LeftOut("the temporary folder has too little space; set TMPDIR to another")
+                raise CannotRun("the temporary folder has too little space; set TMPDIR to another")
             config.set_optim_cache_dir(folder)
             config.enable_save_optim_model(True)
             predictor = create(setup.core, config)
@@ -91,9 +91,9 @@ def _create(setup: Setup, config: Any) -> Any:
                 with open(written, "rb") as graph:
                     if b"openvino_engine" in graph.read():
                         return predictor
-            raise LeftOut("Paddle doesn't use OpenVINO for it")
+            raise CannotRun("Paddle doesn't use OpenVINO for it")
     except OSError as error:
-        raise LeftOut(
+        raise CannotRun(
             f"the temporary folder can't be used: {reason(error)}; set TMPDIR to another"
         ) from error
 

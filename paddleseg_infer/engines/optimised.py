@@ -20,8 +20,9 @@ from paddleseg_infer.option import kept_by
 
 log = logging.getLogger("paddleseg_infer")
 
-# Graphs of 135 to 190 kB take Paddle 0.1 to 0.5 s, one of 820 kB 21 s. The second start was 4 to
-# 21 % faster for these, and the first 0 to 5 % slower. Smaller graphs are not worth their digests.
+# A graph of 820 kB takes Paddle 21 s, graphs of 135 to 190 kB 0.1 to 0.5 s. With the second kind,
+# the second start was 4 to 21 % faster, and the first, which keeps the graph, 0 to 5 % slower. For
+# smaller graphs it takes longer to check the digests than it saves.
 MIN_GRAPH_BYTES = 100_000
 SLOW_SECONDS = 0.1
 FORMAT = 1  # increased when this program sets up the engine in another way
@@ -82,13 +83,12 @@ def _is_kept(setup: Setup) -> bool:
     options = setup.options
     if not options.cache_folder or options.device != "cpu":
         return False
-    if options.precision != "fp32":  # only Paddle's log shows which operators are run in int8
-        return False
-    if setup.deploy.is_pir or setup.build.version < (3, 0, 0):
+    is_low = options.precision != "fp32"  # only Paddle's log shows what runs in int8
+    if setup.deploy.is_pir or setup.build.version < (3, 0, 0) or is_low:
         if options.cache_dir is not None:
             log.warning(
-                "--cache_dir has no effect: optimised graphs are kept only for a pdmodel with "
-                "Paddle 3"
+                "--cache_dir has no effect: optimised graphs are kept only for a pdmodel in "
+                "fp32, with Paddle 3"
             )
         return False
     return os.path.getsize(setup.deploy.graph) >= MIN_GRAPH_BYTES

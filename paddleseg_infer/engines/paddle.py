@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from paddleseg_infer.cpu_config import with_right_onednn
+from paddleseg_infer.cpu_config import has_failing_resizes, with_right_onednn
 from paddleseg_infer.engines import optimised
 from paddleseg_infer.engines.contract import check_output
 from paddleseg_infer.engines.native import create
@@ -68,4 +68,6 @@ def load_collecting(setup: Setup, path: str) -> Predictor:
 
 def _ran(setup: Setup, config: Any) -> Ran:
     uses_onednn = setup.options.device == "cpu" and config.mkldnn_enabled()
+    if has_failing_resizes(setup.deploy, setup.build):  # then most of oneDNN is turned off
+        uses_onednn = False
     return Ran("oneDNN" if uses_onednn else "Paddle", setup.options.precision)

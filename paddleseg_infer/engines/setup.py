@@ -21,7 +21,7 @@ class Kind(enum.Enum):
     """The engines."""
 
     OWN = "Paddle's own engine"
-    REDUCED = "Paddle's own engine on the CPU, in bf16 or int8"
+    LOW_PRECISION = "Paddle's own engine on the CPU, in bf16 or int8"
     OPENVINO = "OpenVINO inside Paddle"
     TENSORRT = "TensorRT inside Paddle"
 
@@ -52,7 +52,7 @@ class Setup:
             return Kind.OPENVINO
         if self.options.use_trt:
             return Kind.TENSORRT
-        return Kind.OWN if self.options.precision == "fp32" else Kind.REDUCED
+        return Kind.OWN if self.options.precision == "fp32" else Kind.LOW_PRECISION
 
     @property
     def collects_shapes(self) -> bool:

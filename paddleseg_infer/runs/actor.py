@@ -25,11 +25,11 @@ log = logging.getLogger("paddleseg_infer")
 
 @dataclass(frozen=True)
 class Needs:
-    """What a node must have: access to files, a version of Paddle, and for bf16 a processor."""
+    """What a node must have: the files, the version of Paddle, and for bf16 a processor with it."""
 
     files: Sequence[str]  # deploy.yaml first
     paddle: str
-    precision: str
+    precision: str  # the value of --precision
 
 
 @dataclass(frozen=True)
@@ -143,4 +143,5 @@ def obstacle(needs: Needs) -> str:
     if found != needs.paddle:
         return f"it has Paddle {found}, and this machine has {needs.paddle}"
     missing = missing_for_bf16() if needs.precision == "bf16" else ""
-    return f"--precision bf16: {missing}" if missing else ""
+    advice = "use --precision fp32, or a cluster without this node"
+    return f"for --precision bf16, {missing}: {advice}" if missing else ""

@@ -10,11 +10,11 @@ import os
 import platform
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from paddleseg_infer.config import engine_state
 from paddleseg_infer.errors import ImageError
 from paddleseg_infer.machine.paddle_build import PaddleBuild, find_paddle
 from paddleseg_infer.outcomes import Job, Outcome, Times
@@ -50,11 +50,13 @@ def benchmark(
     precision = segmenter.options.precision
     auto_log = _auto_log(segmenter, model_name, precision, say)
     times: list[Times] = []
+    engines: Counter[str] = Counter()  # the images that each engine has run
     started = time.perf_counter()
     try:
         for outcome in _batch_after_batch(segmenter, jobs, settings):
             if outcome.times:
                 times.append(outcome.times)
+                engines["+".join(" ".join(each) for each in outcome.ran)] += 1
             yield outcome
         seconds = time.perf_counter() - started
         if not times:
@@ -64,8 +66,8 @@ def benchmark(
             for line in _own_report(segmenter, model_name, precision, times):
                 say(line + "\n")
         say(f" images_per_second: {len(times) / seconds:.4g}\n")
-        state = engine_state(segmenter.load().config)
-        say(f" enable_openvino: {state.get('openvino', False)}\n")
+        for engine, count in engines.most_common():
+            say(f" engine: {engine}: {count} of {len(times)} images\n")
     finally:
         for process in multiprocessing.active_children():  # AutoLog doesn't end its process
             process.kill()

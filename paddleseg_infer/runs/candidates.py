@@ -3,24 +3,25 @@
 import itertools
 from collections.abc import Sequence
 
+from paddleseg_infer.cpu_config import refusal
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.machine.paddle_build import PaddleBuild
 from paddleseg_infer.machine.processor import missing_for_bf16
-from paddleseg_infer.settings import MOST_THREADS
+from paddleseg_infer.settings import MOST_THREADS, EngineOptions
 
 Flags = tuple[str, ...]
 
 
 def engines_for(deploy: DeployConfig, build: PaddleBuild) -> list[Flags]:
     """Returns the flags of the engines and precisions that may run the model, the default first."""
-    engines: list[Flags] = [()]
-    if build.openvino_library and not deploy.is_pir:
-        engines.append(("--enable_openvino",))
-    if not missing_for_bf16():
-        engines.append(("--precision", "bf16"))
-    if deploy.graph_facts.is_quantised:
-        engines.append(("--precision", "int8"))
-    return engines
+    others: dict[Flags, EngineOptions] = {
+        ("--enable_openvino",): EngineOptions("cpu", enable_openvino=True),
+        ("--precision", "bf16"): EngineOptions("cpu", precision="bf16"),
+        ("--precision", "int8"): EngineOptions("cpu", precision="int8"),
+    }
+    if missing_for_bf16():
+        del others["--precision", "bf16"]
+    return [(), *(flags for flags, how in others.items() if not refusal(how, deploy, build))]
 
 
 def candidates(engines: Sequence[Flags], processors: int) -> list[Flags]:

@@ -172,7 +172,7 @@ def outcome_of(result: "Result") -> Outcome:
     item = result.item
     assert item.job is not None
     if result.error:
-        return Outcome(item.job, "failed", str(result.error))
+        return Outcome(item.job, "failed", str(result.error), ran=item.ran)
     return Outcome(item.job, "done", "", result.size, item.times, item.ran)
 
 

@@ -1,6 +1,7 @@
 """bf16 and int8 on a CPU: what runs, what is reported, and what is refused."""
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from conftest import BUILD, PADDLE, ROOT, masks, read_mask, scene, write_image
 
+from paddleseg_infer import cpu_config
 from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.engines import openvino
@@ -164,16 +166,16 @@ def test_a_json_graph_needs_onednn_for_bf16(json_models):
         return
     with pytest.raises(ConfigError, match="remove --enable_mkldnn False"):
         engine(json_models / "argmax", precision="bf16", enable_mkldnn=False)
-    with pytest.raises(ConfigError, match="oneDNN computes .* use --precision fp32"):
+    with pytest.raises(ConfigError, match="but oneDNN computes .*: use --precision fp32"):
         engine(json_models / "inverse", precision="bf16")
 
 
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"device": "gpu"}, "bf16 works only on the CPU, without --use_trt: add --device cpu"),
-        ({}, "bf16 works only on the CPU"),
-        ({"device": "cpu", "use_trt": True}, "bf16 works only on the CPU, without --use_trt"),
+        ({"device": "gpu"}, "bf16 works only on the CPU: add --device cpu"),
+        ({}, "bf16 works only on the CPU: add --device cpu"),
+        ({"device": "cpu", "use_trt": True}, "bf16 can't be used with --use_trt: remove"),
     ],
 )
 def test_bf16_on_a_gpu_is_refused(options, error):
@@ -222,7 +224,8 @@ for precision in ("bf16", "fp32"):
         tmp_path, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}){call}"
     )
     assert run.stdout.splitlines() == [
-        "--precision bf16: this processor has neither avx512_bf16 nor amx_bf16",
+        "for --precision bf16, this processor has neither avx512_bf16 nor amx_bf16: "
+        "use --precision fp32, or a cluster without this node",
         "",
     ]
 
@@ -237,7 +240,7 @@ def test_a_quantised_pdmodel_runs_in_onednn_in_int8(models, infer, photos, tmp_p
     common = ("--config", models / "quantised" / "deploy.yaml", "--image_path", "photos")
     plain = infer(*common, "--save_dir", "plain", "--device", "cpu")
     assert plain.code == 0
-    assert "model.pdmodel is quantised: --precision int8 is faster" in plain.err
+    assert "model.pdmodel is quantised: --precision int8 may be faster" in plain.err
     run = infer(*common, "--precision", "int8", "--report", "report")
     assert (run.code, run.err) == (0, "")  # Paddle's lines about its passes are hidden
     last = json.loads((tmp_path / "report").read_text().splitlines()[-1])
@@ -267,8 +270,23 @@ def test_models_that_cannot_run_in_int8_are_refused(models, request):
             engine(models / "quantised", precision="int8", enable_openvino=True)
     if PADDLE >= (3, 0, 0):
         json_models = request.getfixturevalue("json_models")
-        with pytest.raises(ConfigError, match="--precision int8"):
+        with pytest.raises(ConfigError, match="because it is a json graph"):
             engine(json_models / "argmax", precision="int8")
+
+
+def test_a_model_without_operators_in_int8_is_refused(models, monkeypatch):
+    monkeypatch.setattr(cpu_config, "INT8_OPERATORS", {"pool2d"})  # the model has none
+    error = "oneDNN in int8 can't run .* finds no operator that it can run in int8.*use --precision"
+    with pytest.raises(ConfigError, match=error):
+        engine(models / "quantised", precision="int8")
+
+
+def test_the_note_about_a_quantised_model_is_logged_only_if_int8_can_run(models, caplog):
+    for options, notes in (({}, 1), ({"enable_mkldnn": False}, 0)):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            engine(models / "quantised", **options)
+        assert caplog.text.count("--precision int8 may be faster") == notes
 
 
 # ---- both --------------------------------------------------------------------------------------
@@ -282,10 +300,12 @@ def test_dry_run_and_benchmark_name_the_precision(infer, models, photos, model, 
     common = ("--config", models / model / "deploy.yaml", "--image_path", "photos")
     run = infer(*common, "--precision", precision, "--dry_run")
     assert (run.code, run.err) == (0, "")
-    plan = yaml.safe_load(run.out)["engine"]
+    plan = yaml.safe_load(run.out)
+    plan_images, plan = plan["images"], plan["engine"]
     assert plan["precision"] == precision
     assert plan.get("openvino", False) == (precision == "bf16")
     run = infer(*common, "--precision", precision, "--benchmark")
     assert run.code == 0
     assert f" precision: {precision}\n" in run.out
-    assert f" enable_openvino: {precision == 'bf16'}\n" in run.out
+    name = {"bf16": "OpenVINO bf16", "int8": "oneDNN int8"}[precision]
+    assert f" engine: {name}: {plan_images} of {plan_images} images\n" in run.out

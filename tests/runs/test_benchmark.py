@@ -114,7 +114,7 @@ def test_an_installed_autolog_prints_the_report(infer_with_auto_log, tmp_path):
     assert all(line.endswith(" of 5") for line in lines[1:4])
     assert lines[4] == " data_num: 5"
     assert lines[5].startswith(" images_per_second: ")
-    assert lines[6] == " enable_openvino: False"
+    assert re.fullmatch(r" engine: oneDNN fp32: (\d+) of \1 images", lines[6])
     assert lines[7].startswith("5 of 5 images done")
     assert len(masks(tmp_path / "output")) == 5
 
