@@ -57,13 +57,14 @@ def engines_of(config_path: Path, quantised: Path | None, is_pir: bool) -> dict:
         print(f"bf16: {missing}", file=sys.stderr)
         names.remove("bf16")
     engines = {}
-    for name in names:
+    tried = {name: (config_path, ENGINES[name]) for name in names}
+    if quantised:
+        tried["int8"] = quantised, {"precision": "int8"}
+    for name, (path, how) in tried.items():
         try:
-            engines[name] = engine_of(config_path, **ENGINES[name])
+            engines[name] = engine_of(path, **how)
         except SegmentationError as error:
             print(f"{name}: {error}", file=sys.stderr)
-    if quantised:
-        engines["int8"] = engine_of(quantised, precision="int8")
     return engines
 
 

@@ -41,6 +41,8 @@ def main() -> None:
         sys.exit(f"error: {error}")
     if deploy.is_pir:
         sys.exit(f"error: {deploy.graph} is a json graph: export a pdmodel")
+    if given.folder.exists():
+        sys.exit(f"error: {given.folder} exists already: give a new folder")
     paths = [job.image for job in jobs[:MOST_IMAGES]]
 
     class Samples(paddle.io.Dataset):
@@ -75,6 +77,7 @@ def main() -> None:
     content = yaml.safe_load(given.config.read_text())
     content["Deploy"].update(model="model.pdmodel", params="model.pdiparams")
     (given.folder / "deploy.yaml").write_text(yaml.safe_dump(content))
+    print(f"\nquantised: {given.folder / 'deploy.yaml'}; run it with --precision int8")
 
 
 if __name__ == "__main__":

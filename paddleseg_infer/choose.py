@@ -103,10 +103,11 @@ def run(config: str, image_path: str, total: float, others: Sequence[str]) -> in
     try:
         with tempfile.TemporaryDirectory() as folder, _ticking(total) as tick:
             links = make_links(find_jobs(image_path, folder).jobs, Path(folder))
+            images = len(set(links.values()))
             listed = Path(folder, "images", "list.txt")
             listed.write_text("".join(f"{link.name}\n" for link in links))
             start = [*command[1:], "--image_path", str(listed), "--quiet=True", *others]
-            runs = compare(tried, [sys.executable, *start], Path(folder), total, tick)
+            runs = compare(tried, [sys.executable, *start], Path(folder), images, total, tick)
             try:
                 for trial in runs:
                     trials.append(trial)
@@ -126,10 +127,13 @@ def compare(
     tried: Sequence[Flags],
     command: Sequence[str],
     folder: Path,
+    images: int,
     total: float,
     tick: Callable[[], None],
 ) -> Iterator[Trial]:
     """Runs the candidates and yields their trials, until `total` seconds or the memory are used up.
+
+    `images` is the number of different images, which the links in `folder` repeat.
 
     Raises ConfigError if the run with the default flags fails.
     """
@@ -153,7 +157,8 @@ def compare(
             masks = masks.rename(folder / "default") if masks.exists() else masks
         else:
             start = measured.start
-        yield Trial(flags, measured, *difference(folder / "default", masks))
+        differ, masks_compared = difference(folder / "default", masks)
+        yield Trial(flags, measured, differ, min(images, masks_compared))
         if masks.name != "default":
             shutil.rmtree(masks, ignore_errors=True)
 
@@ -252,11 +257,13 @@ def table(trials: Sequence[Trial], untried: Sequence[Flags], command: list[str])
         return
     equal = next((trial for trial in usable if trial.differ == 0), None)
     if equal:
-        images = equal.compared
-        yield f"The fastest flags that gave the same labels as the default, in {images} images:"
+        count = equal.compared
+        images = "the compared image" if count == 1 else f"all {count} compared images"
+        yield f"The fastest flags that gave the same labels as the default, in {images}:"
         yield f"  {shlex.join([*command, *equal.flags])}"
     if usable[0] is not equal:
-        yield "The fastest flags; some labels differ or were not compared:"
+        differ = "no labels were compared" if usable[0].differ is None else "some labels differ"
+        yield f"The fastest flags, but {differ}:"
         yield f"  {shlex.join([*command, *usable[0].flags])}"
 
 

@@ -81,7 +81,7 @@ def not_quantised(deploy: DeployConfig) -> str:
         return ""
     return (
         f"--precision int8 needs a quantised model, and {shown(deploy.graph)} isn't quantised: "
-        "quantise it with PaddleSlim before the export, or use another precision"
+        "quantise it with PaddleSlim or bench/quantise.py, or use another precision"
     )
 
 
@@ -91,6 +91,11 @@ def _no_openvino(options: EngineOptions, deploy: DeployConfig, build: PaddleBuil
         return (
             f"{shown(deploy.graph)} is a json graph, which Paddle's OpenVINO engine can't run: "
             f"export again with FLAGS_enable_pir_api=0 for a .pdmodel, or run without {flag}"
+        )
+    if options.precision == "bf16" and deploy.graph_facts.is_quantised:
+        return (
+            f"--precision bf16 can't run {shown(deploy.graph)}, because it is quantised: use "
+            "--precision int8, or bf16 with the model before its quantisation"
         )
     if not build.openvino_library:
         return (

@@ -60,7 +60,8 @@ def without_effect(given: Any, effective: Any) -> Iterator[str]:
         if known.needs and getattr(given, name) != default:
             need, is_met = NEEDS[known.needs]
             if not is_met(effective):
-                yield f"--{name} has no effect without {need}"
+                value = f" {getattr(given, name)}" if known.choices else ""
+                yield f"--{name}{value} has no effect without {need}"
 
 
 def idle_with(switch: str, *given: Any) -> Iterator[str]:

@@ -203,9 +203,9 @@ class EngineOptions:
     enable_mkldnn: bool | None = option(
         None,
         ENGINE,
-        "use oneDNN on the CPU; by default not if the graph has a division that it "
-        "computes wrongly, or may compute wrongly",
-        shown_default="Paddle's own default, which is True; False turns it off",
+        "use oneDNN on the CPU; int8, and bf16 for a json graph, need it",
+        shown_default="True, but False if the graph has a division that oneDNN computes wrongly or "
+        "may compute wrongly",
         needs="cpu",
         kept_by="graph",
     )
@@ -218,9 +218,9 @@ class EngineOptions:
     precision: str = option(
         "fp32",
         ENGINE,
-        "the precision of the network's computations: bf16 is for CPUs with avx512_bf16 or "
-        "amx_bf16, fp16 needs --use_trt, int8 needs a quantised model; these are usually faster "
-        "than fp32, and some labels differ",
+        "the precision of the network's computations; bf16, fp16 and int8 are usually faster than "
+        "fp32, but some labels differ; bf16 works only on CPUs with avx512_bf16 or amx_bf16, int8 "
+        "only with a quantised pdmodel, fp16 only with --use_trt",
         "text",
         choices=PRECISIONS,
         needs="precision",
@@ -229,8 +229,8 @@ class EngineOptions:
     cache_dir: str | None = option(
         None,
         ENGINE,
-        "the folder for files that make the next start faster: TensorRT's engines, and graphs that "
-        "Paddle takes more than 0.1 s to optimise for fp32",
+        "the folder for files that make the next start faster: TensorRT's engines, graphs that "
+        "Paddle takes more than 0.1 s to optimise for fp32, and OpenVINO's settings",
         "text",
         metavar="DIR",
         shown_default='~/.cache/paddleseg-infer; "" keeps no files',

@@ -215,13 +215,13 @@ def test_an_invalid_value_of_an_option_is_refused(option, value):
     ("build", "given", "line"),
     [
         (CPU, {"use_trt": True}, "--use_trt has no effect without --device gpu"),
-        (CPU, {"precision": "fp16"}, "--precision has no effect without --use_trt and a GPU"),
+        (CPU, {"precision": "fp16"}, "--precision fp16 has no effect without --use_trt and a GPU"),
         (CPU, {"min_subgraph_size": 5}, "--min_subgraph_size has no effect"),
         (CPU, {"enable_auto_tune": True}, "--enable_auto_tune has no effect"),
         (CPU, {"auto_tuned_shape_file": "x"}, "--auto_tuned_shape_file has no effect without"),
         (GPU, {"cpu_threads": 3}, "--cpu_threads has no effect without --device cpu"),
         (GPU, {"enable_mkldnn": False}, "--enable_mkldnn has no effect without --device cpu"),
-        (GPU, {"precision": "int8"}, "--precision has no effect without --use_trt"),
+        (GPU, {"precision": "int8"}, "--precision int8 has no effect without --use_trt"),
     ],
 )
 def test_a_flag_without_effect_logs_one_line(caplog, build, given, line):

@@ -247,7 +247,7 @@ def test_a_wrong_option_is_refused(models):
     with pytest.raises(TypeError, match="colour"):
         segmenter(models / "argmax", colour=True)
     with pytest.raises(
-        ConfigError, match="precision must be one of fp32, bf16, fp16, int8, not 'fp64'"
+        ConfigError, match="precision must be one of fp32, bf16, int8, fp16, not 'fp64'"
     ):
         segmenter(models / "argmax", precision="fp64")
 

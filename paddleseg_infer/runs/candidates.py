@@ -21,6 +21,8 @@ def engines_for(deploy: DeployConfig, build: PaddleBuild) -> list[Flags]:
     }
     if missing_for_bf16():
         del others["--precision", "bf16"]
+    if deploy.graph_facts.is_quantised:  # OpenVINO can't convert it
+        del others[("--enable_openvino",)]
     return [(), *(flags for flags, how in others.items() if not refusal(how, deploy, build))]
 
 

@@ -253,7 +253,7 @@ def test_dry_run_prints_the_images_and_the_engine_and_saves_nothing(infer, model
         *("--enable_mkldnn", "False", "--batch_size", "2", "--precision", "fp16"),
     )
     assert run.code == 0
-    assert run.err == "warning: --precision has no effect without --use_trt and a GPU\n"
+    assert run.err == "warning: --precision fp16 has no effect without --use_trt and a GPU\n"
     plan = yaml.safe_load(run.out)
     assert plan["images"] == 12
     assert len(plan["first_ten"]) == 10

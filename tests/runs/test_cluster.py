@@ -227,7 +227,7 @@ def test_a_node_that_joins_later_and_does_not_see_the_files_is_an_error(tmp_path
     before = actor.log.handlers, actor.log.propagate, actor.log.level
     try:
         settings = Settings(RunOptions("deploy.yaml", "in"))
-        late = actor.Segment(actor.Needs([str(tmp_path / "gone")], ""), settings, [])
+        late = actor.Segment(actor.Needs([str(tmp_path / "gone")], "", "fp32"), settings, [])
     finally:
         actor.log.handlers, actor.log.propagate = before[:2]
         actor.log.setLevel(before[2])
@@ -253,7 +253,7 @@ from paddleseg_infer.runs.actor import Needs, Segment
 from paddleseg_infer.settings import EngineOptions, RunOptions, SavingOptions, Settings
 run = RunOptions({str(model)!r}, {str(image)!r}, timeout=5)
 settings = Settings(run, SavingOptions({str(tmp_path / "out")!r}), engine=EngineOptions("cpu"))
-actor = Segment(Needs([run.config], str(find_paddle())), settings, [])
+actor = Segment(Needs([run.config], str(find_paddle()), "fp32"), settings, [])
 answer = actor({{"chunk": [pickle.dumps([Job(run.image_path, "a.png")])]}})
 [outcome] = pickle.loads(answer["answer"][0]).outcomes
 time.sleep(6)
