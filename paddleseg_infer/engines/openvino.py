@@ -23,7 +23,7 @@ from paddleseg_infer.engines.native import NATIVE_MODULE, create
 from paddleseg_infer.engines.optimised import OPTIMIZED_GRAPH, space_for
 from paddleseg_infer.engines.paddle import Predictor
 from paddleseg_infer.engines.setup import Setup
-from paddleseg_infer.errors import EngineError, reason
+from paddleseg_infer.errors import ConfigError, EngineError, reason
 from paddleseg_infer.machine.paddle_build import PaddleBuild
 from paddleseg_infer.machine.store import Store, Unusable
 from paddleseg_infer.machine.streams import captured_errors
@@ -104,13 +104,19 @@ _has_settings = False  # a process has only one OpenVINO
 def prepare(options: EngineOptions, build: PaddleBuild) -> None:
     """Makes failures appear in the log, and gives OpenVINO this program's settings.
 
-    Logs why it can't do the second. Call it before Paddle is loaded.
+    Logs why it can't do the second. Call it before Paddle is loaded. Raises ConfigError if Paddle
+    was loaded with settings of its log, because they may hide failures.
 
     OpenVINO reads settings only from a file `plugins.xml` in its library's folder. Paddle's folder
     has no such file. So a copy of the library in the cache folder is loaded, next to such a file.
     """
     for name in [name for name in os.environ if name.startswith("GLOG_")]:
-        del os.environ[name]  # they could hide failures from Paddle's log
+        if NATIVE_MODULE in sys.modules:
+            raise ConfigError(
+                f"the environment variable {name} was set when Paddle was loaded, and may hide "
+                "OpenVINO's failures: unset it, and start the process again"
+            )
+        del os.environ[name]
     global _has_settings
     if _has_settings or not build.openvino_library:
         return
