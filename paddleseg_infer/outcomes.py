@@ -53,6 +53,11 @@ class Outcome:
     ran: tuple[Ran, ...] = ()  # more than one if the windows of an image were run differently
     worker: int | str | None = None  # the worker's number; on a cluster, its node and process
 
+    @property
+    def engines(self) -> str:
+        """The engines and precisions that have run it, for example "OpenVINO bf16", or ""."""
+        return "+".join(" ".join(each) for each in self.ran)
+
 
 class Interrupted(Exception):
     """Raised when a signal has ended the run; `number` is the signal's number."""

@@ -56,7 +56,7 @@ def benchmark(
         for outcome in _batch_after_batch(segmenter, jobs, settings):
             if outcome.times:
                 times.append(outcome.times)
-                engines["+".join(" ".join(each) for each in outcome.ran)] += 1
+                engines[outcome.engines] += 1
             yield outcome
         seconds = time.perf_counter() - started
         if not times:

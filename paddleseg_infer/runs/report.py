@@ -107,7 +107,7 @@ class Summary:
             alike = re.sub(r"\d+", "0", outcome.reason)
             self.reasons[self._first.setdefault(alike, outcome.reason)] += 1
         if outcome.ran:
-            self.engines["+".join(" ".join(each) for each in outcome.ran)] += 1
+            self.engines[outcome.engines] += 1
         if outcome.times:
             self.slowest.append((sum(outcome.times), outcome.job.image))
             self.slowest = sorted(self.slowest, reverse=True)[:SLOWEST]
