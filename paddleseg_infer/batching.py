@@ -10,7 +10,7 @@ import numpy as np
 
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.errors import ImageError
-from paddleseg_infer.outcomes import Job, Ran, Times
+from paddleseg_infer.outcomes import Job, Outcome, Ran, Times
 from paddleseg_infer.preprocess import prepare
 from paddleseg_infer.sources.source import Source
 from paddleseg_infer.transforms.frame import Frame, Padded, Resized
@@ -54,6 +54,14 @@ class Result:
     def times(self) -> Times | None:
         """The seconds that each stage took; None if the image failed."""
         return None if self.error else self.item.times
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome of the item's job."""
+        assert self.item.job is not None
+        if self.error:
+            return Outcome(self.item.job, "failed", str(self.error), ran=self.item.ran)
+        return Outcome(self.item.job, "done", "", self.size, self.item.times, self.item.ran)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 import tempfile
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -138,12 +139,10 @@ def prepare(options: EngineOptions, build: PaddleBuild) -> None:
 
 
 def _load_with_settings(library: str, cache_dir: str) -> None:
-    from xml.sax.saxutils import quoteattr  # slow to import
-
     libs = os.path.dirname(library)
     plugin = os.path.join(libs, "libopenvino_intel_cpu_plugin.so")
     settings = (
-        f'<ie><plugins><plugin name="CPU" location={quoteattr(plugin)}><properties>'
+        f'<ie><plugins><plugin name="CPU" location="{escape(plugin)}"><properties>'
         f'<property key="CPU_RUNTIME_CACHE_CAPACITY" value="{KEPT_KERNELS}"/>'
         # By default the threads of all workers are pinned to the same processors.
         '<property key="ENABLE_CPU_PINNING" value="NO"/>'

@@ -14,7 +14,7 @@ from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.machine.processor import missing_for_bf16
 from paddleseg_infer.outcomes import Job, Outcome
 from paddleseg_infer.runs.resume import is_done
-from paddleseg_infer.runs.worker import Note, outcome_of
+from paddleseg_infer.runs.worker import Note
 from paddleseg_infer.settings import Settings
 
 if TYPE_CHECKING:  # a node may lack the packages it needs: obstacle() reports that
@@ -101,7 +101,7 @@ class Segment:
         )
         for result in results:
             self._set_deadline()
-            yield replace(outcome_of(result), worker=self._name)
+            yield replace(result.outcome, worker=self._name)
 
     @cached_property
     def _segmenter(self) -> "Segmenter":

@@ -18,7 +18,6 @@ from typing import Any
 from paddleseg_infer.errors import ImageError
 from paddleseg_infer.machine.paddle_build import PaddleBuild, find_paddle
 from paddleseg_infer.outcomes import Job, Outcome, Times
-from paddleseg_infer.runs.worker import outcome_of
 from paddleseg_infer.segmenter import Segmenter
 from paddleseg_infer.settings import Settings
 
@@ -88,7 +87,7 @@ def _batch_after_batch(
     for first in range(0, len(jobs), segmenter.batch_size):
         batch = jobs[first : first + segmenter.batch_size]
         for result in segmenter.save(batch, settings.saving):
-            yield outcome_of(result)
+            yield result.outcome
 
 
 # ---- with AutoLog ------------------------------------------------------------------------------

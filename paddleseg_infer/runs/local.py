@@ -58,7 +58,6 @@ def _here(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
             to_do.append(job)
     if not to_do:
         return
-    from paddleseg_infer.runs.worker import outcome_of
     from paddleseg_infer.segmenter import Segmenter
 
     segmenter = Segmenter(
@@ -68,4 +67,4 @@ def _here(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
         sample=[job.image for job in to_do],
     )
     for result in segmenter.save(to_do, settings.saving):
-        yield outcome_of(result)
+        yield result.outcome

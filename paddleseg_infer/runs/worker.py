@@ -152,7 +152,7 @@ def _segment(reporting: Reporting, orders: Orders) -> None:
     if orders.one_by_one:  # before the first job, which would be blamed for a crash here
         segmenter.load()
     for result in _results(segmenter, reporting, orders):
-        reporting.send(replace(outcome_of(result), worker=orders.number))
+        reporting.send(replace(result.outcome, worker=orders.number))
 
 
 def _results(segmenter: "Segmenter", reporting: Reporting, orders: Orders) -> "Iterator[Result]":
@@ -165,15 +165,6 @@ def _results(segmenter: "Segmenter", reporting: Reporting, orders: Orders) -> "I
             on_batch=reporting.begin,
             on_run_error=reporting.stop,
         )
-
-
-def outcome_of(result: "Result") -> Outcome:
-    """Returns the outcome of an image that was run in this process."""
-    item = result.item
-    assert item.job is not None
-    if result.error:
-        return Outcome(item.job, "failed", str(result.error), ran=item.ran)
-    return Outcome(item.job, "done", "", result.size, item.times, item.ran)
 
 
 def _end_with(parent: int) -> None:
