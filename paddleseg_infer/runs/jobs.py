@@ -3,24 +3,16 @@
 import hashlib
 import itertools
 import os
-import re
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from paddleseg_infer.errors import ConfigError, reason, shown
-from paddleseg_infer.formats.known import (
-    HEAD_BYTES,
-    OTHER_SUFFIXES,
-    READ,
-    SIGNATURE,
-    SUFFIXES,
-    other_format,
-)
+from paddleseg_infer.formats.known import HEAD_BYTES, OTHER_SUFFIXES, SIGNATURE, SUFFIXES
 from paddleseg_infer.outcomes import Job, Outcome
 from paddleseg_infer.pictures.files import target_of
+from paddleseg_infer.runs.lists import place_finder, read_list
 
 
 @dataclass
@@ -54,7 +46,7 @@ def find_jobs(image_path: str, save_dir: str, kinds: Sequence[str] = ("mask",)) 
         name = os.path.basename(image_path)
         listing = Listing(_named([(image_path, name)]))
     else:
-        listing = _read_list(image_path)
+        listing = _from_list(image_path)
     _refuse_clashes(listing.jobs, save_dir, kinds)
     return listing
 
@@ -138,46 +130,18 @@ def _folders(
         ) from None
 
 
-def _read_list(path: str) -> Listing:
-    """Reads a list of images. Raises ConfigError if it isn't one.
-
-    An image's path is the whole line, or the line up to its first tab, or its first word: the first
-    of these that exists. If none exists, it is the text before the tab, or else the first word.
-    """
-    try:
-        with open(path, "rb") as file:
-            head = file.read(HEAD_BYTES)
-            # Of a large binary file, such as a video, only the head is read.
-            text = "\0" if b"\0" in head else (head + file.read()).decode("utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"--image_path {shown(path)} can't be read: {reason(error)}") from None
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        if other := other_format(head):
-            raise ConfigError(
-                f"--image_path {shown(path)} is {other} file, which can't be read: "
-                "convert it to PNG or JPEG"
-            )
-        raise ConfigError(
-            f"--image_path {shown(path)} is neither an image ({READ}) nor a list of images in "
-            "UTF-8 text"
-        )
-    folder, place_of = os.path.dirname(path), _place_finder()
+def _from_list(path: str) -> Listing:
+    """Finds the images that a list names. Raises ConfigError if it isn't a list."""
+    place_of = place_finder()
     entries: dict[str, str] = {}  # place to path as given, in the list's order
-    lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
-    for line in lines:
-        before_tab, first_word = line.strip().split("\t")[0], line.split()[0]
-        names = (line, line.strip(), before_tab, first_word)
-        paths = [os.path.join(folder, name) for name in names]
-        has_tab = "\t" in line.strip()
-        image = next(filter(os.path.lexists, paths), paths[2] if has_tab else paths[3])
+    images = [line.image for line in read_list(path, "--image_path")]
+    for image in images:
         entries.setdefault(place_of(image), image)
     if not entries:
         raise ConfigError(f"--image_path {shown(path)} is a list without image names")
     parent = os.path.commonpath([os.path.dirname(place) for place in entries])
     named = _named((image, os.path.relpath(place, parent)) for place, image in entries.items())
-    return Listing(named, repeated=len(lines) - len(entries))
+    return Listing(named, repeated=len(images) - len(entries))
 
 
 def _is_image(path: str) -> bool:
@@ -212,7 +176,7 @@ def _named(found: Iterable[tuple[str, str]]) -> list[Job]:
 
 
 def _refuse_clashes(jobs: list[Job], save_dir: str, kinds: Sequence[str]) -> None:
-    place_of = _place_finder()
+    place_of = place_finder()
     by_target: dict[str, Job] = {}
     by_place: dict[str, Job] = {}
     for job in jobs:
@@ -233,12 +197,3 @@ def _refuse_clashes(jobs: list[Job], save_dir: str, kinds: Sequence[str]) -> Non
                 f"the {kind} of {shown(job.image)} would overwrite the image "
                 f"{shown(image.image)}: choose another --save_dir"
             )
-
-
-def _place_finder() -> Callable[[str], str]:
-    """Returns a function that resolves links in a path's folder, so that each file has one path.
-
-    It doesn't resolve a link in the last part of the path: such a link is an image of its own.
-    """
-    real = lru_cache(maxsize=1024)(os.path.realpath)
-    return lambda path: os.path.join(real(os.path.dirname(path) or "."), os.path.basename(path))
