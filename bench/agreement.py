@@ -23,6 +23,7 @@ from PIL import Image
 
 from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.engines.load import load
 from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.errors import SegmentationError
@@ -31,7 +32,6 @@ from paddleseg_infer.machine.processor import missing_for_bf16
 from paddleseg_infer.postprocess import label_map, output_kind, restore
 from paddleseg_infer.preprocess import prepare, read_image
 from paddleseg_infer.runs.jobs import find_jobs
-from paddleseg_infer.settings import EngineOptions
 from paddleseg_infer.transforms.frame import Resized
 
 ROOT = Path(__file__).resolve().parent.parent

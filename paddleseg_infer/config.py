@@ -6,13 +6,7 @@ from typing import Any, NamedTuple
 
 from paddleseg_infer.cpu_config import not_quantised, set_cpu
 from paddleseg_infer.deploy import DeployConfig
-from paddleseg_infer.errors import ConfigError, brief, shown
-from paddleseg_infer.machine.gpu import check_built_with_tensorrt
-from paddleseg_infer.machine.limits import usable_processors
-from paddleseg_infer.machine.paddle_build import PaddleBuild
-from paddleseg_infer.machine.processor import missing_for_bf16
-from paddleseg_infer.option import without_effect
-from paddleseg_infer.settings import (
+from paddleseg_infer.engine_options import (
     CPU_PRECISIONS,
     MAX_THREADS,
     MOST_THREADS,
@@ -20,6 +14,12 @@ from paddleseg_infer.settings import (
     TENSORRT_PRECISIONS,
     EngineOptions,
 )
+from paddleseg_infer.errors import ConfigError, brief, shown
+from paddleseg_infer.machine.gpu import check_built_with_tensorrt
+from paddleseg_infer.machine.limits import usable_processors
+from paddleseg_infer.machine.paddle_build import PaddleBuild
+from paddleseg_infer.machine.processor import missing_for_bf16
+from paddleseg_infer.option import without_effect
 
 log = logging.getLogger("paddleseg_infer")
 

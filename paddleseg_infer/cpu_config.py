@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from paddleseg_infer.deploy import DeployConfig
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.errors import ConfigError, shown
 from paddleseg_infer.machine.paddle_build import PaddleBuild
-from paddleseg_infer.settings import EngineOptions
 
 log = logging.getLogger("paddleseg_infer")
 

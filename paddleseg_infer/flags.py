@@ -9,17 +9,12 @@ from dataclasses import MISSING
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.errors import shown
 from paddleseg_infer.machine.streams import say
 from paddleseg_infer.option import GROUPS, Option, options_of
 from paddleseg_infer.outcomes import NOT_STARTED
-from paddleseg_infer.settings import (
-    EngineOptions,
-    ModelOptions,
-    RunOptions,
-    SavingOptions,
-    Settings,
-)
+from paddleseg_infer.settings import ModelOptions, RunOptions, SavingOptions, Settings
 
 T = TypeVar("T")
 

@@ -20,6 +20,7 @@ import numpy as np
 from paddleseg_infer.batching import Batch, BatchReader, Item, Result, failed
 from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.engines.contract import Engine, NoBatchAxis
 from paddleseg_infer.engines.load import load, set_up
 from paddleseg_infer.engines.paddle import load_paddle
@@ -41,7 +42,7 @@ from paddleseg_infer.pictures.files import prepare_save_dir
 from paddleseg_infer.pictures.kinds import Pictures, Segmentation
 from paddleseg_infer.pictures.palettes import palette_of
 from paddleseg_infer.postprocess import OutputReader, label_map, restore
-from paddleseg_infer.settings import EngineOptions, ModelOptions, SavingOptions
+from paddleseg_infer.settings import ModelOptions, SavingOptions
 from paddleseg_infer.sources.source import Image, source_of
 from paddleseg_infer.tiling import check_sizes, checked_tiling
 from paddleseg_infer.windows import Mosaic, put_together, windows_of

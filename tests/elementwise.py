@@ -26,11 +26,11 @@ import yaml
 
 from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.engines.load import load
 from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.errors import SegmentationError, gist
 from paddleseg_infer.machine.paddle_build import find_paddle
-from paddleseg_infer.settings import EngineOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 

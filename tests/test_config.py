@@ -7,10 +7,10 @@ import pytest
 
 from paddleseg_infer.config import engine_config, resolved
 from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.engines.native import load_core
 from paddleseg_infer.errors import ConfigError
 from paddleseg_infer.machine.paddle_build import PaddleBuild, find_paddle
-from paddleseg_infer.settings import EngineOptions
 from paddleseg_infer.transforms.paddleseg import Normalize, Resize
 
 CPU = PaddleBuild((3, 2, 2), has_gpu=False, folder="")

@@ -22,10 +22,10 @@ THREADS = len(os.sched_getaffinity(0))
 
 def paddle_engine(deploy, **how):
     from paddleseg_infer.config import resolved
+    from paddleseg_infer.engine_options import EngineOptions
     from paddleseg_infer.engines.load import load
     from paddleseg_infer.engines.setup import Setup
     from paddleseg_infer.machine.paddle_build import find_paddle
-    from paddleseg_infer.settings import EngineOptions
 
     build = find_paddle()
     options = resolved(EngineOptions(device="cpu", cpu_threads=THREADS, **how), build)

@@ -11,6 +11,7 @@ import numpy as np
 from paddleseg_infer.config import input_name
 from paddleseg_infer.cpu_config import refusal
 from paddleseg_infer.deploy import DeployConfig
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.engines.contract import Engine, check_graph, note_other_outputs
 from paddleseg_infer.engines.paddle import load_collecting, load_paddle
 from paddleseg_infer.engines.setup import Kind, Setup
@@ -25,7 +26,6 @@ from paddleseg_infer.errors import shown
 from paddleseg_infer.machine.gpu import check_gpu
 from paddleseg_infer.machine.paddle_build import PaddleBuild
 from paddleseg_infer.preprocess import prepare
-from paddleseg_infer.settings import EngineOptions
 from paddleseg_infer.sources.source import Source
 from paddleseg_infer.tiling import Size
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.engines.contract import CannotRun
 from paddleseg_infer.engines.native import NATIVE_MODULE, create
 from paddleseg_infer.engines.optimised import OPTIMIZED_GRAPH, space_for
@@ -29,7 +30,6 @@ from paddleseg_infer.machine.paddle_build import PaddleBuild
 from paddleseg_infer.machine.store import Store, Unusable
 from paddleseg_infer.machine.streams import captured_errors
 from paddleseg_infer.outcomes import Ran
-from paddleseg_infer.settings import EngineOptions
 
 log = logging.getLogger("paddleseg_infer")
 

@@ -10,11 +10,11 @@ from typing import Any
 from paddleseg_infer.config import Shapes, engine_config
 from paddleseg_infer.cpu_config import runs_openvino
 from paddleseg_infer.deploy import DeployConfig
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.engines.contract import check_graph
 from paddleseg_infer.engines.native import load_core
 from paddleseg_infer.errors import ConfigError, EngineError, shown
 from paddleseg_infer.machine.paddle_build import PaddleBuild
-from paddleseg_infer.settings import EngineOptions
 
 
 class Kind(enum.Enum):

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from paddleseg_infer.cpu_config import refusal
 from paddleseg_infer.deploy import DeployConfig
+from paddleseg_infer.engine_options import MOST_THREADS, EngineOptions
 from paddleseg_infer.machine.paddle_build import PaddleBuild
 from paddleseg_infer.machine.processor import missing_for_bf16
-from paddleseg_infer.settings import MOST_THREADS, EngineOptions
 
 Flags = tuple[str, ...]
 

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.errors import ConfigError, RunError, reason, shown
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.outcomes import Interrupted, Job, Outcome
@@ -27,7 +28,7 @@ from paddleseg_infer.runs.nodes import processors_of_nodes, threads_per_actor
 from paddleseg_infer.runs.retries import DEATHS_ALONE, MAX_DEATHS, Retries
 from paddleseg_infer.runs.signals import answered_by
 from paddleseg_infer.runs.worker import Note
-from paddleseg_infer.settings import EngineOptions, Settings
+from paddleseg_infer.settings import Settings
 
 log = logging.getLogger("paddleseg_infer")
 

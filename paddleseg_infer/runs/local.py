@@ -6,9 +6,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.outcomes import Job, Outcome
 from paddleseg_infer.runs.resume import is_done
-from paddleseg_infer.settings import EngineOptions, Settings
+from paddleseg_infer.settings import Settings
 
 
 def segment(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from paddleseg_infer.engine_options import MOST_THREADS, EngineOptions
 from paddleseg_infer.errors import ConfigError
 from paddleseg_infer.runs.actor import Needs, obstacle
-from paddleseg_infer.settings import MOST_THREADS, EngineOptions
 
 
 def processors_of_nodes(ray: Any, needs: Needs) -> list[int]:

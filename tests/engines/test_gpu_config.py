@@ -13,11 +13,11 @@ from conftest import ROOT, expected, scene, write_image
 
 from paddleseg_infer.config import engine_config, resolved
 from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.engines import shapes as trt
 from paddleseg_infer.errors import ConfigError
 from paddleseg_infer.machine import gpu
 from paddleseg_infer.machine.paddle_build import find_paddle
-from paddleseg_infer.settings import EngineOptions
 
 BUILD = find_paddle()
 pytestmark = pytest.mark.skipif(not BUILD.has_gpu, reason="this Paddle is a CPU build")

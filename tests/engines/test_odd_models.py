@@ -9,12 +9,12 @@ from conftest import PADDLE, cached_models, scene, write_image
 from paddleseg_infer import Segmenter
 from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.engines.load import load
 from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.errors import ConfigError, ImageError
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.preprocess import prepare
-from paddleseg_infer.settings import EngineOptions
 
 SIZE = (48, 64)
 

@@ -14,6 +14,7 @@ from conftest import ROOT, masks, read_mask, scene, write_image
 
 from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.engines import openvino as openvino_engine
 from paddleseg_infer.engines.guarded import MAX_RESTARTS
 from paddleseg_infer.engines.load import load
@@ -22,7 +23,6 @@ from paddleseg_infer.errors import ConfigError, ImageError
 from paddleseg_infer.machine.paddle_build import PaddleBuild, find_paddle
 from paddleseg_infer.preprocess import prepare
 from paddleseg_infer.segmenter import Segmenter
-from paddleseg_infer.settings import EngineOptions
 
 BUILD = find_paddle()
 has_openvino = pytest.mark.skipif(

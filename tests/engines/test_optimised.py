@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from conftest import PADDLE, ROOT, scene
 
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.engines import optimised
 from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.machine import store
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.segmenter import Segmenter
-from paddleseg_infer.settings import EngineOptions
 
 pytestmark = pytest.mark.skipif(PADDLE < (3, 0, 0), reason="Paddle 2 keeps no optimised graph")
 

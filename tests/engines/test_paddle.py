@@ -12,13 +12,13 @@ from conftest import PADDLE, ROOT, scene
 
 from paddleseg_infer.config import engine_config, resolved
 from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.engines.native import load_core
 from paddleseg_infer.engines.paddle import load_paddle
 from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.errors import ConfigError, EngineError, gist
 from paddleseg_infer.machine.paddle_build import PaddleBuild, find_paddle
 from paddleseg_infer.preprocess import prepare
-from paddleseg_infer.settings import EngineOptions
 
 BUILD = find_paddle()
 

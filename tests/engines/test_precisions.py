@@ -12,6 +12,7 @@ from conftest import BUILD, PADDLE, masks, read_mask, scene, write_image
 from paddleseg_infer import cpu_config
 from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.engines import openvino
 from paddleseg_infer.engines.guarded import MAX_RESTARTS
 from paddleseg_infer.engines.load import load
@@ -23,7 +24,6 @@ from paddleseg_infer.outcomes import Job, Outcome, Ran
 from paddleseg_infer.preprocess import prepare
 from paddleseg_infer.runs.report import Report, Summary
 from paddleseg_infer.segmenter import Segmenter
-from paddleseg_infer.settings import EngineOptions
 
 GOOD, SMALL = (48, 64), (3, 9)  # OpenVINO can't run "pools" at SMALL
 has_bf16 = pytest.mark.skipif(bool(missing_for_bf16()), reason=missing_for_bf16())

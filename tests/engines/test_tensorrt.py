@@ -13,6 +13,7 @@ from conftest import ROOT, expected, scene
 
 from paddleseg_infer.config import Shapes, resolved
 from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.engines.load import set_up
 from paddleseg_infer.engines.paddle import load_paddle
 from paddleseg_infer.engines.setup import Setup
@@ -21,7 +22,6 @@ from paddleseg_infer.errors import EngineError
 from paddleseg_infer.machine import store
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.machine.store import DIGESTS, files_of
-from paddleseg_infer.settings import EngineOptions
 
 BUILD = find_paddle()
 SHAPES = Shapes([1, 3, 32, 32], [2, 3, 64, 64], [2, 3, 64, 64])

@@ -12,13 +12,13 @@ from conftest import ROOT, expected, scene, wait_until, write_image
 
 from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.engines import shapes as trt
 from paddleseg_infer.engines.load import collect_shapes
 from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.errors import ConfigError, EngineError, ImageError
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.machine.store import locked
-from paddleseg_infer.settings import EngineOptions
 
 BUILD = find_paddle()
 

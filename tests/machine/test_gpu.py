@@ -10,10 +10,10 @@ import pytest
 
 from paddleseg_infer.config import engine_config
 from paddleseg_infer.deploy import load_deploy_config
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.errors import ConfigError, EngineError, gist
 from paddleseg_infer.machine import gpu
 from paddleseg_infer.machine.paddle_build import find_paddle
-from paddleseg_infer.settings import EngineOptions
 
 BUILD = replace(find_paddle(), version=(2, 6, 2), has_gpu=True, cuda="11.8", cudnn="8.6.0")
 

@@ -250,7 +250,8 @@ import pickle, time
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.outcomes import Job
 from paddleseg_infer.runs.actor import Needs, Segment
-from paddleseg_infer.settings import EngineOptions, RunOptions, SavingOptions, Settings
+from paddleseg_infer.engine_options import EngineOptions
+from paddleseg_infer.settings import RunOptions, SavingOptions, Settings
 run = RunOptions({str(model)!r}, {str(image)!r}, timeout=5)
 settings = Settings(run, SavingOptions({str(tmp_path / "out")!r}), engine=EngineOptions("cpu"))
 actor = Segment(Needs([run.config], str(find_paddle()), "fp32"), settings, [])

@@ -12,10 +12,11 @@ from multiprocessing import Pipe
 import pytest
 from conftest import ROOT, children, masks, read_mask, restore_sigint, wait_until, write_image
 
+from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.outcomes import Job
 from paddleseg_infer.runs.local import processes_for, sharing_shapes
 from paddleseg_infer.runs.worker import Note, Reporting, orders_for
-from paddleseg_infer.settings import EngineOptions, ModelOptions, RunOptions, Settings
+from paddleseg_infer.settings import ModelOptions, RunOptions, Settings
 
 IMAGES = 200
 
