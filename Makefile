@@ -1,4 +1,4 @@
-# make demo: makes the demo's masks.
+# make demo: makes the demo's masks, and compares them with the demo's label maps.
 # make test: runs the tests. make coverage: runs them and measures the coverage.
 # make lint: runs ruff, mypy and import-linter.
 # make clean: removes environments, caches and output.
@@ -41,8 +41,7 @@ MADE := bench/made
 
 demo: $(VENV)/ready-to-run
 	@$(BIN)/python infer.py --config demo/model/deploy.yaml --image_path demo/images \
-		--save_dir $(MASKS) --device cpu
-	@$(BIN)/python demo/print_classes.py demo/model/deploy.yaml $(MASKS)
+		--label_path demo/labels --save_dir $(MASKS) --device cpu
 
 test: $(VENV)/ready-to-test
 	$(PYTEST) $(TESTS)

@@ -8,8 +8,7 @@ compared with oneDNN, which is the default engine. So is int8, if --quantised na
 of the same model after bench/quantise.py. The margin of a pixel is the difference between
 its two highest scores; these are computed by the same network without its argmax. Two columns show
 the margins of the pixels whose labels differ (median and maximum), and the usual margin (the median
-of the images' medians). They are empty for a json graph. The mean IoU is PaddleSeg's: from the
-areas of all images together, and the mean over all classes up to the highest in the label maps.
+of the images' medians). They are empty for a json graph. The mean IoU is that of --label_path.
 """
 
 import argparse
@@ -19,7 +18,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
@@ -27,11 +25,16 @@ from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.engines.load import load
 from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.errors import SegmentationError
+from paddleseg_infer.evaluation import judge_for
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.machine.processor import missing_for_bf16
+from paddleseg_infer.outcomes import Job
 from paddleseg_infer.postprocess import label_map, output_kind, restore
 from paddleseg_infer.preprocess import prepare, read_image
+from paddleseg_infer.runs.evaluation import Evaluation
 from paddleseg_infer.runs.jobs import find_jobs
+from paddleseg_infer.runs.labels import with_labels
+from paddleseg_infer.settings import EvaluationOptions
 from paddleseg_infer.transforms.frame import Resized
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,51 +93,36 @@ def margins(scores: np.ndarray) -> np.ndarray:
     return best[-1] - best[-2]
 
 
-class Areas:
-    """The pixels of each pair of predicted class and label, over all images."""
-
-    def __init__(self, ignored: int):
-        self._ignored = ignored
-        self._counts = np.zeros((256, 256), np.int64)  # of predictions and labels
-
-    def add(self, predicted: np.ndarray, truth: np.ndarray) -> None:
-        pairs = predicted.astype(np.int64) * 256 + truth
-        counts = np.bincount(pairs[truth != self._ignored], minlength=256 * 256)
-        self._counts += counts.reshape(256, 256)
-
-    def mean_iou(self, classes: int) -> float:
-        both = np.diag(self._counts)[:classes]
-        either = self._counts.sum(0)[:classes] + self._counts.sum(1)[:classes] - both
-        return float(np.mean(both / np.maximum(either, 1)))
-
-
 def compare(
-    config_path: Path, quantised: Path | None, images: list[str], truth_of, ignored: int
+    config_path: Path, quantised: Path | None, jobs: list[Job], evaluation: EvaluationOptions
 ) -> None:
-    """Prints the rows of one model. `truth_of(image)` returns a label map [H, W] or None."""
+    """Prints the rows of one model. If the jobs have label maps, the rows have the mean IoU."""
     deploy = load_deploy_config(config_path)
+    judge = judge_for(deploy, evaluation)
     with tempfile.TemporaryDirectory() as folder:
         engines = engines_of(config_path, quantised, deploy.is_pir)
         twin = None if deploy.is_pir else twin_of(config_path, folder)
-    pixels, done, everywhere, classes = 0, 0, [], 0
+    pixels, done, everywhere = 0, 0, []
     unlike = {name: [] for name in engines}  # margins of the pixels that differ from oneDNN
-    areas = {name: Areas(ignored) for name in engines}
-    for path in images:
+    evaluations = {name: Evaluation() for name in engines}
+    for job in jobs:
         try:
-            image_bgr = read_image(path)
+            image_bgr = read_image(job.image)
             frame = prepare(image_bgr, deploy.transforms)
             tensor = frame.tensor()[None]
             outputs = {name: labels(engine(tensor)[0]) for name, engine in engines.items()}
         except SegmentationError as error:
-            print(f"{path}: {error}", file=sys.stderr)
+            print(f"{job.image}: {error}", file=sys.stderr)
             continue
         margin = margins(twin(tensor)[0][0]) if twin else np.full(outputs["oneDNN"].shape, np.nan)
-        truth = truth_of(path)
         for name, got in outputs.items():
             unlike[name].append(margin[got != outputs["oneDNN"]])
-            if truth is not None:
-                areas[name].add(restore(got, [*frame.undo, Resized(*frame.size)]), truth)
-                classes = max(classes, int(truth[truth != ignored].max(initial=0)) + 1)
+            mask = restore(got, [*frame.undo, Resized(*frame.size)])
+            compared = judge.pixels(job, mask)
+            if compared.areas:
+                evaluations[name].add(compared.areas)
+            elif compared.label_error:
+                sys.exit(f"{job.image}: {job.label}: {compared.label_error}")
         pixels, done = pixels + margin.size, done + 1
         everywhere.append(float(np.median(margin)))
     if not done:
@@ -146,7 +134,8 @@ def compare(
         at = np.concatenate(unlike[name])
         there = f"{np.median(at):.2g}, at most {at.max():.2g}" if at.size and twin else "-"
         usual = f"{np.median(everywhere):.2g}" if twin else "-"
-        iou = f"{areas[name].mean_iou(classes):.4f}" if classes else "-"
+        mean_iou = evaluations[name].as_dict().get("mean_iou")
+        iou = "-" if mean_iou is None else f"{mean_iou:.4f}"
         print(
             f"| {config_path.parent.name} | {done} | {pixels:,} | {name} | {at.size} "
             f"| {1 - at.size / pixels:.5%} | {there} | {usual} | {iou} |",
@@ -167,22 +156,15 @@ def main() -> None:
     if given.images == demo / "images":
         given.labels = given.labels or demo / "labels"
 
-    def truth_of(image: str) -> np.ndarray | None:
-        """Returns an image's label map, or None without --labels."""
-        if not given.labels:
-            return None
-        below = Path(image).relative_to(given.images).with_suffix(".png")
-        path = given.labels / below
-        if not path.is_file():
-            sys.exit(f"{image}: it has no label map {path}")
-        return np.asarray(Image.open(path))
-
-    jobs = find_jobs(str(given.images), tempfile.gettempdir()).jobs
+    label_path = str(given.labels) if given.labels else None
+    jobs = find_jobs(str(given.images), tempfile.gettempdir()).jobs[: given.most]
+    if label_path:
+        jobs = with_labels(jobs, label_path, tempfile.gettempdir(), ())
     heads = ["model", "images", "pixels", "engine", "labels that differ from oneDNN's"]
     heads += ["equal labels", "margin where labels differ", "usual margin", "mean IoU"]
     print("| " + " | ".join(heads) + " |\n" + "| --- " * len(heads) + "|")
-    images = [job.image for job in jobs][: given.most]
-    compare(given.model, given.quantised, images, truth_of, given.ignore_index)
+    evaluation = EvaluationOptions(label_path, given.ignore_index)
+    compare(given.model, given.quantised, jobs, evaluation)
 
 
 if __name__ == "__main__":

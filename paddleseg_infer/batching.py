@@ -10,7 +10,7 @@ import numpy as np
 
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.errors import ImageError
-from paddleseg_infer.outcomes import Job, Outcome, Ran, Times
+from paddleseg_infer.outcomes import Job, Outcome, Pixels, Ran, Times
 from paddleseg_infer.preprocess import prepare
 from paddleseg_infer.sources.source import Source
 from paddleseg_infer.transforms.frame import Frame, Padded, Resized
@@ -44,6 +44,7 @@ class Result:
     labels: np.ndarray | None = None  # uint8 or uint16 [H, W]
     scores: np.ndarray | None = None  # float32 [C, H, W]
     size: tuple[int, int] | None = None  # (width, height) of the saved label map
+    pixels: Pixels | None = None  # of the saved label map
 
     @property
     def index(self) -> int:
@@ -58,10 +59,13 @@ class Result:
     @property
     def outcome(self) -> Outcome:
         """The outcome of the item's job."""
-        assert self.item.job is not None
+        item = self.item
+        assert item.job is not None
         if self.error:
-            return Outcome(self.item.job, "failed", str(self.error), ran=self.item.ran)
-        return Outcome(self.item.job, "done", "", self.size, self.item.times, self.item.ran)
+            return Outcome(item.job, "failed", str(self.error), ran=item.ran)
+        return Outcome(
+            item.job, "done", size=self.size, times=item.times, ran=item.ran, pixels=self.pixels
+        )
 
 
 @dataclass(frozen=True)

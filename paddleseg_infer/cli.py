@@ -20,7 +20,9 @@ from paddleseg_infer.settings import Settings
 from paddleseg_infer.tiling import check_sizes, checked_tiling
 
 if TYPE_CHECKING:
+    from paddleseg_infer.evaluation import Judge
     from paddleseg_infer.outcomes import Outcome
+    from paddleseg_infer.runs.evaluation import Evaluation
     from paddleseg_infer.runs.jobs import Listing
     from paddleseg_infer.runs.report import Report, Summary
 
@@ -69,6 +71,7 @@ def run(settings: Settings) -> int:
     """
     from paddleseg_infer.pictures.files import check_save_dir
     from paddleseg_infer.runs.jobs import counted, find_jobs, part_of
+    from paddleseg_infer.runs.labels import with_labels
 
     started = time.monotonic()
     check_together(settings)
@@ -82,6 +85,8 @@ def run(settings: Settings) -> int:
         log.info("skipped %s", counted(listing.not_read))
     check_save_dir(saving.save_dir)
     jobs: Sequence[Job] = listing.jobs
+    if label_path := settings.evaluation.label_path:
+        jobs = with_labels(jobs, label_path, saving.save_dir, saving.save)
     if settings.run.shard:
         jobs = part_of(jobs, settings.run.image_path, *settings.run.shard)
     if not settings.run.dry_run:
@@ -97,16 +102,35 @@ def check_together(settings: Settings) -> None:
     palette_of(settings.saving.custom_color)
     tiling = checked_tiling(settings.model.crop_size, settings.model.stride)
     check_sizes(tiling, settings.model.network_size, settings.saving.save)
-    given = (settings.run, settings.saving, settings.model, settings.engine)
+    check_evaluation(settings)
+    given = (
+        *(settings.run, settings.saving, settings.model, settings.engine, settings.evaluation),
+    )
     if settings.run.dry_run:
         for name in idle_with("dry_run", *given):
             log.warning("--%s has no effect with --dry_run", name)
         return
-    for line in without_effect(settings.run, settings.run):
-        log.warning("%s", line)
+    for some in (settings.run, settings.evaluation):
+        for line in without_effect(some, some):
+            log.warning("%s", line)
     if settings.run.benchmark:
         for name in idle_with("benchmark", *given):
             log.warning("--%s has no effect with --benchmark, which runs in a single process", name)
+
+
+def check_evaluation(settings: Settings) -> None:
+    """Raises ConfigError if the masks of such a run can't be compared with label maps."""
+    if settings.evaluation.label_path is None:
+        return
+    if settings.model.network_size:
+        raise ConfigError(
+            "--network_size gives masks of the network's size, which can't be compared with label "
+            "maps: remove --network_size or --label_path"
+        )
+    if settings.run.resume and not {"mask", "label"} & set(settings.saving.save):
+        raise ConfigError(
+            "--resume with --label_path reads the masks that exist: add mask or label to --save"
+        )
 
 
 def segment(jobs: "Sequence[Job]", listing: "Listing", settings: Settings, started: float) -> int:
@@ -118,15 +142,16 @@ def segment(jobs: "Sequence[Job]", listing: "Listing", settings: Settings, start
     saving = settings.saving
     targets = (target_of(kind, job.target) for job in jobs for kind in saving.save)
     sweep_parts(saving.save_dir, targets)
-    path = settings.run.report
-    report = Report(path, saving.save, settings.run.resume) if path else None
-    summary = Summary(len(jobs) + len(listing.unreadable))
+    judge, evaluation = evaluating(settings)
+    path, compares = settings.run.report, evaluation is not None
+    report = Report(path, saving.save, settings.run.resume, compares) if path else None
+    summary = Summary(len(jobs) + len(listing.unreadable), evaluation)
     for outcome in listing.unreadable:
         summary.add(outcome)
     code = DONE
     progress = Progress(len(jobs), settings.run.quiet)
     try:
-        for outcome in outcomes(jobs, settings):
+        for outcome in outcomes(jobs, settings, judge):
             summary.add(outcome)
             progress.add(outcome)
             if report:
@@ -139,7 +164,8 @@ def segment(jobs: "Sequence[Job]", listing: "Listing", settings: Settings, start
     finally:
         progress.close()
     seconds = time.monotonic() - started
-    code = code or (SOME_FAILED if summary.failed or summary.not_tried else DONE)
+    is_incomplete = summary.failed or summary.not_tried or summary.not_compared
+    code = code or (SOME_FAILED if is_incomplete else DONE)
     code = close(report, summary, seconds, code)
     say_the_end(summary, settings, seconds)
     if summary.counts["done"] > MANY and code == DONE and not settings.run.quiet:
@@ -147,8 +173,29 @@ def segment(jobs: "Sequence[Job]", listing: "Listing", settings: Settings, start
     return code
 
 
-def outcomes(jobs: "Sequence[Job]", settings: Settings) -> "Iterator[Outcome]":
+def evaluating(settings: Settings) -> "tuple[Judge | None, Evaluation | None]":
+    """Returns what compares masks with label maps and adds it up, or None without --label_path.
+
+    Raises ConfigError.
+    """
+    if settings.evaluation.label_path is None or settings.run.benchmark:
+        return None, None
+    from paddleseg_infer.deploy import load_deploy_config
+    from paddleseg_infer.evaluation import judge_for
+    from paddleseg_infer.runs.evaluation import Evaluation
+
+    deploy = load_deploy_config(settings.run.config)
+    return judge_for(deploy, settings.evaluation), Evaluation(deploy.class_names)
+
+
+def outcomes(
+    jobs: "Sequence[Job]", settings: Settings, judge: "Judge | None"
+) -> "Iterator[Outcome]":
     """Segments the images. Yields an Outcome for each. For errors see `local.segment`."""
+    if judge and settings.run.resume:
+        from paddleseg_infer.runs.evaluation import with_skipped
+
+        return with_skipped(outcomes(jobs, settings, None), judge, settings.saving)
     if settings.run.benchmark:
         from paddleseg_infer.runs.benchmark import benchmark
 
@@ -177,6 +224,11 @@ def say_the_end(summary: "Summary", settings: Settings, seconds: float) -> None:
     """Prints each failed image and the numbers of images."""
     for outcome in sorted(summary.failed, key=lambda each: (each.job.image, each.reason)):
         say(f"failed: {shown(outcome.job.image)}: {outcome.reason}\n", sys.stderr)
+    for outcome in sorted(summary.not_compared, key=lambda each: each.job.image):
+        label, pixels = outcome.job.label, outcome.pixels
+        named = f" {shown(label)}" if label else ""
+        why = pixels.label_error if pixels else ""
+        say(f"not compared: {shown(outcome.job.image)}: label map{named}: {why}\n", sys.stderr)
     if summary.not_tried:
         say(f"{summary.not_tried} images were not tried\n", sys.stderr)
     if settings.run.quiet:
@@ -190,6 +242,8 @@ def say_the_end(summary: "Summary", settings: Settings, seconds: float) -> None:
     )
     if settings.run.report:
         say("".join(f"{line}\n" for line in summary.table(seconds)))
+    if summary.evaluation:
+        say("".join(f"{line}\n" for line in summary.evaluation.table()))
 
 
 def suggest_flags(settings: Settings) -> None:

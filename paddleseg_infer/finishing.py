@@ -12,6 +12,7 @@ import numpy as np
 
 from paddleseg_infer.batching import Item, Result, failed
 from paddleseg_infer.errors import ImageError, RunError
+from paddleseg_infer.evaluation import Judge
 from paddleseg_infer.pictures.files import target_of, write_whole
 from paddleseg_infer.pictures.kinds import Pictures, Segmentation
 
@@ -22,6 +23,12 @@ class Goal(Protocol):
     @property
     def pictures(self) -> Pictures:
         """The pictures to make of each image."""
+
+    def check(self, kind: str, channels: int) -> None:
+        """Raises ConfigError if this can't be made from the model's output.
+
+        `kind` is a result of `forms.output_kind`. `channels` are those of scores.
+        """
 
     def prepare(self) -> None:
         """Prepares the output. It is called after the engine is loaded. Raises ConfigError."""
@@ -35,6 +42,9 @@ class LabelMaps:
 
     pictures = Pictures(kinds=())
 
+    def check(self, kind: str, channels: int) -> None:
+        pass
+
     def prepare(self) -> None:
         pass
 
@@ -44,7 +54,7 @@ class LabelMaps:
 
 @dataclass(frozen=True)
 class SavedPictures:
-    """Saves pictures in files below `save_dir`.
+    """Saves pictures in files below `save_dir`. Its Results have the pixels that `judge` counts.
 
     `prepare` makes that folder with `make_save_dir`, which must not make a folder again that has
     vanished. `on_run_error` is called with a RunError before `finish` raises it.
@@ -54,6 +64,11 @@ class SavedPictures:
     save_dir: str
     make_save_dir: Callable[[str], None]
     on_run_error: Callable[[RunError], None]
+    judge: Judge = Judge()
+
+    def check(self, kind: str, channels: int) -> None:
+        self.pictures.check(kind, channels)
+        self.judge.check(kind, channels)
 
     def prepare(self) -> None:
         self.make_save_dir(self.save_dir)
@@ -68,7 +83,8 @@ class SavedPictures:
         except RunError as error:
             self.on_run_error(error)
             raise
-        return Result(item, size=segmentation.labels.shape[::-1])
+        pixels = self.judge.pixels(item.job, segmentation.labels)
+        return Result(item, size=segmentation.labels.shape[::-1], pixels=pixels)
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,18 @@ from paddleseg_infer.errors import shown
 from paddleseg_infer.machine.streams import say
 from paddleseg_infer.option import GROUPS, Option, options_of
 from paddleseg_infer.outcomes import NOT_STARTED
-from paddleseg_infer.settings import ModelOptions, RunOptions, SavingOptions, Settings
+from paddleseg_infer.settings import (
+    MAX_LABEL,
+    EvaluationOptions,
+    ModelOptions,
+    RunOptions,
+    SavingOptions,
+    Settings,
+)
 
 T = TypeVar("T")
 
-PARTS = (RunOptions, SavingOptions, ModelOptions, EngineOptions)
+PARTS = (RunOptions, SavingOptions, EvaluationOptions, ModelOptions, EngineOptions)
 
 
 def word_bool(text: str) -> bool:
@@ -51,6 +58,19 @@ def seconds(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    value = number(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, not {text!r}")
+    return value
+
+
+def class_id(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= MAX_LABEL):
+        raise argparse.ArgumentTypeError(f"must be an id from 0 to {MAX_LABEL}, not {text!r}")
+    return int(text)
+
+
 def shard(text: str) -> tuple[int, int]:
     parts = text.split("/")
     if len(parts) == 2 and all(part.isascii() and part.isdigit() for part in parts):
@@ -58,6 +78,9 @@ def shard(text: str) -> tuple[int, int]:
         if number < count:
             return number, count
     raise argparse.ArgumentTypeError(f"must be I/N, with I from 0 to N-1, not {text!r}")
+
+
+READERS = {"number": number, "seconds": seconds, "share": share, "id": class_id, "shard": shard}
 
 
 def how_to_read(option: Option) -> dict[str, Any]:
@@ -69,8 +92,8 @@ def how_to_read(option: Option) -> dict[str, Any]:
         how["choices"] = option.choices
     if option.kind in ("whole", "size"):
         how["type"] = partial(whole, most=option.most)
-    if option.kind in ("number", "seconds", "shard"):
-        how["type"] = {"number": number, "seconds": seconds, "shard": shard}[option.kind]
+    if option.kind in READERS:
+        how["type"] = READERS[option.kind]
     if option.kind in ("words", "choices"):
         how["nargs"] = "+"
     if option.kind == "size":
@@ -137,6 +160,7 @@ def parse(arguments: Sequence[str] | None) -> Settings:
         _part(SavingOptions, given),
         _part(ModelOptions, given),
         _part(EngineOptions, given),
+        _part(EvaluationOptions, given),
     )
 
 

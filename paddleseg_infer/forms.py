@@ -19,11 +19,8 @@ def is_channels_last(
     channels = output.shape[1], output.shape[3]
     if np.issubdtype(output.dtype, np.integer) and channels.count(1) == 1:
         return channels[1] == 1
-    if facts and len(facts.outputs[0].shape) == 4 and len(facts.inputs[0].shape) == 4:
-        sides, declared = facts.inputs[0].shape[2:], facts.outputs[0].shape
-        first, last = _fits(declared[2:], sides), _fits(declared[1:3], sides)
-        if first != last:
-            return last
+    if facts and (declared_last := _is_declared_last(facts)) is not None:
+        return declared_last
     if output.shape[2:] == size != output.shape[1:3]:
         return False
     first, last = _fits(output.shape[2:], size), _fits(output.shape[1:3], size)
@@ -35,6 +32,29 @@ def is_channels_last(
             f"{size[0]}: {fit.format(*layouts)}; export a model whose output has the image's size"
         )
     return last
+
+
+def _is_declared_last(facts: GraphFacts) -> bool | None:
+    """Whether the graph declares the layout NHWC; None if its shapes don't decide it."""
+    declared, of_input = facts.outputs[0].shape, facts.inputs[0].shape
+    if len(declared) != 4 or len(of_input) != 4:
+        return None
+    first, last = _fits(declared[2:], of_input[2:]), _fits(declared[1:3], of_input[2:])
+    return last if first != last else None
+
+
+def class_count(facts: GraphFacts) -> int | None:
+    """Returns the number of classes that the graph declares, or None if it doesn't.
+
+    One channel of scores has two classes. Of labels, it is the number of scores that the argmax
+    compares.
+    """
+    output = facts.outputs[0]
+    if len(output.shape) != 4 or "int" in output.dtype:
+        return facts.argmax_classes
+    is_last = _is_declared_last(facts)
+    channels = -1 if is_last is None else output.shape[3 if is_last else 1]
+    return max(2, channels) if channels > 0 else None
 
 
 def _fits(sides: Sequence[int], image: Sequence[int]) -> bool:

@@ -18,6 +18,7 @@ from operator import attrgetter
 from types import ModuleType
 from typing import Any, BinaryIO, TypeVar
 
+from paddleseg_infer.argmax import classes_of_json, classes_of_protobuf
 from paddleseg_infer.errors import ConfigError, brief, reason, shown
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.onednn import faults_of_json, faults_of_protobuf
@@ -49,6 +50,7 @@ class GraphFacts:
     outputs: tuple[Port, ...]
     operators: frozenset[str]  # types of the operators in the main block
     onednn_faults: tuple[str, ...]  # what oneDNN computes wrongly or can't run, in words
+    argmax_classes: int | None = None  # how many scores the argmax compares; None if not declared
 
     @property
     def is_quantised(self) -> bool:
@@ -121,8 +123,8 @@ def _facts_of_json(program: Any) -> GraphFacts:
                 inputs.append(port)
             else:
                 outputs[attributes["col"]] = port
-    faults = faults_of_json(block)
-    return GraphFacts(tuple(inputs), _in_order(outputs), frozenset(kinds), faults)
+    faults, classes = faults_of_json(block), classes_of_json(block)
+    return GraphFacts(tuple(inputs), _in_order(outputs), frozenset(kinds), faults, classes)
 
 
 def _in_order(ports: dict[int, Port]) -> tuple[Port, ...]:
@@ -156,7 +158,8 @@ def _facts_of_protobuf(content: bytes) -> GraphFacts:
             [number] = [each.i for each in operator.attrs if each.name == "col"]
             outputs[number] = _port_of_protobuf(name, declared.get(name))
     kinds = frozenset(operator.type for operator in block.ops)
-    return GraphFacts(tuple(inputs), _in_order(outputs), kinds, faults_of_protobuf(program))
+    faults, classes = faults_of_protobuf(program), classes_of_protobuf(block)
+    return GraphFacts(tuple(inputs), _in_order(outputs), kinds, faults, classes)
 
 
 def _port_of_protobuf(name: str, variable: Any) -> Port:

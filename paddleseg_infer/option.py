@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-TO_DO, ENGINE, TENSORRT = "images and masks", "engine", "TensorRT (needs a GPU)"
+TO_DO, EVALUATION = "images and masks", "evaluation and certainty"
+ENGINE, TENSORRT = "engine", "TensorRT (needs a GPU)"
 LONG_RUNS, BENCHMARK = "long runs", "benchmark"
-GROUPS = (TO_DO, ENGINE, TENSORRT, LONG_RUNS, BENCHMARK)  # in the order of --help
+GROUPS = (TO_DO, EVALUATION, ENGINE, TENSORRT, LONG_RUNS, BENCHMARK)  # in the order of --help
 
 # What an option may need to have an effect: the text for a message, and a check of the options.
 NEEDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -22,6 +23,7 @@ NEEDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "--use_trt and a GPU",
         lambda engine: engine.precision != "fp32",
     ),
+    "label maps": ("--label_path", lambda evaluation: evaluation.label_path),
     "benchmark": ("--benchmark", lambda run: run.benchmark),
 }
 

@@ -1,5 +1,6 @@
 """Jobs, the outcomes and times of images, and the exit codes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ class Job:
 
     image: str  # path of the image
     target: str  # path of the mask, relative to save_dir
+    label: str | None = None  # path of the label map to compare its mask with
 
 
 class Times(NamedTuple):
@@ -41,6 +43,31 @@ class Ran(NamedTuple):
     precision: str  # fp32, bf16, fp16 or int8
 
 
+class Areas(NamedTuple):
+    """The number of pixels of each class, in one image or in several: see `evaluation.areas_of`.
+
+    The metrics are computed from these numbers.
+    """
+
+    intersection: tuple[int, ...]  # pixels that have the class in the mask and in the label map
+    prediction: tuple[int, ...]  # pixels of the mask, without those that the label map ignores
+    label: tuple[int, ...]  # pixels of the label map
+
+    def plus(self, other: "Areas") -> "Areas":
+        """Returns the sums, for the same number of classes."""
+        pairs = zip(self, other, strict=True)
+        return Areas(*(tuple(map(sum, zip(*pair, strict=True))) for pair in pairs))
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The pixels of an image's mask, and how they agree with its label map."""
+
+    classes: Mapping[int, int]  # the pixels of each class that is in the mask
+    areas: Areas | None = None  # None without a label map, and if that is bad
+    label_error: str = ""  # why the label map can't be used
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The final state of one image."""
@@ -52,6 +79,7 @@ class Outcome:
     times: Times | None = None
     ran: tuple[Ran, ...] = ()  # more than one if the windows of an image were run differently
     worker: int | str | None = None  # the worker's number; on a cluster, its node and process
+    pixels: Pixels | None = None  # of a mask that was made, or was compared with its label map
 
     @property
     def engines(self) -> str:

@@ -2,11 +2,13 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from paddleseg_infer.argmax import ARGMAXES
 from paddleseg_infer.errors import ConfigError, ImageError
 from paddleseg_infer.forms import (
     are_probabilities,
@@ -16,11 +18,12 @@ from paddleseg_infer.forms import (
     output_kind,
 )
 from paddleseg_infer.graph import GraphFacts
+from paddleseg_infer.probabilities import bands, chosen_probability, probability_map, score_map
+from paddleseg_infer.settings import MAX_LABEL, UNKNOWN
 from paddleseg_infer.transforms.frame import Padded, Resized
 
 log = logging.getLogger("paddleseg_infer")
 
-MAX_LABEL = 65535  # the largest class id in a 16-bit label map
 ONE_CHANNEL = "one output channel: a pixel is class 1 if its value is above {threshold}"
 NOTES = {  # lines to log, for each kind of output, without and with --with_argmax
     ("labels", True): "--with_argmax has no effect: this model gives labels",
@@ -30,28 +33,52 @@ NOTES = {  # lines to log, for each kind of output, without and with --with_argm
     ("foreground", True): f"--with_argmax has no effect with {ONE_CHANNEL}",
 }
 FLOAT_IDS = "this model gives class ids as float values: they are used as labels"
-ARGMAXES = {"arg_max", "argmax", "top_k_v2", "topk"}  # operators that give class ids
-BAND_SCORES = 1 << 16  # scores of one class in a band of rows; they fit in the processor's cache
+
+
+class Maps(NamedTuple):
+    """What is read from a network's output for one image. All have the same height and width."""
+
+    labels: np.ndarray  # uint8 or uint16 [H, W]
+    score: np.ndarray | None = None  # uint8 [H, W]: the class's probability, 255 means 1
+    probability: np.ndarray | None = None  # float16 [C, H, W]: the probabilities of all classes
+
+    def restored(self, undo: Sequence[Resized | Padded]) -> "Maps":
+        """Returns the maps in the image's size: see `restore`."""
+        return Maps(
+            restore(self.labels, undo),
+            None if self.score is None else restore(self.score, undo),
+            None if self.probability is None else restore(self.probability, undo),
+        )
 
 
 class OutputReader:
-    """Makes label maps, and score maps if needed, from a network's outputs.
+    """Makes label maps, and maps of probabilities if needed, from a network's outputs.
 
     The first output decides the kind of all outputs.
     """
 
-    def __init__(self, with_argmax: bool, threshold: float, output_op: str = ""):
+    def __init__(
+        self,
+        with_argmax: bool,
+        threshold: float,
+        output_op: str = "",
+        unknown_below: float | None = None,
+    ):
         """`output_op` is that of the export: argmax, softmax or none; "" if unknown.
 
-        Raises ConfigError if `threshold` isn't a finite number.
+        Pixels whose best class has a probability below `unknown_below` get the label UNKNOWN.
+        Raises ConfigError for a wrong `threshold` or `unknown_below`.
         """
         if not isinstance(threshold, int | float) or not math.isfinite(threshold):
             raise ConfigError(f"threshold must be a number, not {threshold!r}")
+        is_number = isinstance(unknown_below, int | float)
+        if unknown_below is not None and not (is_number and 0 < unknown_below <= 1):
+            raise ConfigError(f"unknown_below must be above 0 and at most 1, not {unknown_below!r}")
         self.kind = ""  # a result of output_kind, once `learn` has been called
         self._is_channels_last = False
         self._may_be_ids = False  # the first output had only 0 and 1: ids or saturated scores
         self._with_argmax, self._threshold = with_argmax, threshold
-        self._output_op = output_op
+        self._output_op, self._unknown_below = output_op, unknown_below
         self._is_probability = False
 
     def learn(
@@ -61,7 +88,7 @@ class OutputReader:
 
         Later calls do nothing. `size` is the height and width of the network's input, `facts` is
         what the graph declares. Raises ValueError if the output has none of PaddleSeg's forms, or
-        if its layout could be NCHW and NHWC.
+        if its layout could be NCHW and NHWC; ConfigError if no pixel can be unknown.
         """
         if self.kind:
             return
@@ -88,10 +115,26 @@ class OutputReader:
             self._is_probability = self._output_op == "softmax"
         elif self.kind != "labels":  # output_op says nothing about one channel
             self._is_probability = are_probabilities(output, self.kind)
+        self._check_unknown(output.shape[1])
         if note := NOTES.get((self.kind, self._with_argmax)):
             log.info("%s", note.format(threshold=self._threshold))
         if self.kind != "foreground" and self._threshold != 0.5:
             log.warning("--threshold has no effect: it is for models with one output channel")
+
+    def _check_unknown(self, channels: int) -> None:
+        """Raises ConfigError if pixels should become unknown, but the model can't have any."""
+        if self._unknown_below is None:
+            return
+        if self.kind == "labels":
+            raise ConfigError(
+                "--unknown_below needs probabilities, but this model gives only labels: export it "
+                "with --output_op softmax, or remove --unknown_below"
+            )
+        if channels > UNKNOWN:
+            raise ConfigError(
+                f"--unknown_below marks pixels with {UNKNOWN}, but this model has a class of that "
+                "id: remove --unknown_below"
+            )
 
     def channels_first(self, output: np.ndarray) -> np.ndarray:
         """Returns the output [N, H, W, C] or [N, C, H, W] in the order [N, C, H, W]."""
@@ -109,21 +152,29 @@ class OutputReader:
             )
         return output.astype(np.float32, copy=False)
 
-    def __call__(
-        self, output: np.ndarray, with_score: bool
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Returns the label map and the score map of one image's output. Raises ImageError.
+    def __call__(self, output: np.ndarray, kinds: Collection[str] = ()) -> Maps:
+        """Returns the maps of one image's output. Raises ImageError.
 
-        Without `with_score`, the score map is None.
+        The score map is None if "score" isn't among `kinds`, and so is the map of probabilities.
         """
+        needs = [f"--save {kind}" for kind in ("score", "probability") if kind in kinds]
+        if self._unknown_below is not None:
+            needs.append("--unknown_below")
         if self._may_be_ids and output.max() > 1 and is_whole(output):
-            if with_score:
-                raise ImageError("the model gives class ids, but --save score needs probabilities")
-            return label_map(output, "labels"), None
+            if needs:
+                raise ImageError(f"the model gives class ids, but {needs[0]} needs probabilities")
+            return Maps(label_map(output, "labels"))
+        form = self.kind, self._is_probability
         labels = label_map(output, self.kind, self._threshold)
-        if not with_score:
-            return labels, None
-        return labels, score_map(output, self.kind, self._is_probability, self._threshold)
+        if self._unknown_below is not None:
+            for rows in bands(output):
+                best = chosen_probability(output[:, rows], *form, self._threshold)
+                labels[rows][best < self._unknown_below] = UNKNOWN
+        return Maps(
+            labels,
+            score_map(output, *form, self._threshold) if "score" in kinds else None,
+            probability_map(output, *form) if "probability" in kinds else None,
+        )
 
 
 def label_map(output: np.ndarray, kind: str, threshold: float = 0.5) -> np.ndarray:
@@ -149,7 +200,7 @@ def label_map(output: np.ndarray, kind: str, threshold: float = 0.5) -> np.ndarr
         _check_finite(output)
         return (output[0] > threshold).astype(np.uint8)
     labels = np.empty(output.shape[1:], np.uint8 if len(output) <= 256 else np.uint16)
-    for rows in _bands(output):
+    for rows in bands(output):
         if not math.isfinite(_argmax(_float(output[:, rows]), labels[rows])):
             _check_finite(output)
     return labels
@@ -168,14 +219,6 @@ def _check_finite(output: np.ndarray) -> None:
 def _float(scores: np.ndarray) -> np.ndarray:
     """Converts float16 to float32, because these OpenCV functions don't support float16."""
     return scores.astype(np.float32) if scores.dtype == np.float16 else scores
-
-
-def _bands(scores: np.ndarray) -> Iterator[slice]:
-    """Yields slices that divide the rows of [C, H, W] into bands of a few rows."""
-    _, height, width = scores.shape
-    rows = max(1, BAND_SCORES // max(1, width))
-    for top in range(0, height, rows):
-        yield slice(top, top + rows)
 
 
 def _argmax(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -203,36 +246,6 @@ def _sum(scores: np.ndarray) -> float:
     # The cheapest check of all values: NaN and infinity stay in a sum.
     with np.errstate(over="ignore", invalid="ignore"):
         return float(scores.sum())
-
-
-def score_map(
-    output: np.ndarray, kind: str, is_probability: bool, threshold: float = 0.5
-) -> np.ndarray:
-    """Returns the probability of each pixel's class in `label_map`: uint8 [H, W], 255 means 1.
-
-    `output` is one image's scores or foreground [C, H, W]. If these aren't probabilities, softmax
-    or sigmoid is applied to them.
-    """
-    scores = np.empty(output.shape[1:], np.uint8)
-    for rows in _bands(output):
-        scores[rows] = _score_rows(output[:, rows], kind, is_probability, threshold)
-    return scores
-
-
-def _score_rows(
-    output: np.ndarray, kind: str, is_probability: bool, threshold: float
-) -> np.ndarray:
-    part = output.astype(np.float32, copy=False)
-    if kind == "foreground":
-        # 1 / (1 + exp(-x)), written so that it can't overflow
-        probability = part[0] if is_probability else np.exp(-np.logaddexp(0, -part[0]))
-        probability = np.where(part[0] > threshold, probability, 1 - probability)
-    elif is_probability:
-        probability = part.max(axis=0)
-    else:
-        with np.errstate(over="ignore"):  # a difference of scores may be too large for float32
-            probability = 1 / np.exp(part - part.max(axis=0)).sum(axis=0)
-    return np.rint(probability.clip(0, 1) * 255)
 
 
 def restore(planes: np.ndarray, undo: Sequence[Resized | Padded]) -> np.ndarray:

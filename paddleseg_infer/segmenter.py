@@ -28,21 +28,15 @@ from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.engines.shapes import Expected
 from paddleseg_infer.engines.trial import SizeTrial
 from paddleseg_infer.errors import ConfigError, EngineError, ImageError, RunError, shown
-from paddleseg_infer.finishing import (
-    Goal,
-    LabelMaps,
-    Output,
-    SavedPictures,
-    results_of,
-    timed,
-)
+from paddleseg_infer.evaluation import judge_for
+from paddleseg_infer.finishing import Goal, LabelMaps, Output, SavedPictures, results_of, timed
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.outcomes import Job
 from paddleseg_infer.pictures.files import prepare_save_dir
-from paddleseg_infer.pictures.kinds import Pictures, Segmentation
+from paddleseg_infer.pictures.kinds import Pictures, Segmentation, legend_names
 from paddleseg_infer.pictures.palettes import palette_of
 from paddleseg_infer.postprocess import OutputReader, label_map, restore
-from paddleseg_infer.settings import ModelOptions, SavingOptions
+from paddleseg_infer.settings import EvaluationOptions, ModelOptions, SavingOptions
 from paddleseg_infer.sources.source import Image, source_of
 from paddleseg_infer.tiling import check_sizes, checked_tiling
 from paddleseg_infer.windows import Mosaic, put_together, windows_of
@@ -96,7 +90,10 @@ class Segmenter:
         crop = self._tiling.crop if self._tiling else None
         self._expected = Expected([source_of(image) for image in sample], self.batch_size, crop)
         self._network_size = model.network_size
-        self._reads = OutputReader(model.with_argmax, model.threshold, self.deploy.output_op)
+        self._reads = OutputReader(
+            model.with_argmax, model.threshold, self.deploy.output_op, model.unknown_below
+        )
+        self._has_unknown = model.unknown_below is not None
         # Reading and saving use no more threads than the engine.
         self._threads = min(threads, self.options.cpu_threads or 1)
         self._engine: Engine | None = None
@@ -155,6 +152,7 @@ class Segmenter:
         self,
         jobs: Iterable[Job],
         saving: SavingOptions = SavingOptions(),
+        evaluation: EvaluationOptions = EvaluationOptions(),
         *,
         make_save_dir: Callable[[str], None] | None = None,
         on_batch: Callable[[], None] = nothing,
@@ -162,6 +160,7 @@ class Segmenter:
     ) -> Iterator[Result]:
         """Segments each job's image and saves its pictures. Yields a Result for each job.
 
+        If `evaluation` has a `label_path`, each mask is compared with its job's label map.
         `make_save_dir` is called with the output folder after the engine is loaded. By default the
         folder is made, but only once: if it vanishes later, it isn't made again.
         `on_batch` is called before each batch. `on_run_error` is called immediately, in the thread
@@ -170,9 +169,11 @@ class Segmenter:
         """
         check_sizes(self._tiling, self._network_size, saving.save)
         palette = palette_of(saving.custom_color)
-        pictures = Pictures(saving.save, palette, self.deploy.class_names)
+        names = legend_names(self.deploy.class_names, self._has_unknown)
+        pictures = Pictures(saving.save, palette, names)
         make_save_dir = make_save_dir or self._make_save_dir
-        goal = SavedPictures(pictures, saving.save_dir, make_save_dir, on_run_error)
+        judge = judge_for(self.deploy, evaluation)
+        goal = SavedPictures(pictures, saving.save_dir, make_save_dir, on_run_error, judge)
         items = (
             Item(source_of(job.image), shown(job.image), index, job)
             for index, job in enumerate(jobs)
@@ -187,7 +188,7 @@ class Segmenter:
                 finish = partial(self._finish, goal)
                 yield from self._run(items, goal, finish, pool, on_batch)
                 return
-            read_scores = partial(self._reads, with_score="score" in goal.pictures.kinds)
+            read_scores = partial(self._reads, kinds=goal.pictures.kinds)
             windows = windows_of(items, self._tiling, read_scores)
             finishing: deque[Future[Result]] = deque()
             for done in put_together(self._run(windows, goal, self._restore, pool, on_batch)):
@@ -222,7 +223,7 @@ class Segmenter:
                     yield batch
                     continue
                 before = len(finishing)
-                for output in self._outputs(batch, reader, goal.pictures, on_batch):
+                for output in self._outputs(batch, reader, goal, on_batch):
                     if isinstance(output, Result):
                         yield output
                     else:
@@ -231,7 +232,7 @@ class Segmenter:
             yield from results_of(finishing, len(finishing))
 
     def _outputs(
-        self, batch: Batch, reader: BatchReader, pictures: Pictures, on_batch: Callable[[], None]
+        self, batch: Batch, reader: BatchReader, goal: Goal, on_batch: Callable[[], None]
     ) -> Iterator[Output | Result]:
         """Runs one batch and yields its outputs. If the network can't run it, runs each half.
 
@@ -256,7 +257,7 @@ class Segmenter:
                 yield failed(batch.items[0], refusal)
                 return
             for half in reader.halves(batch):
-                yield from self._outputs(half, reader, pictures, on_batch)
+                yield from self._outputs(half, reader, goal, on_batch)
             return
         try:
             with self._turn:
@@ -264,7 +265,7 @@ class Segmenter:
         except ValueError as error:
             raise ConfigError(f"{shown(self.deploy.graph)}: {error}") from None
         output = self._reads.channels_first(output)
-        pictures.check(self._reads.kind, output.shape[1])
+        goal.check(self._reads.kind, output.shape[1])
         inference = (time.perf_counter() - started) / len(batch.items)
         # The output may be longer than the items: copies of an image may fill the batch.
         for item, values in zip(batch.items, output, strict=False):
@@ -277,11 +278,11 @@ class Segmenter:
 
     def _finished(self, goal: Goal, output: Output) -> Result:
         item = output.item
-        labels, score = self._reads(output.values, "score" in goal.pictures.kinds)
+        maps = self._reads(output.values, goal.pictures.kinds)
         if not self._network_size:
-            labels = restore(labels, item.undo)
-            score = None if score is None else restore(score, item.undo)
-        return goal.finish(item, Segmentation(labels, score, item.image_bgr))
+            maps = maps.restored(item.undo)
+        segmentation = Segmentation(maps.labels, maps.score, item.image_bgr, maps.probability)
+        return goal.finish(item, segmentation)
 
     def _restore(self, output: Output) -> Result:
         """Returns a window's labels [H, W] or raw scores [C, H, W], in the window's size."""

@@ -7,10 +7,12 @@ compares) and the keys of cached files all come from these fields.
 from dataclasses import MISSING, dataclass
 
 from paddleseg_infer.engine_options import EngineOptions
-from paddleseg_infer.option import BENCHMARK, LONG_RUNS, TO_DO, option
+from paddleseg_infer.option import BENCHMARK, EVALUATION, LONG_RUNS, TO_DO, option
 
-KINDS = ("mask", "label", "overlay", "score")  # kinds of pictures; pictures/kinds.py makes them
+KINDS = ("mask", "label", "overlay", "score", "probability")  # pictures/kinds.py makes them
 PALETTE_NAMES = ("paddleseg", "cityscapes", "voc")  # pictures/palettes.py has their colours
+MAX_LABEL = 65535  # the largest class id in a 16-bit label map
+UNKNOWN = 255  # the id of pixels that belong to no class
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,9 @@ class SavingOptions:
         TO_DO,
         "the pictures to save for each image, one or more of: mask (class ids in colours), label "
         "(class ids in grey, with 16 bits if an id is above 255), overlay (the mask over the "
-        "image, with a legend), score (the probability of the chosen class, in grey); label, "
-        "overlay and score are saved in subfolders of these names",
+        "image, with a legend), score (the probability of the chosen class, in grey), probability "
+        "(those of all classes, as .npz files of float16 [classes, H, W]); all but the mask are "
+        "saved in subfolders of these names",
         "choices",
         metavar="KIND",
         choices=KINDS,
@@ -145,6 +148,13 @@ class ModelOptions:
         metavar="X",
         shown_default="0.5; use 0 for raw logits",
     )
+    unknown_below: float | None = option(
+        None,
+        EVALUATION,
+        "set pixels whose best class has a probability below X to 255, which is no class",
+        "share",
+        metavar="X",
+    )
     crop_size: tuple[int, int] | None = option(
         None,
         TO_DO,
@@ -164,6 +174,30 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
+class EvaluationOptions:
+    """What the masks are compared with."""
+
+    label_path: str | None = option(
+        None,
+        EVALUATION,
+        "compare the masks with label maps, and print the mean IoU and other metrics: a folder "
+        "that has, for each image, a PNG with the same relative path and stem; or a text file "
+        "whose lines name an image and its label map",
+        "text",
+        metavar="PATH",
+        idle_with=("benchmark",),
+    )
+    ignore_index: int = option(
+        255,
+        EVALUATION,
+        "the id of the label maps' pixels that don't count",
+        "id",
+        metavar="N",
+        needs="label maps",
+    )
+
+
+@dataclass(frozen=True)
 class Settings:
     """All options of a command line."""
 
@@ -171,3 +205,4 @@ class Settings:
     saving: SavingOptions = SavingOptions()
     model: ModelOptions = ModelOptions()
     engine: EngineOptions = EngineOptions()
+    evaluation: EvaluationOptions = EvaluationOptions()

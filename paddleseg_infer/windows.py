@@ -16,13 +16,14 @@ from paddleseg_infer.batching import Item, Result, failed
 from paddleseg_infer.errors import ImageError
 from paddleseg_infer.outcomes import Ran, Times
 from paddleseg_infer.pictures.kinds import Segmentation
+from paddleseg_infer.postprocess import Maps
 from paddleseg_infer.sources.array import ArraySource
 from paddleseg_infer.tiling import Grid, Tiling, grid_of
 
 NO_MEMORY = "there is not enough memory to join its windows"
 ROWS_AT_ONCE = 32
 
-ReadScores = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+ReadScores = Callable[[np.ndarray], Maps]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -38,7 +39,7 @@ def windows_of(
 ) -> Iterator[WindowItem | Result]:
     """Yields the windows of each image, row by row, or a failed Result if it can't be read.
 
-    `read_scores` returns the labels and the score map of scores [C, H, W]. If a window has failed,
+    `read_scores` returns the maps of scores [C, H, W]. If a window has failed,
     the image's remaining windows are left out.
     """
     for item in items:
@@ -93,6 +94,7 @@ class Mosaic:
         self._ran: set[Ran] = set()
         self._labels = np.zeros(grid.image, np.uint8)
         self._score: np.ndarray | None = None
+        self._probability: np.ndarray | None = None
         self._band: _Band | None = None
 
     @property
@@ -105,7 +107,7 @@ class Mosaic:
         return replace(self._item, times=self._times, ran=tuple(sorted(self._ran)))
 
     def segmentation(self) -> Segmentation:
-        return Segmentation(self._labels, self._score, self._image_bgr)
+        return Segmentation(self._labels, self._score, self._image_bgr, self._probability)
 
     def fail(self) -> None:
         """Marks the image as failed, so that its remaining windows are left out."""
@@ -152,13 +154,18 @@ class Mosaic:
         is_last = row + 1 == len(self._grid.tops)
         below = self._grid.image[0] if is_last else self._grid.tops[row + 1]
         for rows, mean in self._band.means(below):
-            labels, score = self._read_scores(mean)
-            self._make_room_for(labels)
-            self._labels[rows] = labels
-            if score is not None:
+            maps = self._read_scores(mean)
+            self._make_room_for(maps.labels)
+            self._labels[rows] = maps.labels
+            if maps.score is not None:
                 if self._score is None:
                     self._score = np.zeros(self._grid.image, np.uint8)
-                self._score[rows] = score
+                self._score[rows] = maps.score
+            if maps.probability is not None:
+                if self._probability is None:
+                    shape = len(maps.probability), *self._grid.image
+                    self._probability = np.zeros(shape, np.float16)
+                self._probability[:, rows] = maps.probability
 
     def _make_room_for(self, labels: np.ndarray) -> None:
         """Converts the image's labels to uint16 if those of a window are uint16."""

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from paddleseg_infer import postprocess
+from paddleseg_infer import probabilities
 from paddleseg_infer.errors import ConfigError, ImageError
 from paddleseg_infer.postprocess import (
     OutputReader,
@@ -106,7 +106,7 @@ def test_restore_undoes_the_transforms_of_labels():
 @pytest.mark.parametrize("classes", [2, 3, 19])
 @pytest.mark.parametrize("band", [1, 100, 1 << 16])
 def test_labels_do_not_depend_on_the_size_of_a_band(monkeypatch, classes, band):
-    monkeypatch.setattr(postprocess, "BAND_SCORES", band)
+    monkeypatch.setattr(probabilities, "BAND_SCORES", band)
     scores = np.random.default_rng(classes).integers(0, 4, (classes, 37, 23)).astype(np.float32)
     assert np.array_equal(label_map(scores, "scores"), scores.argmax(0))
 
@@ -154,7 +154,7 @@ def test_the_exports_output_op_takes_precedence_over_the_values(caplog):
     for output_op, expected in (("softmax", 255), ("none", 186), ("", 255)):
         read = OutputReader(True, 0.5, output_op)
         read.learn(one_hot, (3, 3))
-        assert (read(one_hot[0], True)[1] == expected).all()
+        assert (read(one_hot[0], ("score",)).score == expected).all()
     for wrong in (float("nan"), "x"):
         with pytest.raises(ConfigError, match="threshold must be a number"):
             OutputReader(True, wrong)
@@ -208,5 +208,5 @@ def test_whole_values_of_one_channel_are_thresholded_if_others_are_not_whole():
     """The scores of an image may be saturated, for example by relu6."""
     read = OutputReader(True, 0.5)
     read.learn(np.array([[[[0.3, 6], [0, 6]]]], np.float32), (2, 2))
-    labels, _ = read(np.array([[[0, 6], [6, 0]]], np.float32), False)
+    labels = read(np.array([[[0, 6], [6, 0]]], np.float32)).labels
     assert labels.tolist() == [[0, 1], [1, 0]]

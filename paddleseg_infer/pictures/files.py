@@ -8,6 +8,7 @@ import secrets
 import struct
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterable
 
 from paddleseg_infer.errors import ConfigError, ImageError, RunError, reason, shown
@@ -25,11 +26,15 @@ _given_up: set[str] = set()  # output folders that stayed unreachable: there is 
 
 
 def target_of(kind: str, target: str) -> str:
-    """Returns a picture's path, relative to save_dir.
+    """Returns the path of one of an image's files, relative to save_dir.
 
-    It is `target` for a mask. For another kind it is `target` in a folder with the kind's name.
+    It is `target` for a mask. For another kind it is `target` in a folder with the kind's name. The
+    suffix of probabilities is .npz.
     """
-    return target if kind == "mask" else os.path.join(kind, target)
+    if kind == "mask":
+        return target
+    name = os.path.splitext(target)[0] + ".npz" if kind == "probability" else target
+    return os.path.join(kind, name)
 
 
 def write_whole(data: bytes, save_dir: str, target: str) -> None:
@@ -112,6 +117,23 @@ def whole_png(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return (*struct.unpack(">II", head[16:24]),) if is_whole else None  # type: ignore[return-value]
+
+
+PROBABILITY_ENTRY = "probability.npy"  # the name of the array's file in an .npz file
+
+
+def whole_npz(path: str) -> tuple[int, int] | None:
+    """Returns (width, height) of the probabilities in a complete .npz file, else None."""
+    import numpy as np  # the process that feeds workers doesn't need it otherwise
+
+    try:
+        # The table of contents is at the end, so it is missing in a file that was cut off.
+        with zipfile.ZipFile(path) as archive, archive.open(PROBABILITY_ENTRY) as entry:
+            np.lib.format.read_magic(entry)
+            shape, _, _ = np.lib.format.read_array_header_1_0(entry)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
+    return (shape[2], shape[1]) if len(shape) == 3 else None
 
 
 def check_save_dir(save_dir: str) -> None:

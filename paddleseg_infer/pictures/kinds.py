@@ -1,9 +1,10 @@
-"""The pictures of a segmented image: colour mask, labels, overlay, score. All are PNG files."""
+"""What can be saved of a segmented image: PNG files, and the probabilities as an .npz file."""
 
 import functools
 import io
 import logging
 import textwrap
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from paddleseg_infer.errors import ConfigError, ImageError, brief
+from paddleseg_infer.pictures.files import PROBABILITY_ENTRY
 from paddleseg_infer.pictures.palettes import CLASSES, PADDLESEG
+from paddleseg_infer.settings import UNKNOWN
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -26,11 +29,12 @@ MAX_NAME = 40  # letters of a class name in the legend
 
 @dataclass(frozen=True)
 class Segmentation:
-    """One image's labels, and its score map and pixels if needed. All have the same size."""
+    """One image's labels, and its other maps and pixels if needed. All have the same size."""
 
     labels: np.ndarray  # class ids, uint8 or uint16 [H, W]
     score: np.ndarray | None = None  # uint8 [H, W]: the class's probability, 255 means 1
     image_bgr: np.ndarray | None = None  # uint8 [H, W, 3]
+    probability: np.ndarray | None = None  # of all classes, float16 [C, H, W]
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,12 @@ class Pictures:
         `kind` is a result of `forms.output_kind`. `classes` is the number of classes; it is
         used only for scores.
         """
-        if kind == "labels" and "score" in self.kinds:
-            raise ConfigError(
-                "--save score needs probabilities, but this model gives only labels: export it "
-                "with --output_op softmax, or leave score out"
-            )
+        for needy in ("score", "probability"):
+            if kind == "labels" and needy in self.kinds:
+                raise ConfigError(
+                    f"--save {needy} needs probabilities, but this model gives only labels: export "
+                    f"it with --output_op softmax, or leave {needy} out"
+                )
         if kind == "scores" and classes > CLASSES and "mask" in self.kinds:
             raise ConfigError(
                 f"the model has {classes} classes, but a mask has 8 bits per pixel, for {CLASSES}: "
@@ -68,7 +73,7 @@ class Pictures:
             )
 
     def encoded(self, segmentation: Segmentation) -> Iterator[tuple[str, bytes]]:
-        """Yields each kind and its PNG file as bytes. Raises ImageError."""
+        """Yields each kind and its file as bytes. Raises ImageError."""
         for kind in self.kinds:
             yield kind, KINDS[kind](segmentation, self)
 
@@ -111,6 +116,19 @@ def _score(segmentation: Segmentation, pictures: Pictures) -> bytes:
     """Returns a grey PNG of 8 bits: 255 times the probability of each pixel's class."""
     assert segmentation.score is not None
     return _png_of_photo(segmentation.score)
+
+
+def _probability(segmentation: Segmentation, pictures: Pictures) -> bytes:
+    """Returns a compressed .npz file, which `numpy.load` reads, with the array `probability`."""
+    assert segmentation.probability is not None
+    buffer = io.BytesIO()
+    # np.savez_compressed has no level: zlib's default took four times as long.
+    with (
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open(PROBABILITY_ENTRY, "w", force_zip64=True) as entry,
+    ):
+        np.lib.format.write_array(entry, segmentation.probability)
+    return buffer.getvalue()
 
 
 def _png_of_photo(image: np.ndarray) -> bytes:
@@ -198,6 +216,11 @@ def legend_entries(labels: np.ndarray, names: Sequence[str]) -> list[tuple[int, 
     ]
 
 
+def legend_names(names: Sequence[str], has_unknown: bool) -> Sequence[str]:
+    """Returns the classes' names, with "unknown" for pixels of no class if there may be some."""
+    return (*names, *[""] * (UNKNOWN - len(names)), "unknown") if has_unknown else names
+
+
 def shares(labels: np.ndarray) -> list[tuple[int, int]]:
     """Returns the class ids in `labels` and their shares in thousandths, the largest first.
 
@@ -249,4 +272,10 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return font
 
 
-KINDS = {"mask": _mask, "label": _label, "overlay": _overlay, "score": _score}
+KINDS = {
+    "mask": _mask,
+    "label": _label,
+    "overlay": _overlay,
+    "score": _score,
+    "probability": _probability,
+}

@@ -97,7 +97,11 @@ class Segment:
             else:
                 to_do.append(job)
         results = self._segmenter.save(
-            to_do, self._settings.saving, make_save_dir=_make_nothing, on_batch=self._set_deadline
+            to_do,
+            self._settings.saving,
+            self._settings.evaluation,
+            make_save_dir=_make_nothing,
+            on_batch=self._set_deadline,
         )
         for result in results:
             self._set_deadline()

@@ -53,7 +53,7 @@ def segment(jobs: Sequence[Job], settings: Settings, address: str) -> Iterator[O
     load_deploy_config(settings.run.config)  # raises errors before it connects to the cluster
     build = find_paddle()
     device = resolved(EngineOptions(device=settings.engine.device), build).device
-    by_absolute_path = {replace(job, image=os.path.abspath(job.image)): job for job in jobs}
+    by_absolute_path = {_with_absolute_path(job): job for job in jobs}
     settings = _with_absolute_paths(settings)
     with _connected(ray, address), _mark(settings.saving.save_dir) as mark:
         first = next(iter(by_absolute_path))
@@ -86,6 +86,11 @@ def _imported_ray() -> Any:
     except ModuleNotFoundError as error:
         raise ConfigError(f"--ray: {error}: run pip install -r requirements/ray.txt") from None
     return ray
+
+
+def _with_absolute_path(job: Job) -> Job:
+    label = job.label and os.path.abspath(job.label)
+    return replace(job, image=os.path.abspath(job.image), label=label)
 
 
 def _with_absolute_paths(settings: Settings) -> Settings:

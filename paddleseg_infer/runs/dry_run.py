@@ -62,7 +62,8 @@ def dry_run(
 
 def _described(job: Job, kinds: Sequence[str]) -> dict[str, str]:
     pictures = {kind: shown(target_of(kind, job.target)) for kind in kinds}
-    return {"image": shown(job.image), **pictures}
+    label = {"label": shown(job.label)} if job.label else {}
+    return {"image": shown(job.image), **pictures, **label}
 
 
 def _decided(jobs: Sequence[Job], settings: Settings) -> tuple[Setup, Expected]:

@@ -6,11 +6,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddleseg_infer.errors import ConfigError, RunError, reason, shown
-from paddleseg_infer.outcomes import Outcome
+from paddleseg_infer.outcomes import Areas, Outcome
 from paddleseg_infer.pictures.files import target_of
+
+if TYPE_CHECKING:  # it needs numpy
+    from paddleseg_infer.runs.evaluation import Evaluation
 
 SLOWEST = 5
 LONGEST_LINE = 1 << 20  # bytes; longer than any line, because paths have at most 4096
@@ -24,8 +27,9 @@ class Report:
     Raises ConfigError if the file can't be opened, and RunError if a line can't be written.
     """
 
-    def __init__(self, path: str, kinds: Sequence[str], append: bool):
-        self._path, self._kinds = path, kinds
+    def __init__(self, path: str, kinds: Sequence[str], append: bool, compares: bool = False):
+        """With `compares`, the lines say how each mask agrees with its label map."""
+        self._path, self._kinds, self._compares = path, kinds, compares
         try:
             if append:
                 _mend(path)
@@ -37,7 +41,7 @@ class Report:
             raise ConfigError(f"--report {shown(path)} can't be written: {reason(error)}") from None
 
     def add(self, outcome: Outcome) -> None:
-        job, times = outcome.job, outcome.times
+        job, times, pixels = outcome.job, outcome.times, outcome.pixels
         self._write(
             {
                 "image": job.image,
@@ -51,6 +55,8 @@ class Report:
                 "engine": _joined(each.engine for each in outcome.ran),
                 "precision": _joined(each.precision for each in outcome.ran),
                 "worker": outcome.worker,
+                "classes": pixels and dict(pixels.classes),
+                **(_compared(outcome) if self._compares else {}),
             }
         )
 
@@ -74,6 +80,25 @@ class Report:
             ) from None
 
 
+def _compared(outcome: Outcome) -> dict[str, Any]:
+    """Returns the fields that say how a mask agrees with its label map."""
+    from paddleseg_infer.metrics import own_mean_iou
+
+    pixels = outcome.pixels
+    areas = pixels.areas if pixels else None
+    return {
+        "label": outcome.job.label,
+        "label_error": pixels.label_error if pixels else "",
+        "mean_iou": areas and own_mean_iou(areas),
+        "areas": areas and _of_present(areas),
+    }
+
+
+def _of_present(areas: Areas) -> dict[int, Sequence[int]]:
+    """Returns the areas of each class that has pixels."""
+    return {number: each for number, each in enumerate(zip(*areas, strict=True)) if any(each)}
+
+
 def _joined(words: Iterable[str]) -> str | None:
     """Returns the different words in order, joined by "+"; None if there is none."""
     return "+".join(sorted(set(words))) or None
@@ -91,8 +116,9 @@ def _mend(path: str) -> None:
 class Summary:
     """Counts outcomes, and keeps the slowest images and the reasons for failures."""
 
-    def __init__(self, total: int) -> None:
-        self.total = total
+    def __init__(self, total: int, evaluation: "Evaluation | None" = None) -> None:
+        self.total, self.evaluation = total, evaluation
+        self.not_compared: list[Outcome] = []  # because of their label maps
         self.counts: Counter[str] = Counter()
         self.failed: list[Outcome] = []
         self.reasons: Counter[str] = Counter()
@@ -106,6 +132,10 @@ class Summary:
             self.failed.append(outcome)
             alike = re.sub(r"\d+", "0", outcome.reason)
             self.reasons[self._first.setdefault(alike, outcome.reason)] += 1
+        if self.evaluation and outcome.pixels and outcome.pixels.areas:
+            self.evaluation.add(outcome.pixels.areas)
+        elif self.evaluation and outcome.pixels:
+            self.not_compared.append(outcome)
         if outcome.ran:
             self.engines[outcome.engines] += 1
         if outcome.times:
@@ -126,7 +156,13 @@ class Summary:
             "engines": dict(self.engines.most_common()),
             "slowest": [{"image": image, "ms": round(1e3 * s, 3)} for s, image in self.slowest],
             "reasons": dict(self.reasons.most_common()),
+            **self._evaluated(),
         }
+
+    def _evaluated(self) -> dict[str, Any]:
+        if not self.evaluation:
+            return {}
+        return {"not_compared": len(self.not_compared), "evaluation": self.evaluation.as_dict()}
 
     def table(self, seconds: float) -> Iterator[str]:
         """Yields the summary as lines of text for the terminal."""

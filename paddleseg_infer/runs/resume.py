@@ -3,7 +3,7 @@
 import os
 
 from paddleseg_infer.outcomes import Job
-from paddleseg_infer.pictures.files import target_of, whole_png
+from paddleseg_infer.pictures.files import target_of, whole_npz, whole_png
 from paddleseg_infer.settings import Settings
 
 
@@ -15,7 +15,9 @@ def is_done(job: Job, settings: Settings) -> bool:
     if not settings.run.resume:
         return False
     sizes = {
-        kind: whole_png(os.path.join(settings.saving.save_dir, target_of(kind, job.target)))
+        kind: (whole_npz if kind == "probability" else whole_png)(
+            os.path.join(settings.saving.save_dir, target_of(kind, job.target))
+        )
         for kind in settings.saving.save
     }
     if None in sizes.values():

@@ -161,6 +161,7 @@ def _results(segmenter: "Segmenter", reporting: Reporting, orders: Orders) -> "I
         yield from segmenter.save(
             some,
             orders.settings.saving,
+            orders.settings.evaluation,
             make_save_dir=orders.make_save_dir,
             on_batch=reporting.begin,
             on_run_error=reporting.stop,

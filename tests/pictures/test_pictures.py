@@ -30,7 +30,8 @@ def blocks(seed=0, classes=5, dtype=np.uint8):
 
 def decoded(segmentation, **options):
     """Returns the pictures of a segmentation as arrays, by kind."""
-    options = {"kinds": tuple(pictures.KINDS), **options}
+    kinds = tuple(kind for kind in pictures.KINDS if kind != "probability")
+    options = {"kinds": kinds, **options}
     return {kind: opened(data) for kind, data in Pictures(**options).encoded(segmentation)}
 
 

@@ -1,0 +1,141 @@
+"""Counts the pixels of masks, and compares masks with the label maps of a data set."""
+
+import io
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import PngImagePlugin
+
+from paddleseg_infer.deploy import DeployConfig
+from paddleseg_infer.errors import ConfigError, ImageError, brief, reason, shown
+from paddleseg_infer.forms import class_count
+from paddleseg_infer.outcomes import Areas, Job, Pixels
+from paddleseg_infer.settings import EvaluationOptions
+
+# cv2.calcHist counts in float32, which is exact up to this number.
+MOST_COUNTED = 1 << 24
+PNG_SIGNATURE = b"\x89PNG"
+MODES = ("1", "L", "P", "I", "I;16")  # Pillow's names of images with one number per pixel
+MOST_IDS_SHOWN = 5
+NO_LABEL = "--label_path names no label map for it"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Counts the pixels of masks, and compares them with label maps if `classes` isn't None."""
+
+    classes: int | None = None  # the number of the model's classes
+    ignore_index: int = 255  # the id of the pixels of a label map that don't count
+
+    def check(self, kind: str, channels: int) -> None:
+        """Raises ConfigError if the model's output has another number of classes.
+
+        `kind` is a result of `forms.output_kind`. `channels` are those of scores.
+        """
+        if self.classes and kind == "scores" and channels != self.classes:
+            raise ConfigError(
+                f"the model gives scores of {channels} classes, but `labels` in its deploy.yaml "
+                f"names {self.classes}, and --label_path needs the right number: name all classes"
+            )
+
+    def pixels(self, job: Job, labels: np.ndarray) -> Pixels:
+        """Returns the pixels of a mask, uint8 or uint16 [H, W]. Raises no error for a label map."""
+        counts = histogram(labels)
+        classes = {int(class_id): int(counts[class_id]) for class_id in np.flatnonzero(counts)}
+        if self.classes is None:
+            return Pixels(classes)
+        try:
+            if job.label is None:
+                raise ImageError(NO_LABEL)
+            truth = self._truth(job.label, labels.shape, self.classes)
+        except (ImageError, MemoryError) as error:
+            return Pixels(classes, label_error=str(error) or "there is not enough memory for it")
+        return Pixels(classes, areas_of(labels, truth, self.classes, self.ignore_index))
+
+    def _truth(self, path: str, size: tuple[int, ...], classes: int) -> np.ndarray:
+        """Returns the label map of an image with the height and width `size`. Raises ImageError."""
+        truth = read_label_map(path)
+        if truth.shape != size:
+            (rows, columns), (height, width) = truth.shape, size
+            raise ImageError(f"it is {columns}x{rows}, but its image is {width}x{height}")
+        ids = np.flatnonzero(histogram(truth))
+        unknown = [int(each) for each in ids if each >= classes and each != self.ignore_index]
+        if unknown:
+            more = ", ..." if len(unknown) > MOST_IDS_SHOWN else ""
+            found = ", ".join(map(str, unknown[:MOST_IDS_SHOWN])) + more
+            raise ImageError(
+                f"it contains the ids {found}, but the model has {classes} classes: "
+                "use --ignore_index for the id of pixels without a class"
+            )
+        return truth
+
+
+def judge_for(deploy: DeployConfig, evaluation: EvaluationOptions) -> Judge:
+    """Returns a Judge for the model. Raises ConfigError if its number of classes is unknown."""
+    if evaluation.label_path is None:
+        return Judge()
+    classes = class_count(deploy.graph_facts) or len(deploy.class_names)
+    if not classes:
+        raise ConfigError(
+            f"--label_path needs the number of classes, which {shown(deploy.graph)} doesn't "
+            f"declare: list the classes' names as `labels` in {shown(deploy.path)}"
+        )
+    return Judge(classes, evaluation.ignore_index)
+
+
+def read_label_map(path: str) -> np.ndarray:
+    """Returns the class ids of a PNG file, uint8 or uint16 [H, W]. Raises ImageError.
+
+    These are the pixel values of a grey PNG, and the palette's indices of a palette PNG.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise ImageError(f"it can't be read: {reason(error)}") from None
+    if not data.startswith(PNG_SIGNATURE):
+        raise ImageError("it is not a PNG file")
+    try:
+        # Not Image.open, which refuses images of more than 179 megapixels.
+        image = PngImagePlugin.PngImageFile(io.BytesIO(data))
+        ids = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's errors for a damaged file
+        raise ImageError(f"it is cut off or damaged ({brief(str(error))})") from None
+    if image.mode not in MODES:
+        raise ImageError(
+            f"it has colours (its mode is {image.mode}), not one class id per pixel: save the ids "
+            "as a grey PNG, or as a palette PNG"
+        )
+    return ids.astype(np.uint8 if ids.dtype.itemsize == 1 else np.uint16)
+
+
+def areas_of(labels: np.ndarray, truth: np.ndarray, classes: int, ignore_index: int) -> Areas:
+    """Returns the areas of the ids below `classes` in a mask and its label map, both [H, W].
+
+    The formula is that of `calculate_area` in PaddleSeg's `paddleseg/utils/metrics.py`: the mask's
+    pixels aren't counted where the label map has `ignore_index`. An id that isn't below `classes`
+    belongs to no class.
+    """
+    counted = truth != ignore_index
+    agrees = counted & (labels == truth)
+    found = histogram(labels, agrees), histogram(labels, counted), histogram(truth)
+    padded = [np.pad(counts, (0, max(0, classes - len(counts))))[:classes] for counts in found]
+    return Areas(*(tuple(counts.tolist()) for counts in padded))
+
+
+def histogram(ids: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    """Returns the number of pixels of each id in `ids`, int64 [256 or more].
+
+    `ids` is uint8 or uint16 [H, W]. With `mask`, bool [H, W], only the pixels where it is true are
+    counted.
+    """
+    if ids.dtype != np.uint8:
+        return np.bincount((ids if mask is None else ids[mask]).ravel(), minlength=256)
+    counts = np.zeros(256, np.int64)
+    rows = max(1, MOST_COUNTED // max(1, ids.shape[1]))
+    for top in range(0, len(ids), rows):
+        part = slice(top, top + rows)
+        some = None if mask is None else mask[part].view(np.uint8)
+        counts += cv2.calcHist([ids[part]], [0], some, [256], [0, 256]).ravel().astype(np.int64)
+    return counts
