@@ -11,8 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, loads_paddle, masks, report_lines, wait_until, write_image
+from PIL import Image
 
 from paddleseg_infer.errors import ConfigError
 from paddleseg_infer.runs import actor
@@ -113,13 +115,19 @@ def test_no_result_is_lost_if_a_node_is_killed(start, cluster, tmp_path):
 
 
 @share_a_cluster
-def test_resume_makes_only_the_missing_masks(start, cluster, tmp_path):
+def test_resume_makes_only_the_missing_masks_and_compares_all(start, cluster, tmp_path):
     for name in ("a.png", "b.png"):
         write_image(tmp_path / "in" / name)
+        labels = Image.fromarray(np.random.default_rng(0).integers(0, 8, (48, 64), np.uint8))
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        labels.save(tmp_path / "labels" / name)
+    compares = ("--label_path", "labels", "--report")
+    plain = ("--image_path", "in", "--save_dir", "plain", *compares, "plain.jsonl")
+    assert start(*plain).wait() == 0
     assert start("--image_path", "in/a.png").wait() == 0
     before = (tmp_path / "output" / "a.png").stat()
     process = start(
-        *("--image_path", "in", "--resume", "--batch_size", "2"),
+        *("--image_path", "in", "--resume", "--batch_size", "2", *compares, "ray.jsonl"),
         *("--ray", cluster.address, "--num_workers", "3"),
     )
     out, _ = process.communicate(timeout=300)
@@ -128,6 +136,8 @@ def test_resume_makes_only_the_missing_masks(start, cluster, tmp_path):
     after = (tmp_path / "output" / "a.png").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert masks(tmp_path / "output") == ["a.png", "b.png"]
+    here, there = (report_lines(tmp_path / f"{run}.jsonl")[-1] for run in ("plain", "ray"))
+    assert here["summary"]["evaluation"] == there["summary"]["evaluation"]
 
 
 @share_a_cluster
