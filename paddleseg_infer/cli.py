@@ -235,7 +235,8 @@ def say_the_end(summary: "Summary", settings: Settings, seconds: float) -> None:
         return
     done, skipped = summary.counts["done"], summary.counts["skipped"]
     existed = f", {skipped} skipped" if skipped else ""
-    pictures = ", ".join(f"{kind}s" for kind in settings.saving.save)
+    plurals = {"probability": "probabilities"}
+    pictures = ", ".join(plurals.get(kind, f"{kind}s") for kind in settings.saving.save)
     say(
         f"{done} of {summary.total} images done in {seconds:.1f} s, {len(summary.failed)} failed"
         f"{existed}: {pictures} in {shown(settings.saving.save_dir)}\n"
