@@ -39,6 +39,7 @@ REFUSED = {
     *("--num_workers", "--cpu_threads", "--enable_openvino", "--device", "--save_dir", "--report"),
     *("--resume", "--shard", "--ray", "--dry_run", "--benchmark", "--quiet", "--use_trt"),
     *("--precision", "--min_subgraph_size", "--enable_auto_tune", "--auto_tuned_shape_file"),
+    *("--label_path", "--ignore_index"),
 }
 
 
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given, others = parser.parse_known_args(arguments)
     for flag in others:
         if flag.partition("=")[0] in REFUSED:
-            parser.error(f"{flag} can't be given: this program chooses the flags of its runs")
+            parser.error(f"{flag} can't be given: this program decides what its runs use and make")
     with own_streams(print_detail=False), own_log(log, logging.WARNING):
         try:
             return run(given.config, given.image_path, given.seconds, others)

@@ -85,7 +85,8 @@ def run(settings: Settings) -> int:
         log.info("skipped %s", counted(listing.not_read))
     check_save_dir(saving.save_dir)
     jobs: Sequence[Job] = listing.jobs
-    if label_path := settings.evaluation.label_path:
+    label_path = settings.evaluation.label_path
+    if label_path is not None and not settings.run.benchmark:
         jobs = with_labels(jobs, label_path, saving.save_dir, saving.save)
     if settings.run.shard:
         jobs = part_of(jobs, settings.run.image_path, *settings.run.shard)
@@ -103,24 +104,22 @@ def check_together(settings: Settings) -> None:
     tiling = checked_tiling(settings.model.crop_size, settings.model.stride)
     check_sizes(tiling, settings.model.network_size, settings.saving.save)
     check_evaluation(settings)
-    given = (
-        *(settings.run, settings.saving, settings.model, settings.engine, settings.evaluation),
-    )
+    parts = (settings.run, settings.saving, settings.model, settings.engine, settings.evaluation)
     if settings.run.dry_run:
-        for name in idle_with("dry_run", *given):
+        for name in idle_with("dry_run", *parts):
             log.warning("--%s has no effect with --dry_run", name)
         return
     for some in (settings.run, settings.evaluation):
         for line in without_effect(some, some):
             log.warning("%s", line)
     if settings.run.benchmark:
-        for name in idle_with("benchmark", *given):
+        for name in idle_with("benchmark", *parts):
             log.warning("--%s has no effect with --benchmark, which runs in a single process", name)
 
 
 def check_evaluation(settings: Settings) -> None:
     """Raises ConfigError if the masks of such a run can't be compared with label maps."""
-    if settings.evaluation.label_path is None:
+    if settings.evaluation.label_path is None or settings.run.benchmark:
         return
     if settings.model.network_size:
         raise ConfigError(
@@ -145,7 +144,8 @@ def segment(jobs: "Sequence[Job]", listing: "Listing", settings: Settings, start
     judge, evaluation = evaluating(settings)
     path, compares = settings.run.report, evaluation is not None
     report = Report(path, saving.save, settings.run.resume, compares) if path else None
-    summary = Summary(len(jobs) + len(listing.unreadable), evaluation)
+    total = len(jobs) + len(listing.unreadable)
+    summary = Summary(total, evaluation, settings.run.shard)
     for outcome in listing.unreadable:
         summary.add(outcome)
     code = DONE
@@ -185,7 +185,14 @@ def evaluating(settings: Settings) -> "tuple[Judge | None, Evaluation | None]":
     from paddleseg_infer.runs.evaluation import Evaluation
 
     deploy = load_deploy_config(settings.run.config)
-    return judge_for(deploy, settings.evaluation), Evaluation(deploy.class_names)
+    judge = judge_for(deploy, settings.evaluation)
+    if judge.classes and judge.ignore_index < judge.classes:
+        log.warning(
+            "--ignore_index %d is also a class of the model: this class gets the IoU 0, as in "
+            "PaddleSeg",
+            judge.ignore_index,
+        )
+    return judge, Evaluation(deploy.class_names)
 
 
 def outcomes(
@@ -226,13 +233,22 @@ def say_the_end(summary: "Summary", settings: Settings, seconds: float) -> None:
         say(f"failed: {shown(outcome.job.image)}: {outcome.reason}\n", sys.stderr)
     for outcome in sorted(summary.not_compared, key=lambda each: each.job.image):
         label, pixels = outcome.job.label, outcome.pixels
-        named = f" {shown(label)}" if label else ""
+        named = f"label map {shown(label)}: " if label else ""
         why = pixels.label_error if pixels else ""
-        say(f"not compared: {shown(outcome.job.image)}: label map{named}: {why}\n", sys.stderr)
+        say(f"not compared: {shown(outcome.job.image)}: {named}{why}\n", sys.stderr)
     if summary.not_tried:
-        say(f"{summary.not_tried} images were not tried\n", sys.stderr)
-    if settings.run.quiet:
-        return
+        say(
+            f"{summary.not_tried} images were not tried: run the command again with --resume\n",
+            sys.stderr,
+        )
+    if not settings.run.quiet:
+        say_numbers(summary, settings, seconds)
+    if summary.evaluation:
+        say("".join(f"{line}\n" for line in summary.evaluation.table(summary.total)))
+
+
+def say_numbers(summary: "Summary", settings: Settings, seconds: float) -> None:
+    """Prints the numbers of images, and the summary's table if there is a report."""
     done, skipped = summary.counts["done"], summary.counts["skipped"]
     existed = f", {skipped} skipped" if skipped else ""
     plurals = {"probability": "probabilities"}
@@ -243,8 +259,6 @@ def say_the_end(summary: "Summary", settings: Settings, seconds: float) -> None:
     )
     if settings.run.report:
         say("".join(f"{line}\n" for line in summary.table(seconds)))
-    if summary.evaluation:
-        say("".join(f"{line}\n" for line in summary.evaluation.table()))
 
 
 def suggest_flags(settings: Settings) -> None:

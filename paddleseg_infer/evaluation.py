@@ -9,16 +9,19 @@ from PIL import PngImagePlugin
 
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.errors import ConfigError, ImageError, brief, reason, shown
+from paddleseg_infer.formats.known import PNG_SIGNATURE
 from paddleseg_infer.forms import class_count
 from paddleseg_infer.outcomes import Areas, Job, Pixels
-from paddleseg_infer.settings import EvaluationOptions
+from paddleseg_infer.settings import UNKNOWN, EvaluationOptions
 
 # cv2.calcHist counts in float32, which is exact up to this number.
 MOST_COUNTED = 1 << 24
-PNG_SIGNATURE = b"\x89PNG"
+BIT_DEPTH_AT = 24  # the place of a PNG's number of bits per value, which is in its first chunk
 MODES = ("1", "L", "P", "I", "I;16")  # Pillow's names of images with one number per pixel
 MOST_IDS_SHOWN = 5
-NO_LABEL = "--label_path names no label map for it"
+ROWS_AT_ONCE = 256
+NO_MEMORY = "there is not enough memory for it"
+NO_LABEL = "the list of --label_path has no line for it, or no label map in its line"
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,16 @@ class Judge:
         try:
             if job.label is None:
                 raise ImageError(NO_LABEL)
+            extra = [each for each in classes if each >= self.classes and each != UNKNOWN]
+            if extra:
+                raise ImageError(
+                    f"the mask contains the id {extra[0]}, but the model is said to have "
+                    f"{self.classes} classes: list all their names as `labels` in deploy.yaml"
+                )
             truth = self._truth(job.label, labels.shape, self.classes)
+            return Pixels(classes, areas_of(labels, truth, self.classes, self.ignore_index))
         except (ImageError, MemoryError) as error:
-            return Pixels(classes, label_error=str(error) or "there is not enough memory for it")
-        return Pixels(classes, areas_of(labels, truth, self.classes, self.ignore_index))
+            return Pixels(classes, label_error=str(error) or NO_MEMORY)
 
     def _truth(self, path: str, size: tuple[int, ...], classes: int) -> np.ndarray:
         """Returns the label map of an image with the height and width `size`. Raises ImageError."""
@@ -64,9 +73,12 @@ class Judge:
         if unknown:
             more = ", ..." if len(unknown) > MOST_IDS_SHOWN else ""
             found = ", ".join(map(str, unknown[:MOST_IDS_SHOWN])) + more
+            advice = "if it means no class, give it as --ignore_index"
+            if len(unknown) > 1:
+                advice = "the label map may be for another model"
             raise ImageError(
-                f"it contains the ids {found}, but the model has {classes} classes: "
-                "use --ignore_index for the id of pixels without a class"
+                f"it contains ids that the model, with {classes} classes, doesn't have ({found}): "
+                f"{advice}"
             )
         return truth
 
@@ -96,17 +108,22 @@ def read_label_map(path: str) -> np.ndarray:
         raise ImageError(f"it can't be read: {reason(error)}") from None
     if not data.startswith(PNG_SIGNATURE):
         raise ImageError("it is not a PNG file")
+    if b"acTL" in data[: data.find(b"IDAT")]:
+        raise ImageError("it is an animation: save its ids as a PNG of one picture")
     try:
         # Not Image.open, which refuses images of more than 179 megapixels.
         image = PngImagePlugin.PngImageFile(io.BytesIO(data))
         ids = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's errors for a damaged file
+    except (OSError, SyntaxError, ValueError, LookupError) as error:  # Pillow's, if it is damaged
         raise ImageError(f"it is cut off or damaged ({brief(str(error))})") from None
     if image.mode not in MODES:
         raise ImageError(
-            f"it has colours (its mode is {image.mode}), not one class id per pixel: save the ids "
-            "as a grey PNG, or as a palette PNG"
+            f"it has several values per pixel ({image.mode}), not one class id: save the ids as a "
+            "grey PNG, or as a palette PNG"
         )
+    bits = data[BIT_DEPTH_AT]
+    if image.mode == "L" and bits < 8:  # Pillow spreads these values over 0 to 255
+        ids = ids // (255 // ((1 << bits) - 1))
     return ids.astype(np.uint8 if ids.dtype.itemsize == 1 else np.uint16)
 
 
@@ -118,20 +135,31 @@ def areas_of(labels: np.ndarray, truth: np.ndarray, classes: int, ignore_index: 
     belongs to no class.
     """
     counted = truth != ignore_index
-    agrees = counted & (labels == truth)
-    found = histogram(labels, agrees), histogram(labels, counted), histogram(truth)
-    padded = [np.pad(counts, (0, max(0, classes - len(counts))))[:classes] for counts in found]
-    return Areas(*(tuple(counts.tolist()) for counts in padded))
+
+    def of_classes(counts: np.ndarray) -> tuple[int, ...]:
+        return tuple(np.pad(counts, (0, max(0, classes - len(counts))))[:classes].tolist())
+
+    return Areas(
+        of_classes(histogram(labels, counted & (labels == truth))),
+        of_classes(histogram(labels, counted)),
+        of_classes(histogram(truth)),
+        int(np.count_nonzero(counted)),
+    )
 
 
 def histogram(ids: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """Returns the number of pixels of each id in `ids`, int64 [256 or more].
+    """Returns the number of pixels of each id in `ids`, int64 [256], or [65536] for uint16.
 
     `ids` is uint8 or uint16 [H, W]. With `mask`, bool [H, W], only the pixels where it is true are
     counted.
     """
     if ids.dtype != np.uint8:
-        return np.bincount((ids if mask is None else ids[mask]).ravel(), minlength=256)
+        counts = np.zeros(1 << 16, np.int64)
+        for top in range(0, len(ids), ROWS_AT_ONCE):  # bincount needs 8 bytes per pixel
+            part = slice(top, top + ROWS_AT_ONCE)
+            found = np.bincount((ids[part] if mask is None else ids[part][mask[part]]).ravel())
+            counts[: len(found)] += found
+        return counts
     counts = np.zeros(256, np.int64)
     rows = max(1, MOST_COUNTED // max(1, ids.shape[1]))
     for top in range(0, len(ids), rows):

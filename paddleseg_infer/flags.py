@@ -112,9 +112,9 @@ class Parser(argparse.ArgumentParser):
 def make_parser() -> Parser:
     parser = Parser(
         description="Segments images with a model that PaddleSeg exported, and saves colour masks.",
-        epilog="A BOOL flag without a value means True. Exit codes: 0, all images "
-        "are done; 1, some images failed, and each is listed; 2, the run could not start; 130 or "
-        "143, the run was interrupted.",
+        epilog="A BOOL flag without a value means True. Exit codes: 0, all images are done; 1, "
+        "some images failed or have no usable label map, and each is listed; 2, the run could not "
+        "start; 130 or 143, the run was interrupted.",
         allow_abbrev=False,
     )
     for title in GROUPS:

@@ -46,15 +46,17 @@ def _is_declared_last(facts: GraphFacts) -> bool | None:
 def class_count(facts: GraphFacts) -> int | None:
     """Returns the number of classes that the graph declares, or None if it doesn't.
 
-    One channel of scores has two classes. Of labels, it is the number of scores that the argmax
-    compares.
+    One channel of scores has two classes. Of labels, also as float values, it is the number of
+    scores that the argmax compares.
     """
     output = facts.outputs[0]
     if len(output.shape) != 4 or "int" in output.dtype:
         return facts.argmax_classes
     is_last = _is_declared_last(facts)
     channels = -1 if is_last is None else output.shape[3 if is_last else 1]
-    return max(2, channels) if channels > 0 else None
+    if channels == 1:
+        return facts.argmax_classes or 2
+    return channels if channels > 0 else None
 
 
 def _fits(sides: Sequence[int], image: Sequence[int]) -> bool:

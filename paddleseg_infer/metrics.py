@@ -11,8 +11,9 @@ from paddleseg_infer.outcomes import Areas
 class Metrics:
     """How well masks agree with label maps. All values are 0 to 1, but `kappa` is -1 to 1.
 
-    The formulas are those of PaddleSeg's `paddleseg/utils/metrics.py`. `accuracy` and `kappa` are
-    NaN if no pixel was compared, `kappa` also if all pixels have one class.
+    The formulas are those of PaddleSeg's `paddleseg/utils/metrics.py`. Pixels of a mask that belong
+    to no class, which PaddleSeg doesn't have, count as wrong in `accuracy` too. `accuracy` and
+    `kappa` are NaN if no pixel was compared, `kappa` also if all pixels have one class.
     """
 
     iou: np.ndarray  # float64 [classes]; 0 for a class without pixels
@@ -26,11 +27,11 @@ class Metrics:
 
 def metrics_of(areas: Areas) -> Metrics:
     """Returns the metrics of an image's areas, or of the sums over a data set."""
-    both, prediction, label = (np.array(counts, np.int64) for counts in areas)
+    both, prediction, label = (np.array(counts, np.int64) for counts in areas[:3])
     iou = _ratios(both, prediction + label - both)
     dice = _ratios(2 * both, prediction + label)
     with np.errstate(invalid="ignore", divide="ignore"):
-        accuracy = both.sum() / prediction.sum()
+        accuracy = both.sum() / np.int64(areas.compared)
         total = label.sum().astype(np.float64)
         observed = both.astype(np.float64).sum() / total
         products = prediction.astype(np.float64) * label.astype(np.float64)

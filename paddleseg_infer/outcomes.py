@@ -52,11 +52,20 @@ class Areas(NamedTuple):
     intersection: tuple[int, ...]  # pixels that have the class in the mask and in the label map
     prediction: tuple[int, ...]  # pixels of the mask, without those that the label map ignores
     label: tuple[int, ...]  # pixels of the label map
+    compared: int  # all pixels that the label map doesn't ignore
+
+    @property
+    def by_class(self) -> tuple[tuple[int, int, int], ...]:
+        """For each class its intersection, prediction and label."""
+        return tuple(zip(self.intersection, self.prediction, self.label, strict=True))
 
     def plus(self, other: "Areas") -> "Areas":
-        """Returns the sums, for the same number of classes."""
-        pairs = zip(self, other, strict=True)
-        return Areas(*(tuple(map(sum, zip(*pair, strict=True))) for pair in pairs))
+        """Returns the sums. Raises ValueError if the numbers of classes differ."""
+        both, prediction, label = (
+            tuple(map(sum, zip(mine, others, strict=True)))
+            for mine, others in zip(self[:3], other[:3], strict=True)
+        )
+        return Areas(both, prediction, label, self.compared + other.compared)
 
 
 @dataclass(frozen=True)

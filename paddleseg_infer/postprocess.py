@@ -162,7 +162,10 @@ class OutputReader:
             needs.append("--unknown_below")
         if self._may_be_ids and output.max() > 1 and is_whole(output):
             if needs:
-                raise ImageError(f"the model gives class ids, but {needs[0]} needs probabilities")
+                raise ImageError(
+                    f"the model gives class ids, but {needs[0]} needs probabilities: export it "
+                    f"with --output_op softmax, or remove {needs[0]}"
+                )
             return Maps(label_map(output, "labels"))
         form = self.kind, self._is_probability
         labels = label_map(output, self.kind, self._threshold)

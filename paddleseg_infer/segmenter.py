@@ -160,7 +160,7 @@ class Segmenter:
     ) -> Iterator[Result]:
         """Segments each job's image and saves its pictures. Yields a Result for each job.
 
-        If `evaluation` has a `label_path`, each mask is compared with its job's label map.
+        If `evaluation` has a `label_path`, each mask is compared with the file `label` of its job.
         `make_save_dir` is called with the output folder after the engine is loaded. By default the
         folder is made, but only once: if it vanishes later, it isn't made again.
         `on_batch` is called before each batch. `on_run_error` is called immediately, in the thread

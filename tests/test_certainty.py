@@ -114,20 +114,23 @@ def test_windows_give_the_probabilities_of_the_mean_scores(models, infer, tmp_pa
 
 
 def test_resume_makes_probabilities_again_that_are_missing_or_cut_off(models, infer, tmp_path):
-    for name in "abcd":
+    for name in "abcde":
         write_image(tmp_path / "in" / f"{name}.png", SIZE)
     arguments = ("--config", models / "logits" / "deploy.yaml", "--image_path", "in")
     arguments += ("--save", "mask", "probability")
     assert infer(*arguments).code == 0
     folder = tmp_path / "output" / "probability"
-    assert masks(folder) == ["a.npz", "b.npz", "c.npz", "d.npz"]
+    assert masks(folder) == [f"{name}.npz" for name in "abcde"]
     assert whole_npz(str(folder / "a.npz")) == SIZE[::-1]
     whole = (folder / "b.npz").read_bytes()
     (folder / "a.npz").unlink()
     (folder / "b.npz").write_bytes(whole[:-1])
     (folder / "c.npz").write_bytes(whole[: len(whole) // 2])
+    damaged = bytearray((folder / "d.npz").read_bytes())
+    damaged[60:100] = bytes(40)
+    (folder / "d.npz").write_bytes(damaged)
     again = infer(*arguments, "--resume")
-    assert again.code == 0 and "3 of 4 images done" in again.out and "1 skipped" in again.out
+    assert again.code == 0 and "4 of 5 images done" in again.out and "1 skipped" in again.out
     assert (folder / "b.npz").read_bytes() == whole
 
 
@@ -182,5 +185,7 @@ def test_unknown_pixels_are_misses(models, infer, tmp_path):
     assert 0 < (mask == 255).mean() < 1
     areas = report_lines(tmp_path / "report")[0]["areas"].values()
     both, predicted, of_labels = map(sum, zip(*areas, strict=True))
+    summary = report_lines(tmp_path / "report")[-1]["summary"]["evaluation"]
+    assert summary["accuracy"] == (mask != 255).mean()
     assert both == predicted == (mask != 255).sum()
     assert of_labels == mask.size

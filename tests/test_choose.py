@@ -91,7 +91,7 @@ def test_a_signal_ends_the_runs_and_leaves_no_files(tmp_path, number, code):
         ({"--image_path": "bad.png"}, "error: bad.png: it can't be decoded"),
         ({"stray": "word"}, "unrecognized arguments: stray word"),
         ({"--use_trt": "True"}, "--use_trt can't be given"),
-        ({"--num_workers": "3"}, "--num_workers can't be given: this program chooses"),
+        ({"--num_workers": "3"}, "--num_workers can't be given: this program decides"),
         ({"--nope": "1"}, "unrecognized arguments: --nope"),
     ],
 )

@@ -1,6 +1,8 @@
 """Areas and metrics equal PaddleSeg's, in all digits."""
 
+import struct
 import warnings
+import zlib
 from unittest import mock
 
 import cv2
@@ -42,7 +44,7 @@ def comparisons(draw):
     some = random.integers(0, classes, draw(st.integers(1, min(classes, 9))))  # not every class
     labels, truth = random.choice(some, size), random.choice(some, size)
     labels = np.where(random.random(size) < draw(st.sampled_from([0, 0.5, 1])), truth, labels)
-    labels = np.where(random.random(size) < 0.1, 255, labels)
+    labels = np.where(random.random(size) < 0.1, 255 if classes > 255 else 0, labels)
     truth = np.where(random.random(size) < 0.2, ignore_index, truth)
     kinds = [
         np.uint8 if ids.max() < 256 and draw(st.booleans()) else np.uint16
@@ -57,7 +59,8 @@ def test_areas_and_metrics_equal_paddlesegs(first, second):
     labels, truth, classes, ignore_index = first
     theirs = paddlesegs_areas(labels, truth, classes, ignore_index)
     areas = areas_of(labels, truth, classes, ignore_index)
-    assert areas == tuple(tuple(each.numpy().tolist()) for each in theirs)
+    assert areas[:3] == tuple(tuple(each.numpy().tolist()) for each in theirs)
+    assert areas.compared == (truth != ignore_index).sum()
     if second[2] == classes:
         areas = areas.plus(areas_of(*second))
         others = paddlesegs_areas(*second)
@@ -80,8 +83,18 @@ def test_areas_and_metrics_equal_paddlesegs(first, second):
 
 
 def test_an_images_own_mean_iou_is_over_the_classes_that_it_has():
-    assert own_mean_iou(Areas((3, 0, 0), (4, 0, 2), (5, 0, 0))) == (3 / 6 + 0) / 2
-    assert own_mean_iou(Areas((0, 0), (0, 0), (0, 0))) is None
+    assert own_mean_iou(Areas((3, 0, 0), (4, 0, 2), (5, 0, 0), 6)) == (3 / 6 + 0) / 2
+    assert own_mean_iou(Areas((0, 0), (0, 0), (0, 0), 0)) is None
+
+
+def test_pixels_of_no_class_are_misses_in_every_metric():
+    truth = np.array([[0, 0, 0, 1, 1, 1, 1, 1, 1, 1]], np.uint8)
+    unknown = truth.copy()
+    unknown[0, 2:5] = 255
+    metrics = metrics_of(areas_of(unknown, truth, 2, 255))
+    assert metrics.accuracy == 7 / 10
+    assert metrics.iou.tolist() == metrics.recall.tolist() == [2 / 3, 5 / 7]
+    assert metrics.kappa < 1
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -90,6 +103,20 @@ def test_more_pixels_than_float32_can_count_are_counted(dtype):
     ids[-1, -1] = 7
     counts = histogram(ids)
     assert (counts[0], counts[7], counts.sum()) == (ids.size - 1, 1, ids.size)
+
+
+def grey_png(ids, bits):
+    """Returns a grey PNG with so few bits per value. Pillow and OpenCV can't write one."""
+    rows = [np.packbits(np.unpackbits(row[:, None], axis=1)[:, 8 - bits :].ravel()) for row in ids]
+
+    def chunk(name, data):
+        checked = name + data
+        return struct.pack(">I", len(data)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    head = struct.pack(">IIBBBBB", ids.shape[1], ids.shape[0], bits, 0, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
 
 
 def as_png(path, image, **how):
@@ -106,6 +133,10 @@ def test_a_label_map_may_be_grey_or_have_a_palette(tmp_path):
     large = ids.astype(np.uint16) * 1000
     cv2.imwrite(str(tmp_path / "large.png"), large)
     assert np.array_equal(read_label_map(str(tmp_path / "large.png")), large)
+    for bits in (2, 4):
+        few = ids % (1 << bits)
+        (tmp_path / "few.png").write_bytes(grey_png(few, bits))
+        assert np.array_equal(read_label_map(str(tmp_path / "few.png")), few)
     bits = Image.fromarray(ids > 5)
     assert np.array_equal(read_label_map(as_png(tmp_path / "bits", bits)), ids > 5)
 
@@ -113,8 +144,8 @@ def test_a_label_map_may_be_grey_or_have_a_palette(tmp_path):
 def test_a_file_without_one_id_per_pixel_is_refused(tmp_path):
     colours = np.zeros((4, 5, 3), np.uint8)
     for name, image, why in (
-        ("colours", Image.fromarray(colours), "it has colours"),
-        ("grey with alpha", Image.fromarray(colours[..., :2]), "it has colours"),
+        ("colours", Image.fromarray(colours), r"it has several values per pixel \(RGB\)"),
+        ("grey with alpha", Image.fromarray(colours[..., :2]), "it has several values per pixel"),
     ):
         with pytest.raises(ImageError, match=why):
             read_label_map(as_png(tmp_path / name, image))
@@ -130,3 +161,10 @@ def test_a_file_without_one_id_per_pixel_is_refused(tmp_path):
         (tmp_path / "cut").write_bytes(whole[:length])
         with pytest.raises(ImageError, match="it is cut off or damaged"):
             read_label_map(str(tmp_path / "cut"))
+
+
+def test_an_animation_is_refused(tmp_path):
+    frames = [Image.fromarray(np.full((4, 5), number, np.uint8)) for number in (1, 2)]
+    path = as_png(tmp_path / "moving.png", frames[0], save_all=True, append_images=frames[1:])
+    with pytest.raises(ImageError, match="it is an animation"):
+        read_label_map(path)

@@ -49,6 +49,7 @@ OTHER_SIGNATURES = {
     "an SVG": rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!DOCTYPE svg[^>]*>\s*)?<svg",
 }
 OTHERS = {name: re.compile(pattern, re.DOTALL) for name, pattern in OTHER_SIGNATURES.items()}
+PNG_SIGNATURE = b"\x89PNG"
 HEAD_BYTES = 4096
 
 

@@ -8,7 +8,9 @@ import secrets
 import struct
 import tempfile
 import time
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterable
 
 from paddleseg_infer.errors import ConfigError, ImageError, RunError, reason, shown
@@ -126,12 +128,17 @@ def whole_npz(path: str) -> tuple[int, int] | None:
     """Returns (width, height) of the probabilities in a complete .npz file, else None."""
     import numpy as np  # the process that feeds workers doesn't need it otherwise
 
+    # What zipfile, zlib and numpy raise for a damaged file
+    damaged = (
+        *(OSError, LookupError, ValueError, RuntimeError, EOFError, SyntaxError),
+        *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
+    )
     try:
         # The table of contents is at the end, so it is missing in a file that was cut off.
         with zipfile.ZipFile(path) as archive, archive.open(PROBABILITY_ENTRY) as entry:
             np.lib.format.read_magic(entry)
             shape, _, _ = np.lib.format.read_array_header_1_0(entry)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+    except damaged:
         return None
     return (shape[2], shape[1]) if len(shape) == 3 else None
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from paddleseg_infer.errors import ConfigError, ImageError, brief
+from paddleseg_infer.evaluation import histogram
 from paddleseg_infer.pictures.files import PROBABILITY_ENTRY
 from paddleseg_infer.pictures.palettes import CLASSES, PADDLESEG
 from paddleseg_infer.settings import UNKNOWN
@@ -226,10 +227,7 @@ def shares(labels: np.ndarray) -> list[tuple[int, int]]:
 
     The shares are rounded with the largest-remainder method, so that they add up to 1000.
     """
-    counts = np.zeros(1 << 16, np.int64)
-    for row in labels:  # bincount of the whole image would need 8 bytes per pixel
-        found = np.bincount(row)
-        counts[: len(found)] += found
+    counts = histogram(labels)
     classes = np.flatnonzero(counts)
     thousandths, remainders = np.divmod(counts[classes] * 1000, labels.size)
     most_left = np.argsort(-remainders, kind="stable")

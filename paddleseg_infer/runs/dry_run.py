@@ -1,6 +1,7 @@
 """--dry_run: shows what a run would do. Decodes no image and builds no TensorRT engine."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from paddleseg_infer.engines.load import load, set_up
 from paddleseg_infer.engines.setup import Kind, Setup
 from paddleseg_infer.engines.shapes import Expected
 from paddleseg_infer.errors import ConfigError, shown
+from paddleseg_infer.evaluation import judge_for
 from paddleseg_infer.machine.gpu import check_gpu
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.outcomes import Job
@@ -39,6 +41,10 @@ def dry_run(
         "unreadable_folders": [shown(each.job.image) for each in listing.unreadable],
         "save_dir": shown(settings.saving.save_dir),
     }
+    if settings.evaluation.label_path is not None:
+        judge_for(load_deploy_config(settings.run.config), settings.evaluation)  # raises its errors
+        exists = [job.label is not None and os.path.exists(job.label) for job in jobs]
+        plan["missing_label_maps"] = exists.count(False)
     setup, expected = _decided(jobs, settings)
     plan["batch_size"] = expected.batch_size
     if setup.kind is Kind.TENSORRT and setup.options.enable_auto_tune:
@@ -62,7 +68,7 @@ def dry_run(
 
 def _described(job: Job, kinds: Sequence[str]) -> dict[str, str]:
     pictures = {kind: shown(target_of(kind, job.target)) for kind in kinds}
-    label = {"label": shown(job.label)} if job.label else {}
+    label = {"label_map": shown(job.label)} if job.label else {}
     return {"image": shown(job.image), **pictures, **label}
 
 

@@ -8,14 +8,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from paddleseg_infer.errors import ImageError
-from paddleseg_infer.evaluation import Judge, read_label_map
+from paddleseg_infer.errors import ImageError, RunError, shown
+from paddleseg_infer.evaluation import NO_MEMORY, Judge, read_label_map
 from paddleseg_infer.machine.limits import usable_processors
 from paddleseg_infer.metrics import metrics_of
-from paddleseg_infer.outcomes import Areas, Outcome, Pixels
+from paddleseg_infer.outcomes import Areas, Interrupted, Outcome, Pixels
 from paddleseg_infer.pictures.files import target_of
 from paddleseg_infer.settings import SavingOptions
 
+MOST_THREADS = 4  # each has a mask and its label map in memory
 IDS = ("label", "mask")  # kinds of pictures that contain the class ids
 
 
@@ -24,7 +25,7 @@ def with_skipped(
 ) -> Iterator[Outcome]:
     """Yields the outcomes, and compares the masks of the skipped ones with their label maps.
 
-    The masks are read from their files, in as many threads as there are processors.
+    The masks are read from their files, in up to MOST_THREADS threads.
     """
     kind = next(kind for kind in IDS if kind in saving.save)
 
@@ -32,11 +33,12 @@ def with_skipped(
         path = os.path.join(saving.save_dir, target_of(kind, outcome.job.target))
         try:
             pixels = judge.pixels(outcome.job, read_label_map(path))
-        except ImageError as error:
-            pixels = Pixels({}, label_error=f"the {kind} can't be compared with it: {error}")
+        except (ImageError, MemoryError) as error:
+            why = str(error) or NO_MEMORY
+            pixels = Pixels({}, label_error=f"the {kind} {shown(path)} can't be read: {why}")
         return replace(outcome, pixels=pixels)
 
-    threads = usable_processors()
+    threads = min(MOST_THREADS, usable_processors())
     comparing: deque[Future[Outcome]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
@@ -47,9 +49,10 @@ def with_skipped(
                     yield outcome
                 if len(comparing) > 2 * threads:
                     yield comparing.popleft().result()
-        finally:
-            # Also after a signal: these masks are complete.
+        except (Interrupted, RunError):  # these masks are complete
             yield from (each.result() for each in comparing)
+            raise
+        yield from (each.result() for each in comparing)
 
 
 class Evaluation:
@@ -66,15 +69,16 @@ class Evaluation:
         self.areas = areas if self.areas is None else self.areas.plus(areas)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the metrics, and a dictionary for each class. NaN becomes None."""
-        if self.areas is None:
-            return {"images": 0}
+        """Returns the metrics, and a dictionary for each class. kappa is None if it is NaN."""
+        if self.areas is None or not self.areas.compared:
+            return {"images": self.images}
         metrics = metrics_of(self.areas)
         return {
             "images": self.images,
+            "pixels": self.areas.compared,
             "mean_iou": metrics.mean_iou,
-            "accuracy": _number(metrics.accuracy),
-            "kappa": _number(metrics.kappa),
+            "accuracy": metrics.accuracy,
+            "kappa": metrics.kappa if math.isfinite(metrics.kappa) else None,
             "mean_dice": metrics.mean_dice,
             "classes": [
                 {
@@ -91,30 +95,31 @@ class Evaluation:
             ],
         }
 
-    def table(self) -> Iterator[str]:
-        """Yields the metrics as lines of text for the terminal."""
+    def table(self, total: int) -> Iterator[str]:
+        """Yields the metrics as lines of text. `total` is the number of images of the run."""
+        compared = f"{self.images} of {total} masks compared"
         if self.areas is None:
-            yield "no mask was compared with a label map"
+            yield compared
+            return
+        if not self.areas.compared:
+            yield f"{compared}: their label maps ignore all pixels"
             return
         metrics = metrics_of(self.areas)
+        kappa = f"{metrics.kappa:.4f}" if math.isfinite(metrics.kappa) else "-"
         names = [self._name(number) for number in range(len(metrics.iou))]
         width = max(map(len, [*names, "class"]))
         yield f"{'class':{width}}      IoU  precision  recall  share of the label maps"
-        total = sum(self.areas.label) or 1
+        pixels = sum(self.areas.label) or 1
         for number, name in enumerate(names):
             yield (
                 f"{name:{width}}  {metrics.iou[number]:7.4f}  {metrics.precision[number]:9.4f}"
-                f"  {metrics.recall[number]:6.4f}  {self.areas.label[number] / total:23.1%}"
+                f"  {metrics.recall[number]:6.4f}  {self.areas.label[number] / pixels:23.1%}"
             )
         yield (
-            f"{self.images} images: mean IoU {metrics.mean_iou:.4f}, accuracy "
-            f"{metrics.accuracy:.4f}, kappa {metrics.kappa:.4f}, Dice {metrics.mean_dice:.4f}"
+            f"{compared}: mean IoU {metrics.mean_iou:.4f}, accuracy "
+            f"{metrics.accuracy:.4f}, kappa {kappa}, Dice {metrics.mean_dice:.4f}"
         )
 
     def _name(self, number: int) -> str:
         name = self._names[number] if number < len(self._names) else ""
         return name or str(number)
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from paddleseg_infer.errors import ConfigError, reason, shown
+from paddleseg_infer.formats.known import PNG_SIGNATURE
 from paddleseg_infer.outcomes import Job
 from paddleseg_infer.pictures.files import target_of
 from paddleseg_infer.runs.lists import place_finder, read_list
-
-PNG_SIGNATURE = b"\x89PNG"
 
 
 def with_labels(
@@ -19,7 +18,7 @@ def with_labels(
 
     `label_path` is a folder, a list of images and label maps, or the PNG of a single image. A job
     keeps None if the list doesn't name a label map for its image. Raises ConfigError if
-    `label_path` can't be used, or if a picture would overwrite a label map.
+    `label_path` can't be used, or if a label map is also an image or would be overwritten.
     """
     if os.path.isdir(label_path):
         labelled = [replace(job, label=_below(label_path, job)) for job in jobs]
@@ -32,7 +31,7 @@ def with_labels(
         labelled = [replace(job, label=label_path) for job in jobs]
     else:
         labelled = _from_list(jobs, label_path)
-    _refuse_overwriting(labelled, save_dir, kinds)
+    _refuse_clashes(labelled, save_dir, kinds)
     return labelled
 
 
@@ -55,8 +54,16 @@ def _is_png(path: str) -> bool:
 def _from_list(jobs: Sequence[Job], path: str) -> list[Job]:
     place_of = place_finder()
     folder = os.path.dirname(path)
-    lines = list(read_list(path, "--label_path"))
-    labels = {place_of(line.image): os.path.join(folder, line.rest) for line in lines if line.rest}
+    labels: dict[str, str] = {}
+    for line in read_list(path, "--label_path"):
+        if not line.rest:
+            continue
+        label = os.path.join(folder, line.rest)
+        if labels.setdefault(place_of(line.image), label) != label:
+            raise ConfigError(
+                f"--label_path {shown(path)} names two label maps for {shown(line.image)}: remove "
+                "one of the lines"
+            )
     if not labels:
         raise ConfigError(
             f"--label_path {shown(path)} names no label map: each of its lines must have an image "
@@ -65,10 +72,16 @@ def _from_list(jobs: Sequence[Job], path: str) -> list[Job]:
     return [replace(job, label=labels.get(place_of(job.image))) for job in jobs]
 
 
-def _refuse_overwriting(jobs: Sequence[Job], save_dir: str, kinds: Sequence[str]) -> None:
+def _refuse_clashes(jobs: Sequence[Job], save_dir: str, kinds: Sequence[str]) -> None:
     place_of = place_finder()
     labels = {place_of(job.label) for job in jobs if job.label}
+    labels |= {os.path.realpath(job.label) for job in jobs if job.label}
     for job in jobs:
+        if place_of(job.image) in labels:
+            raise ConfigError(
+                f"{shown(job.image)} is both an image and a label map of this run: keep the images "
+                "and the label maps in two folders"
+            )
         for kind in kinds:
             path = os.path.join(save_dir, target_of(kind, job.target))
             if place_of(path) in labels:

@@ -96,7 +96,7 @@ def _compared(outcome: Outcome) -> dict[str, Any]:
 
 def _of_present(areas: Areas) -> dict[int, Sequence[int]]:
     """Returns the areas of each class that has pixels."""
-    return {number: each for number, each in enumerate(zip(*areas, strict=True)) if any(each)}
+    return {number: each for number, each in enumerate(areas.by_class) if any(each)}
 
 
 def _joined(words: Iterable[str]) -> str | None:
@@ -106,7 +106,7 @@ def _joined(words: Iterable[str]) -> str | None:
 
 def _mend(path: str) -> None:
     """Removes an incomplete last line, which a killed run may leave."""
-    if not os.path.exists(path):
+    if not os.path.isfile(path):  # a device has no end
         return
     with open(path, "rb+") as file:
         start = file.seek(max(0, file.seek(0, os.SEEK_END) - LONGEST_LINE))
@@ -116,8 +116,13 @@ def _mend(path: str) -> None:
 class Summary:
     """Counts outcomes, and keeps the slowest images and the reasons for failures."""
 
-    def __init__(self, total: int, evaluation: "Evaluation | None" = None) -> None:
-        self.total, self.evaluation = total, evaluation
+    def __init__(
+        self,
+        total: int,
+        evaluation: "Evaluation | None" = None,
+        shard: tuple[int, int] | None = None,
+    ):
+        self.total, self.evaluation, self.shard = total, evaluation, shard
         self.not_compared: list[Outcome] = []  # because of their label maps
         self.counts: Counter[str] = Counter()
         self.failed: list[Outcome] = []
@@ -149,6 +154,7 @@ class Summary:
     def as_dict(self, seconds: float, exit_code: int) -> dict[str, Any]:
         return {
             "exit_code": exit_code,
+            "shard": self.shard and "{}/{}".format(*self.shard),
             **{status: self.counts[status] for status in ENDS},
             "not_tried": self.not_tried,
             "seconds": round(seconds, 3),

@@ -151,7 +151,9 @@ def test_every_command_runs(project):
             ran.append(match["code"])
             printed += result.stdout
     assert ran
-    assert printed.count("4 images: mean IoU 0.87") >= 3  # make demo, --label_path, both parts
+    assert (
+        printed.count("4 of 4 masks compared: mean IoU 0.87") == 3
+    )  # make demo, --label_path, both parts
     assert "road" in printed
     # A second run installs nothing.
     assert ("Installing requirements.txt" in printed) != is_ready_for_make_demo()

@@ -55,7 +55,7 @@ def test_the_report_has_the_areas_of_each_image_and_of_all(start, data, tmp_path
         assert line["label"] == line["image"].replace("in/", "labels/")
         assert line["classes"] == {str(each): int((mask == each).sum()) for each in np.unique(mask)}
         areas = areas_of(mask, ids(tmp_path / line["label"]), CLASSES, IGNORED)
-        every_class = enumerate(zip(*areas, strict=True))
+        every_class = enumerate(areas.by_class)
         assert line["areas"] == {
             str(each): list(found) for each, found in every_class if any(found)
         }
@@ -66,7 +66,9 @@ def test_the_report_has_the_areas_of_each_image_and_of_all(start, data, tmp_path
     assert [each["name"] for each in found["classes"]][:2] == ["sky", "building"]
     for name in ("intersection", "prediction", "label"):
         assert tuple(each[name] for each in found["classes"]) == getattr(total, name)
-    assert out.splitlines()[-1].startswith(f"12 images: mean IoU {metrics.mean_iou:.4f}, accuracy ")
+    assert out.splitlines()[-1].startswith(
+        f"12 of 12 masks compared: mean IoU {metrics.mean_iou:.4f}, accuracy "
+    )
 
 
 def test_workers_batches_and_a_resumed_run_give_the_same_metrics(start, data, tmp_path):
@@ -109,7 +111,15 @@ def test_the_reports_of_shards_add_up_to_that_of_the_whole(start, data, tmp_path
     (tmp_path / reports[1]).write_text("".join(lines[:-1]) + lines[-1][:9])
     run = added_up()
     assert run.returncode == 1
-    assert f"{reports[1]}: no summary at its end: run this part again" in run.stderr
+    assert f"{reports[1]}: it has no summary at its end: run this part again" in run.stderr
+    reports.pop(1)
+    run = added_up()
+    assert run.returncode == 1 and "no report of part 1/4\n" in run.stderr
+    shutil.copy(tmp_path / "report2", tmp_path / "copy")
+    reports[:] = ["report0", "report2", "copy", "none"]
+    run = added_up()
+    assert run.returncode == 1 and "there are 2 reports of part 2/4\n" in run.stderr
+    assert "none can't be read: No such file or directory\n" in run.stderr
 
 
 BAD = {
@@ -117,11 +127,14 @@ BAD = {
     "0/3.png": ("labels/0/3.png: it is not a PNG file", b"\xff\xd8\xff\xe0"),
     "0/6.png": ("labels/0/6.png: it is 64x47, but its image is 64x48", (47, 64)),
     "0/9.png": (
-        "labels/0/9.png: it contains the ids 8, 11, but the model has 8 classes: use "
-        "--ignore_index for the id of pixels without a class",
+        "labels/0/9.png: it contains ids that the model, with 8 classes, doesn't have (8, 11): "
+        "the label map may be for another model",
         [[7, 8, IGNORED, 11]],
     ),
-    "1/1.png": ("labels/1/1.png: it has colours (its mode is RGB), not one class id", (40, 56, 3)),
+    "1/1.png": (
+        "labels/1/1.png: it has several values per pixel (RGB), not one class id",
+        (40, 56, 3),
+    ),
 }
 
 
@@ -165,13 +178,13 @@ def test_a_list_may_name_images_and_label_maps(start, data, tmp_path):
     given = ("--image_path", "in", "--label_path", "val.txt", *given[4:])
     code, _, err = finished(start(*given))
     assert code == 1
-    assert "in/0/0.png: label map: --label_path names no label map for it" in err
+    assert "not compared: in/0/0.png: the list of --label_path has no line for it" in err
 
 
 def test_one_image_may_have_one_label_map(start, data, tmp_path):
     one = ("--image_path", "in/1/4.png", *data[4:])
     code, out, _ = finished(start(*one, "--label_path", "labels/1/4.png"))
-    assert code == 0 and "1 images: mean IoU " in out
+    assert code == 0 and "1 of 1 masks compared: mean IoU " in out
     code, _, err = finished(start(*data[:2], "--label_path", "labels/1/4.png"))
     assert code == 2 and "is one label map, but there are 12 images" in err
 
@@ -191,12 +204,18 @@ def test_images_of_one_stem_share_a_label_map(start, data, tmp_path):
         (("--resume", "--save", "overlay"), "add mask or label to --save"),
         (("--label_path", "none"), "--label_path none can't be read: no such file"),
         (("--label_path", "empty"), "names no label map: each of its lines"),
+        (("--label_path", "twice"), "names two label maps for in/0/0.png: remove one"),
+        (("--label_path", "in"), "in/0/0.png is both an image and a label map of this run"),
+        (("--label_path", "links"), "would overwrite the label map output/0/0.png: choose"),
         (("--save_dir", "labels"), "would overwrite the label map labels/0/0.png: choose another"),
         (("--ignore_index", "-1"), "must be an id from 0 to 65535"),
     ],
 )
 def test_what_can_not_be_compared_ends_the_run_before_it_starts(start, data, tmp_path, flags, why):
     (tmp_path / "empty").write_text("in/0/0.png\nin/1/1.png\n")
+    (tmp_path / "twice").write_text("in/0/0.png labels/0/0.png\nin/0/0.png labels/1/1.png\n")
+    (tmp_path / "links" / "0").mkdir(parents=True)
+    (tmp_path / "links/0/0.png").symlink_to("../../output/0/0.png")
     code, _, err = finished(start(*data, *flags))
     assert code == 2 and why in err, err
     assert not (tmp_path / "output").exists()
@@ -215,9 +234,20 @@ def test_a_graph_that_declares_no_classes_needs_their_names(start, data, pytestc
     assert code == 2 and "gives scores of 5 classes, but `labels` in its deploy.yaml names 8" in err
     model.write_text(text + "  labels: [a, b, c, d, e]\n")
     code, _, err = finished(start(*data, model=model))
-    assert code == 1 and "it contains the ids 5, 7, but the model has 5 classes" in err
+    assert code == 1 and "the model, with 5 classes, doesn't have (5, 7): the label map" in err
+
+
+def test_one_unknown_id_may_be_the_ignored_one(start, data):
+    code, out, err = finished(start(*data[:4]))
+    assert code == 1 and out.endswith("\n0 of 12 masks compared\n")
+    assert err.count("doesn't have (200): if it means no class, give it as") == 12
+
+
+def test_quiet_prints_the_metrics_and_nothing_else(start, data):
+    code, out, err = finished(start(*data, "--quiet"))
+    assert code == 0 and not err and out.startswith("class ")
 
 
 def test_dry_run_names_the_label_maps(start, data):
     code, out, _ = finished(start(*data, "--dry_run"))
-    assert code == 0 and "label: labels/0/0.png" in out
+    assert code == 0 and "label_map: labels/0/0.png" in out and "missing_label_maps: 0" in out
