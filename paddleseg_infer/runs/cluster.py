@@ -14,19 +14,19 @@ import tempfile
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.errors import ConfigError, RunError, reason, shown
 from paddleseg_infer.machine.paddle_build import find_paddle
-from paddleseg_infer.outcomes import Interrupted, Job, Outcome
+from paddleseg_infer.outcomes import Job, Outcome
 from paddleseg_infer.pictures.files import PART_SUFFIX, prepare_save_dir
 from paddleseg_infer.runs.actor import Answer, Needs, Segment
 from paddleseg_infer.runs.nodes import processors_of_nodes, threads_per_actor
 from paddleseg_infer.runs.retries import DEATHS_ALONE, MAX_DEATHS, Retries
-from paddleseg_infer.runs.signals import answered_by
+from paddleseg_infer.runs.signals import answered_by, interrupt
 from paddleseg_infer.runs.worker import Note
 from paddleseg_infer.settings import Settings
 
@@ -220,10 +220,6 @@ class Passes:
         return [job.image for job in self.jobs[:: len(self.jobs) // MOST_SAMPLES + 1]]
 
 
-def _interrupt(number: int) -> NoReturn:
-    raise Interrupted(number)
-
-
 @contextlib.contextmanager
 def _mark(save_dir: str) -> Iterator[str]:
     """Makes a temporary file in the output folder, and yields its path.
@@ -258,7 +254,7 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         raise ConfigError(f"--ray {address}: {str(error).splitlines()[0]}{hint}") from None
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # this program logs dead actors itself
     # Ray prints messages about nodes to standard output.
-    with contextlib.redirect_stdout(sys.stderr), answered_by(_interrupt):
+    with contextlib.redirect_stdout(sys.stderr), answered_by(interrupt):
         try:
             yield
         finally:

@@ -14,6 +14,7 @@ from paddleseg_infer.machine.limits import usable_processors
 from paddleseg_infer.metrics import metrics_of
 from paddleseg_infer.outcomes import Areas, Interrupted, Outcome, Pixels
 from paddleseg_infer.pictures.files import target_of
+from paddleseg_infer.runs.signals import answered_by, interrupt
 from paddleseg_infer.settings import SavingOptions
 
 MOST_THREADS = 4  # each has a mask and its label map in memory
@@ -25,7 +26,8 @@ def with_skipped(
 ) -> Iterator[Outcome]:
     """Yields the outcomes, and compares the masks of the skipped ones with their label maps.
 
-    The masks are read from their files, in up to MOST_THREADS threads.
+    The masks are read from their files, in up to MOST_THREADS threads, after all other outcomes: a
+    worker that is forked while this process has threads may hang. A signal raises Interrupted.
     """
     kind = next(kind for kind in IDS if kind in saving.save)
 
@@ -38,21 +40,23 @@ def with_skipped(
             pixels = Pixels({}, label_error=f"the {kind} {shown(path)} can't be read: {why}")
         return replace(outcome, pixels=pixels)
 
+    skipped: deque[Outcome] = deque()
+    try:
+        for outcome in outcomes:
+            if outcome.status == "skipped":
+                skipped.append(outcome)
+            else:
+                yield outcome
+    except (Interrupted, RunError):
+        yield from skipped
+        raise
     threads = min(MOST_THREADS, usable_processors())
     comparing: deque[Future[Outcome]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for outcome in outcomes:
-                if outcome.status == "skipped":
-                    comparing.append(pool.submit(compared, outcome))
-                else:
-                    yield outcome
-                if len(comparing) > 2 * threads:
-                    yield comparing.popleft().result()
-        except (Interrupted, RunError):  # these masks are complete
-            yield from (each.result() for each in comparing)
-            raise
-        yield from (each.result() for each in comparing)
+    with answered_by(interrupt), ThreadPoolExecutor(threads) as pool:
+        while skipped or comparing:
+            while skipped and len(comparing) < 2 * threads:
+                comparing.append(pool.submit(compared, skipped.popleft()))
+            yield comparing.popleft().result()
 
 
 class Evaluation:

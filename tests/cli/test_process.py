@@ -96,4 +96,4 @@ def test_ctrl_c_ends_the_process(model, tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert re.fullmatch(rb"\d+ images were not tried\n", err)
+    assert re.fullmatch(rb"\d+ images were not tried: run the command again with --resume\n", err)
