@@ -5,7 +5,7 @@
 # make test-gpu-config: tests the flags with the GPU build of Paddle; needs no GPU.
 # make stress: tests kills, restarts and bad files for minutes. With MODELS=dir IMAGES=dir it
 # compares the label maps of these models and images with PaddleSeg's, pixel for pixel.
-# make bench: measures the figures in the READMEs, which takes a long time. BENCH= selects benchmarks,
+# make bench: measures the figures on the pages, which takes a long time. BENCH= selects benchmarks,
 # PAIRS= sets the number of pairs that are measured.
 # make draw: draws the demo's scenes, trains its model and exports it again (about 13 minutes).
 #
@@ -14,15 +14,15 @@
 # PADDLE=2.6.2 another version of Paddle than in requirements.txt, TESTS= only some tests, JOBS= the
 # number of tests that run at the same time.
 
-PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
-	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& echo $$p && break; done)
 PADDLE ?=
 VENV ?= .venv$(if $(PADDLE),-$(PADDLE))
 TESTS ?=
 # Some tests wait for a process or a disk, so one more than the processors.
 JOBS ?= $(shell expr $$(nproc) + 1)
-BENCH ?= start stages folder steady engines precisions memory
+BENCH ?= summary start stages folder steady engines precisions memory
 PAIRS ?= 9
 BIN := $(VENV)/bin
 # $(call install,venv) begins a command that installs packages into an environment.
@@ -94,7 +94,7 @@ draw: $(VENV)/ready-to-test
 	$(BIN)/python -W ignore -m demo.make_demo
 
 $(VENV)/ready-to-run: requirements.txt
-	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 was not found: install one of them"; exit 2; }
+	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11, 3.12 or 3.13 was not found: install one of them"; exit 2; }
 	@echo "Installing requirements.txt into $(VENV) (only the first time; about 0.25 GB)"
 	@$(PYTHON) -m venv $(VENV)
 	@sed '$(if $(PADDLE),s/^paddlepaddle==[^ ]*/paddlepaddle==$(PADDLE)/)' $< > $(VENV)/requirements.txt

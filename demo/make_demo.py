@@ -108,18 +108,21 @@ def through_infer(config: Path, scenes) -> list[np.ndarray]:
 
 
 def draw_pictures(folder: Path, config: Path) -> None:
-    """Writes the README's pictures of the first demo image.
+    """Writes the pages' pictures of the first demo image.
 
-    These are picture.png, the image beside its mask, and overlay.png.
+    These are overlay.png, and picture.png: the image, its mask and its overlay side by side.
     """
     image = cv2.imread(str(folder / "images" / "avenue.jpg"))
-    with tempfile.TemporaryDirectory() as masks:
-        run_infer(config, folder / "images", Path(masks))
-        mask = cv2.imread(str(Path(masks, "avenue.png")))  # in colours: BGR [H, W, 3]
-    cv2.imwrite(str(folder / "picture.png"), np.hstack([image, mask]))
     with tempfile.TemporaryDirectory() as out:
-        run_infer(config, folder / "images", Path(out), "--save", "overlay")
+        run_infer(config, folder / "images", Path(out), "--save", "mask", "overlay")
+        mask = cv2.imread(str(Path(out, "avenue.png")))  # in colours: BGR [H, W, 3]
+        overlay = cv2.imread(str(Path(out, "overlay", "avenue.png")))
         shutil.copy(Path(out, "overlay", "avenue.png"), folder / "overlay.png")
+    below = len(overlay) - len(image)  # the legend, which the other two don't have
+    white = [
+        cv2.copyMakeBorder(each, 0, below, 0, 8, 0, value=(255,) * 3) for each in (image, mask)
+    ]
+    cv2.imwrite(str(folder / "picture.png"), np.hstack([*white, overlay]))
 
 
 def main() -> None:

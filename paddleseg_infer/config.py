@@ -47,7 +47,7 @@ def resolved(given: EngineOptions, build: PaddleBuild) -> EngineOptions:
     if device == "gpu" and not build.has_gpu:
         raise ConfigError(
             "--device gpu needs paddlepaddle-gpu, but the installed Paddle is a CPU build: "
-            "make an environment with requirements/gpu.txt (README, Install), or run with "
+            "make an environment with requirements/gpu.txt (see docs/gpu.md), or run with "
             "--device cpu"
         )
     if given.enable_openvino and device != "cpu":

@@ -1,6 +1,8 @@
 """Counts the pixels of masks, and compares masks with the label maps of a data set."""
 
 import io
+import struct
+import zlib
 from dataclasses import dataclass
 
 import cv2
@@ -18,6 +20,8 @@ from paddleseg_infer.settings import UNKNOWN, EvaluationOptions
 MOST_COUNTED = 1 << 24
 BIT_DEPTH_AT = 24  # the place of a PNG's number of bits per value, which is in its first chunk
 MODES = ("1", "L", "P", "I", "I;16")  # Pillow's names of images with one number per pixel
+# What Pillow raises for a damaged PNG
+DAMAGED = (OSError, SyntaxError, ValueError, LookupError, struct.error, zlib.error)
 MOST_IDS_SHOWN = 5
 ROWS_AT_ONCE = 256
 NO_MEMORY = "there is not enough memory for it"
@@ -114,7 +118,7 @@ def read_label_map(path: str) -> np.ndarray:
         # Not Image.open, which refuses images of more than 179 megapixels.
         image = PngImagePlugin.PngImageFile(io.BytesIO(data))
         ids = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, LookupError) as error:  # Pillow's, if it is damaged
+    except DAMAGED as error:
         raise ImageError(f"it is cut off or damaged ({brief(str(error))})") from None
     if image.mode not in MODES:
         raise ImageError(

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.errors import shown
 from paddleseg_infer.machine.streams import say
-from paddleseg_infer.option import GROUPS, Option, options_of
+from paddleseg_infer.option import EXAMPLES, GROUPS, Option, options_of
 from paddleseg_infer.outcomes import NOT_STARTED
 from paddleseg_infer.settings import (
     MAX_LABEL,
@@ -107,6 +107,20 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         say(f"error: {message}; {self.prog} --help lists the flags\n", sys.stderr)
         self.exit(NOT_STARTED)
+
+    def format_help(self) -> str:
+        """Returns the text of --help, with an example at the end of each group."""
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        formatter.add_text(self.description)
+        for group in self._action_groups:
+            formatter.start_section(group.title)
+            formatter.add_arguments(group._group_actions)
+            if example := EXAMPLES.get(group.title or ""):
+                formatter.add_text(f"Example: {self.prog} --config export/deploy.yaml {example}")
+            formatter.end_section()
+        formatter.add_text(self.epilog)
+        return formatter.format_help()
 
 
 def make_parser() -> Parser:

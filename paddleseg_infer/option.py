@@ -9,6 +9,15 @@ ENGINE, TENSORRT = "engine", "TensorRT (needs a GPU)"
 LONG_RUNS, BENCHMARK = "long runs", "benchmark"
 GROUPS = (TO_DO, EVALUATION, ENGINE, TENSORRT, LONG_RUNS, BENCHMARK)  # in the order of --help
 
+EXAMPLES = {  # the flags of an example, which --help shows at the end of each group
+    TO_DO: "--image_path photos --save mask overlay",
+    EVALUATION: "--image_path val.txt --label_path val.txt",
+    ENGINE: "--image_path photos --device cpu --precision bf16 --num_workers 2",
+    TENSORRT: "--image_path photos --device gpu --use_trt --precision fp16",
+    LONG_RUNS: "--image_path photos --resume --report report.jsonl",
+    BENCHMARK: "--image_path photos --benchmark",
+}
+
 # What an option may need to have an effect: the text for a message, and a check of the options.
 NEEDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "gpu": ("--device gpu", lambda engine: engine.device == "gpu"),

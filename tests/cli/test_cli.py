@@ -13,7 +13,7 @@ from conftest import ROOT, masks, read_mask, write_image
 
 from paddleseg_infer.flags import PARTS, make_parser
 from paddleseg_infer.machine import limits as machine
-from paddleseg_infer.option import options_of
+from paddleseg_infer.option import EXAMPLES, GROUPS, options_of
 
 # ---- the main task -----------------------------------------------------------------------------
 
@@ -162,6 +162,17 @@ def test_a_boolean_flag_works_with_and_without_a_value(words, value):
     for flag in flags:
         options = make_parser().parse_args(["--config", "a", flag, *words, "--image_path", "b"])
         assert getattr(options, flag[2:]) is value
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_each_group_of_the_help_ends_with_a_valid_example(group):
+    example = f"--config export/deploy.yaml {EXAMPLES[group]}"
+    given = vars(make_parser().parse_args(example.split()))
+    titles = {name: known.group for part in PARTS for name, known, _ in options_of(part)}
+    defaults = vars(make_parser().parse_args(["--config", "a", "--image_path", "b"]))
+    assert any(given[name] != defaults[name] for name in given if titles[name] == group)
+    text = " ".join(make_parser().format_help().split())
+    assert f"Example: {make_parser().prog} {example}" in text
 
 
 def test_the_parser_has_these_defaults():

@@ -146,3 +146,13 @@ print(Segmenter({str(model)!r}, device="cpu")("a.png").shape)
     )
     assert run.returncode == 0, run.stderr
     assert masks(tmp_path / "output") == ["a.png"]
+
+
+def test_another_python_gets_a_sentence(tmp_path):
+    """Runs infer.py with another version number, because no old Python may be installed."""
+    source = (ROOT / "infer.py").read_text(encoding="utf-8")
+    old = "import sys; sys.version_info = (3, 9, 18, 'final', 0)\n" + source
+    (tmp_path / "infer.py").write_text(old)
+    run = subprocess.run([sys.executable, "infer.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stderr == "error: this program needs Python 3.10 to 3.13, and this is 3.9\n"

@@ -28,6 +28,6 @@ def test_the_gpu_file_differs_only_in_paddle_and_what_paddle_needs():
 
 
 def test_paddleseg_has_one_version_everywhere():
-    for name in ("Makefile", "README.md", "README_cn.md"):
+    for name in ("Makefile", "docs/models.md", "docs/cn/models.md"):
         versions = re.findall(r"paddleseg==([\d.]+)", (ROOT / name).read_text(encoding="utf-8"))
         assert versions == ["2.8.0"], name
