@@ -163,8 +163,10 @@ def project(tmp_path_factory):
     prefix = folder.parent / "installed"
     packages = sysconfig.get_path("purelib", vars={"base": str(prefix)})
     own = os.path.dirname(sys.executable)
+    # The variables of `make test VENV=...` must not reach the `make demo` of a page.
+    own_variables = {"MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES"}
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in own_variables},
         "PATH": os.pathsep.join([str(prefix / "bin"), own, os.environ["PATH"]]),
         "PYTHONPATH": packages,
         "PIP_PREFIX": str(prefix),
