@@ -59,9 +59,9 @@ class SizeTrial:
             self._try(remainders, on_try)
         if self._multiple and (height % self._multiple or width % self._multiple):
             return (
-                f"its sides must be multiples of {self._multiple}: add `Resize` with "
-                f"`size_divisor: {self._multiple}`, or `Padding`, to the transforms in "
-                f"{shown(self._deploy.path)}"
+                f"its sides must be multiples of {self._multiple}: use --crop_size with such "
+                "multiples, or add `Padding` with a `target_size` of such multiples to the "
+                f"transforms in {shown(self._deploy.path)}"
             )
         larger_runs = self._multiple or self._tried[remainders]
         return (
