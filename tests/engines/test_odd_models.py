@@ -183,7 +183,7 @@ def test_other_outputs_are_named_in_a_line(odd, caplog):
 @pytest.mark.parametrize(
     ("name", "size", "why"),
     [
-        ("halved_twice", (50, 37), "its sides must be multiples of 4: use --crop_size with such mul"),
+        ("halved_twice", (50, 37), "its sides must be multiples of 4: use --crop_size with such m"),
         ("halved_twice", (401, 400), "its sides must be multiples of 4: "),
         ("halved_five_times", (48, 64), "its sides must be multiples of 32: "),
         ("halved_five_times", (639, 640), "its sides must be multiples of 32: "),
