@@ -2,21 +2,29 @@
 
 import contextlib
 import signal
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
 from paddleseg_infer.outcomes import Interrupted
 
+# `timeout` and schedulers send a signal to the process and to its group, so it arrives twice.
+TOGETHER_SECONDS = 0.2
+
 
 @contextlib.contextmanager
 def answered_by(answer: Callable[[int], None]) -> Iterator[None]:
-    """Calls `answer(number)` at the first signal; a second one ends the process at once.
+    """Calls `answer(number)` at the first signal; a later one ends the process at once.
 
-    A signal that is ignored stays ignored, so that Ctrl-C doesn't end a background process.
+    A signal that arrives within TOGETHER_SECONDS of the first belongs to it. A signal that is
+    ignored stays ignored, so that Ctrl-C doesn't end a background process.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        time.sleep(TOGETHER_SECONDS)
         for each in before:
             signal.signal(each, signal.SIG_DFL)
         answer(number)

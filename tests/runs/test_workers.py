@@ -168,6 +168,9 @@ def test_a_signal_ends_the_run_within_five_seconds(started, tmp_path, signal_, c
     pids = children(process)
     for pid in [process.pid, *(pids if to_all else [])]:
         os.kill(pid, signal_)
+    if to_all:  # `timeout` and schedulers send it to the process and to its group
+        time.sleep(0.05)
+        os.kill(process.pid, signal_)
     begun = time.monotonic()
     out, err = process.communicate(timeout=10)
     assert time.monotonic() - begun < 5
@@ -237,3 +240,12 @@ def test_workers_share_one_file_of_tuned_shapes(tmp_path):
     engine = sharing_shapes(settings(enable_auto_tune=True).engine, str(tmp_path))
     assert engine.auto_tuned_shape_file == str(tmp_path / "shapes.pbtxt")
     assert engine.enable_auto_tune
+
+
+def test_a_later_second_signal_ends_the_run_at_once(start, one_slow_image, tmp_path):
+    process = start("--image_path", "in")
+    wait_until(lambda: (tmp_path / "output" / "a.png").exists())  # b.png takes seconds
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=1) == -signal.SIGTERM
