@@ -176,8 +176,7 @@ def _input_shape(deploy: Mapping[Any, Any]) -> tuple[int, int, int, int]:
     ):
         raise ConfigError(
             "`input_shape` must be four whole numbers [batch, 3, height, width], where -1 means "
-            "any size, "
-            f"not {brief(shape)}"
+            f"any size, not {brief(shape)}"
         )
     batch, channels, height, width = sizes
     if channels not in (3, -1):

@@ -52,8 +52,7 @@ class RunOptions:
         None,
         LONG_RUNS,
         "the longest time for one batch, in seconds; a worker that takes longer is stopped, and "
-        "its "
-        "images are tried again",
+        "its images are tried again",
         "seconds",
         metavar="S",
         idle_with=("benchmark",),

@@ -132,8 +132,7 @@ def prepare(options: EngineOptions, build: PaddleBuild) -> None:
         why = reason(error) if isinstance(error, OSError) and error.strerror else str(error)
         log.warning(
             "OpenVINO runs with its default settings (%s): it needs more memory for each new "
-            "image size, "
-            "and several workers slow each other down",
+            "image size, and several workers slow each other down",
             why,
         )
 

@@ -87,8 +87,7 @@ def encode_mask(labels: np.ndarray, palette: bytes = PADDLESEG) -> bytes:
     if labels.dtype != np.uint8:
         raise ImageError(
             f"the model gave it labels up to {labels.max()}, and a mask has 8 bits, which hold 0 "
-            "to "
-            f"{CLASSES - 1}: use --save label, with 16 bits"
+            f"to {CLASSES - 1}: use --save label, with 16 bits"
         )
     mask = Image.fromarray(labels)
     mask.putpalette(palette)

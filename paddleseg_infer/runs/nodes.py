@@ -40,8 +40,7 @@ def threads_per_actor(processors: Sequence[int], engine: EngineOptions) -> int:
     if engine.cpu_threads > max(processors):
         raise ConfigError(
             f"--ray: --cpu_threads is {engine.cpu_threads}, but the processors of the largest "
-            "node are "
-            f"{max(processors)}: use a smaller --cpu_threads"
+            f"node are {max(processors)}: use a smaller --cpu_threads"
         )
     return engine.cpu_threads
 

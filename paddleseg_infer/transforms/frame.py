@@ -204,8 +204,7 @@ def _check_pad(before: tuple[int, int], width: int, height: int, transform: str)
     if width < before[1] or height < before[0]:
         raise ImageError(
             f"the image is {before[1]}x{before[0]} before {transform}, which pads to "
-            f"{width}x{height}: "
-            "it is too large; add a Resize before the padding"
+            f"{width}x{height}: it is too large; add a Resize before the padding"
         )
 
 

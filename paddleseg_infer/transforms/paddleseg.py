@@ -177,8 +177,7 @@ class ResizeStepScaling(Transform):
         if span and not self.scale_step_size > span:
             raise ValueError(
                 "min_scale_factor and max_scale_factor must be equal: otherwise the size is "
-                "random, "
-                "which is for training"
+                "random, which is for training"
             )
 
     def apply(self, frame: Frame | Outline) -> None:
