@@ -7,3 +7,4 @@
 python infer.py --config "$MODEL/deploy.yaml" --image_path "$IMAGES" --save_dir "$MASKS" \
     --device cpu --num_workers 8 --shard "$SLURM_ARRAY_TASK_ID/8" \
     --resume --report "$MASKS.$SLURM_ARRAY_TASK_ID.jsonl" --quiet
+# When all parts are done: python examples/add_up_reports.py "$MASKS".*.jsonl
