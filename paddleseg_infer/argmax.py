@@ -1,6 +1,6 @@
 """Finds out how many classes a graph's argmax compares."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 ARGMAXES = {"arg_max", "argmax", "top_k_v2", "topk"}  # operators that give class ids
@@ -9,11 +9,11 @@ ARGMAXES = {"arg_max", "argmax", "top_k_v2", "topk"}  # operators that give clas
 def classes_of_json(block: Any) -> int | None:
     """Returns how many scores the argmax of a json graph's main block compares for each pixel.
 
-    Returns None if the graph has no argmax, or doesn't declare the number. Raises LookupError,
-    TypeError, ValueError or AttributeError for a damaged graph.
+    Returns None if the graph has no argmax, or doesn't declare the number or the axis. Raises
+    LookupError, TypeError or AttributeError for a damaged graph.
     """
     shapes: dict[int, Sequence[int]] = {}
-    constants: dict[int, float] = {}
+    constants: dict[int, Any] = {}
     found = set()
     for operator in block["ops"]:
         made = operator["O"] if isinstance(operator["O"], list) else [operator["O"]]
@@ -22,35 +22,36 @@ def classes_of_json(block: Any) -> int | None:
                 shapes[value["%"]] = value["TT"]["D"][1]
         kind = operator["#"].rpartition(".")[2]
         if kind == "full":
-            [number] = [each["AT"]["D"] for each in operator["A"] if each["N"] == "value"]
-            constants[made[0]["%"]] = number
+            constants[made[0]["%"]] = _attributes(operator).get("value")
         elif kind in ARGMAXES:
-            scores, axis = operator["I"][0]["%"], _axis_of_json(operator, constants)
+            scores, *others = (operand["%"] for operand in operator["I"])
+            # The axis is an attribute, or a constant: the last operand.
+            axis = _attributes(operator).get("axis")
+            if axis is None and others:
+                axis = constants.get(others[-1])
             found.add(_side(shapes.get(scores, ()), axis))
     return found.pop() if len(found) == 1 else None
 
 
-def _axis_of_json(operator: Any, constants: Mapping[int, float]) -> int:
-    """Returns the axis, which is an attribute, or a constant: the last operand."""
-    given = [each["AT"]["D"] for each in operator["A"] if each["N"] == "axis"]
-    return int(given[0] if given else constants[operator["I"][-1]["%"]])
+def _attributes(operator: Any) -> dict[str, Any]:
+    return {each["N"]: each["AT"].get("D") for each in operator["A"]}
 
 
-def classes_of_protobuf(block: Any) -> int | None:
-    """Returns the same for the main block of a pdmodel, a `BlockDesc`."""
+def classes_of_protobuf(block: Any, shape_of: Callable[[str], Sequence[int]]) -> int | None:
+    """Returns the same for the main block of a pdmodel, a `BlockDesc`.
+
+    `shape_of` returns the declared shape of a variable, or () if none is declared.
+    """
     found = set()
-    declared = {variable.name: variable.type for variable in block.vars}
     for operator in block.ops:
         if operator.type in ARGMAXES:
-            [name] = [each.arguments[0] for each in operator.inputs if each.parameter == "X"]
-            # Paddle 3 has another name for the same field.
-            kind = declared[name]
-            held = kind.dense_tensor if hasattr(kind, "dense_tensor") else kind.lod_tensor
+            names = [each.arguments[0] for each in operator.inputs if each.parameter == "X"]
             axes = [each.l or each.i for each in operator.attrs if each.name == "axis"]
-            found.add(_side(held.tensor.dims, axes[0] if axes else -1))
+            found.add(_side(shape_of(names[0]), axes[0] if axes else -1))
     return found.pop() if len(found) == 1 else None
 
 
-def _side(shape: Sequence[int], axis: int) -> int | None:
+def _side(shape: Sequence[int], axis: Any) -> int | None:
     """Returns the number of elements along an axis, or None if it isn't declared."""
-    return shape[axis] if -len(shape) <= axis < len(shape) and shape[axis] > 0 else None
+    is_axis = isinstance(axis, int | float) and -len(shape) <= axis < len(shape)
+    return shape[int(axis)] if is_axis and shape[int(axis)] > 0 else None

@@ -151,7 +151,12 @@ def segment(jobs: "Sequence[Job]", listing: "Listing", settings: Settings, start
     code = DONE
     progress = Progress(len(jobs), settings.run.quiet)
     try:
-        for outcome in outcomes(jobs, settings, judge):
+        results = outcomes(jobs, settings)
+        if judge and settings.run.resume:
+            from paddleseg_infer.runs.evaluation import with_skipped
+
+            results = with_skipped(results, judge, saving)
+        for outcome in results:
             summary.add(outcome)
             progress.add(outcome)
             if report:
@@ -195,14 +200,8 @@ def evaluating(settings: Settings) -> "tuple[Judge | None, Evaluation | None]":
     return judge, Evaluation(deploy.class_names)
 
 
-def outcomes(
-    jobs: "Sequence[Job]", settings: Settings, judge: "Judge | None"
-) -> "Iterator[Outcome]":
+def outcomes(jobs: "Sequence[Job]", settings: Settings) -> "Iterator[Outcome]":
     """Segments the images. Yields an Outcome for each. For errors see `local.segment`."""
-    if judge and settings.run.resume:
-        from paddleseg_infer.runs.evaluation import with_skipped
-
-        return with_skipped(outcomes(jobs, settings, None), judge, settings.saving)
     if settings.run.benchmark:
         from paddleseg_infer.runs.benchmark import benchmark
 

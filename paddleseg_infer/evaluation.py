@@ -47,7 +47,10 @@ class Judge:
             )
 
     def pixels(self, job: Job, labels: np.ndarray) -> Pixels:
-        """Returns the pixels of a mask, uint8 or uint16 [H, W]. Raises no error for a label map."""
+        """Returns the pixels of a mask, uint8 or uint16 [H, W].
+
+        If its label map can't be used, the result says why; that is no error.
+        """
         counts = histogram(labels)
         classes = {int(class_id): int(counts[class_id]) for class_id in np.flatnonzero(counts)}
         if self.classes is None:
@@ -58,8 +61,9 @@ class Judge:
             extra = [each for each in classes if each >= self.classes and each != UNKNOWN]
             if extra:
                 raise ImageError(
-                    f"the mask contains the id {extra[0]}, but the model is said to have "
-                    f"{self.classes} classes: list all their names as `labels` in deploy.yaml"
+                    f"the mask contains the id {extra[0]}, but the model has {self.classes} "
+                    "classes: the mask is of another model, or `labels` in deploy.yaml doesn't "
+                    "name all classes"
                 )
             truth = self._truth(job.label, labels.shape, self.classes)
             return Pixels(classes, areas_of(labels, truth, self.classes, self.ignore_index))

@@ -64,7 +64,7 @@ class SavedPictures:
     save_dir: str
     make_save_dir: Callable[[str], None]
     on_run_error: Callable[[RunError], None]
-    judge: Judge = Judge()
+    judge: Judge
 
     def check(self, kind: str, channels: int) -> None:
         self.pictures.check(kind, channels)
@@ -75,6 +75,7 @@ class SavedPictures:
 
     def finish(self, item: Item, segmentation: Segmentation) -> Result:
         assert item.job is not None
+        pixels = self.judge.pixels(item.job, segmentation.labels)
         try:
             # All pictures are encoded before the first is written. The order of writing is
             # reversed, so that the mask, which is the first kind, is written last.
@@ -83,7 +84,6 @@ class SavedPictures:
         except RunError as error:
             self.on_run_error(error)
             raise
-        pixels = self.judge.pixels(item.job, segmentation.labels)
         return Result(item, size=segmentation.labels.shape[::-1], pixels=pixels)
 
 

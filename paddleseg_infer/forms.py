@@ -49,6 +49,8 @@ def class_count(facts: GraphFacts) -> int | None:
     One channel of scores has two classes. Of labels, also as float values, it is the number of
     scores that the argmax compares.
     """
+    if not facts.inputs or not facts.outputs:
+        return None  # the engine refuses such a graph
     output = facts.outputs[0]
     if len(output.shape) != 4 or "int" in output.dtype:
         return facts.argmax_classes

@@ -158,7 +158,10 @@ def _facts_of_protobuf(content: bytes) -> GraphFacts:
             [number] = [each.i for each in operator.attrs if each.name == "col"]
             outputs[number] = _port_of_protobuf(name, declared.get(name))
     kinds = frozenset(operator.type for operator in block.ops)
-    faults, classes = faults_of_protobuf(program), classes_of_protobuf(block)
+    faults = faults_of_protobuf(program)
+    classes = classes_of_protobuf(
+        block, lambda name: _port_of_protobuf(name, declared.get(name)).shape
+    )
     return GraphFacts(tuple(inputs), _in_order(outputs), kinds, faults, classes)
 
 

@@ -3,11 +3,13 @@
 Paddle would crash on some of these files, and it would accept others although data is missing.
 """
 
+import json
 from pathlib import Path
 
 import pytest
 
 from paddleseg_infer.errors import ConfigError
+from paddleseg_infer.forms import class_count
 from paddleseg_infer.graph import look_into
 
 JUNK = {
@@ -122,3 +124,23 @@ def test_a_tensor_of_an_unknown_type_is_accepted(files, tmp_path):
     desc = b"\x08\x63\x10\x02"  # data type 99, two elements
     params.write_bytes(bytes(16) + len(desc).to_bytes(4, "little") + desc + b"12345678")
     look_into(files[0], str(params))
+
+
+CLASSES = {"argmax": 4, "softmax": 4, "keepdim": 4, "labels300": 300, "logits": 19, "foreground": 2}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_pdmodel_says_how_many_classes_it_has(models, name):
+    facts = look_into(*(str(models / name / f"model.{end}") for end in ("pdmodel", "pdiparams")))
+    assert class_count(facts) == CLASSES[name]
+
+
+def test_a_json_graph_says_how_many_classes_it_has_if_it_declares_the_axis(json_models, tmp_path):
+    graph, params = (json_models / "argmax" / f"model.{end}" for end in ("json", "pdiparams"))
+    assert class_count(look_into(str(graph), str(params))) == 4
+    program = json.loads(graph.read_text())
+    [block] = program["program"]["regions"][0]["blocks"]
+    [argmax] = [each for each in block["ops"] if each["#"].endswith(".argmax")]
+    argmax["I"][1] = argmax["I"][0]  # the axis is no constant
+    (tmp_path / "model.json").write_text(json.dumps(program))
+    assert class_count(look_into(str(tmp_path / "model.json"), str(params))) is None

@@ -8,9 +8,6 @@ import secrets
 import struct
 import tempfile
 import time
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterable
 
 from paddleseg_infer.errors import ConfigError, ImageError, RunError, reason, shown
@@ -126,7 +123,12 @@ PROBABILITY_ENTRY = "probability.npy"  # the name of the array's file in an .npz
 
 def whole_npz(path: str) -> tuple[int, int] | None:
     """Returns (width, height) of the probabilities in a complete .npz file, else None."""
-    import numpy as np  # the process that feeds workers doesn't need it otherwise
+    # Imported here, because the start of other runs doesn't need them
+    import tokenize
+    import zipfile
+    import zlib
+
+    import numpy as np
 
     # What zipfile, zlib and numpy raise for a damaged file
     damaged = (

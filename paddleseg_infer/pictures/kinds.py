@@ -4,7 +4,6 @@ import functools
 import io
 import logging
 import textwrap
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -120,6 +119,8 @@ def _score(segmentation: Segmentation, pictures: Pictures) -> bytes:
 
 def _probability(segmentation: Segmentation, pictures: Pictures) -> bytes:
     """Returns a compressed .npz file, which `numpy.load` reads, with the array `probability`."""
+    import zipfile  # takes 6 ms, which the start of other runs doesn't need
+
     assert segmentation.probability is not None
     buffer = io.BytesIO()
     # np.savez_compressed uses zlib's default level, which took twice as long for files as large.

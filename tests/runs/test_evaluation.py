@@ -240,6 +240,17 @@ def test_a_graph_that_declares_no_classes_needs_their_names(start, data, pytestc
     assert code == 1 and "the model, with 5 classes, doesn't have (5, 7): the label map" in err
 
 
+def test_a_mask_of_another_model_is_not_compared(start, data, tmp_path):
+    assert finished(start(*data))[0] == 0
+    path = tmp_path / "output" / "0" / "0.png"
+    other = Image.fromarray(np.full((48, 64), CLASSES, np.uint8))
+    other.putpalette(bytes(768))
+    other.save(path)
+    code, out, err = finished(start(*data, "--resume"))
+    assert code == 1 and "11 of 12 masks compared: mean IoU " in out
+    assert "the mask contains the id 8, but the model has 8 classes: the mask is of another" in err
+
+
 def test_one_unknown_id_may_be_the_ignored_one(start, data):
     code, out, err = finished(start(*data[:4]))
     assert code == 1 and out.endswith("\n0 of 12 masks compared\n")
