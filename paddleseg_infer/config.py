@@ -25,7 +25,7 @@ log = logging.getLogger("paddleseg_infer")
 
 
 class Shapes(NamedTuple):
-    """Shapes [N, 3, H, W] of the network's input for which TensorRT builds its engine."""
+    """Shapes [N, C, H, W] of the network's input for which TensorRT builds its engine."""
 
     smallest: list[int]
     largest: list[int]

@@ -14,7 +14,8 @@ from paddleseg_infer.errors import ConfigError, ImageError, brief, reason, shown
 from paddleseg_infer.graph import GraphFacts, look_into
 from paddleseg_infer.transforms.paddleseg import Transform, make_transform
 
-ANY_SHAPE = (-1, 3, -1, -1)
+ANY_SHAPE = (-1, -1, -1, -1)
+MOST_CHANNELS = 512  # of an OpenCV image
 log = logging.getLogger("paddleseg_infer")
 
 MAX_YAML_BYTES = 1 << 20
@@ -43,6 +44,29 @@ class DeployConfig:
         Raises ConfigError if the graph or the parameters are damaged.
         """
         return look_into(self.graph, self.params)
+
+    @cached_property
+    def channels(self) -> int:
+        """The channels of the model's images: those of `input_shape`, else those of the graph.
+
+        3 if neither says a number. Raises ConfigError if they are too many, or if a transform is
+        for another number.
+        """
+        channels = self.input_shape[1]
+        if channels == -1:
+            shapes = [port.shape for port in self.graph_facts.inputs if len(port.shape) == 4]
+            channels = shapes[0][1] if shapes and shapes[0][1] > 0 else 3
+        if channels > MOST_CHANNELS:
+            raise ConfigError(
+                f"{shown(self.path)}: the model takes {channels} channels, but at most "
+                f"{MOST_CHANNELS} are supported"
+            )
+        for transform in self.transforms:
+            try:
+                transform.check_channels(channels)
+            except ValueError as error:
+                raise ConfigError(f"{shown(self.path)}: {error}") from None
+        return channels
 
     def check_size(self, height: int, width: int) -> None:
         """Raises ImageError if the graph can't run a transformed image of this size in pixels."""
@@ -175,16 +199,11 @@ def _input_shape(deploy: Mapping[Any, Any]) -> tuple[int, int, int, int]:
         type(size) is int and (0 < size < 1 << 31 or size == -1) for size in sizes
     ):
         raise ConfigError(
-            "`input_shape` must be four whole numbers [batch, 3, height, width], where -1 means "
+            "`input_shape` must be four whole numbers [batch, channels, height, width]; -1 means "
             f"any size, not {brief(shape)}"
         )
     batch, channels, height, width = sizes
-    if channels not in (3, -1):
-        raise ConfigError(
-            f"`input_shape` has {channels} channels: only models with 3 channels (RGB) are "
-            "supported"
-        )
-    return batch, 3, height, width
+    return batch, channels, height, width
 
 
 def _class_names(deploy: Mapping[Any, Any]) -> tuple[str, ...]:

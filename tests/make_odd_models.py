@@ -120,8 +120,10 @@ def in_bf16(scores, image):
 
 export("plain", Scores())
 export("two_inputs", TwoInputs(), (-1, 3, -1, -1), (-1, 3, -1, -1))
-export("one_channel", Scores(channels=1), (-1, 1, -1, -1))
-export("four_channels", Scores(channels=4), (-1, 4, -1, -1))
+for number in (1, 2, 4, 5, 13):
+    export(f"channels_{number}", Scores(channels=number), (-1, number, -1, -1))
+export("classes_256", Scores(classes=256))
+export("channels_513", Scores(channels=513), (-1, 513, -1, -1))
 export("nhwc_input", ChannelsLast(), (-1, -1, -1, 3))
 export("nhwc", Scores(finish=channels_last))
 export("nhwc_undeclared", Scores(finish=lambda *of: undeclared(channels_last(*of), 0)))

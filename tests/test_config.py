@@ -85,7 +85,7 @@ def test_missing_transforms_are_read_as_an_empty_tuple(export, transforms):
 
 def test_null_in_the_input_shape_means_any_size(export):
     text = GOOD.replace("]}", "], input_shape: [null, -1, null, 512]}")
-    assert load_deploy_config(export(text)).input_shape == (-1, 3, -1, 512)
+    assert load_deploy_config(export(text)).input_shape == (-1, -1, -1, 512)
 
 
 def test_a_file_with_a_byte_order_mark_is_read(export):
@@ -126,7 +126,6 @@ def test_a_file_with_a_byte_order_mark_is_read(export):
         (GOOD.replace("Normalize", "RandomBlur"), "RandomBlur is for training"),
         (GOOD.replace("Normalize", "Padding"), "Padding needs the argument target_size"),
         (GOOD.replace("Normalize", "ScalePadding"), "after ScalePadding the image is uint8"),
-        (GOOD.replace("]}", "], input_shape: [1, 1, 9, 9]}"), "has 1 channels"),
         (GOOD.replace("]}", "], input_shape: [3, 9, 9]}"), "`input_shape` must be four"),
         (GOOD.replace("]}", "], input_shape: 512}"), "`input_shape` must be four"),
         (GOOD.replace("]}", "], input_shape: [1, 3, 0, 9]}"), "`input_shape` must be four"),

@@ -30,7 +30,7 @@ class Engine(Protocol):
         """The `paddle.inference.Config` that the engine was made with."""
 
     def __call__(self, tensor_nchw: np.ndarray) -> tuple[np.ndarray, Ran]:
-        """Runs float32 [N, 3, H, W] through the network.
+        """Runs float32 [N, C, H, W] through the network.
 
         Returns a copy of its first output: labels [N, H, W] or [N, 1, H, W], or scores float32
         [N, C, H, W]. Either may have its channels last. Also returns what has run the network.
@@ -45,7 +45,7 @@ def check_graph(deploy: DeployConfig) -> None:
     """
     facts = deploy.graph_facts
     wrong = (
-        _wrong_inputs(facts.inputs)
+        _wrong_inputs(facts.inputs, deploy)
         or _wrong_batch(facts.inputs, deploy)
         or _wrong_outputs(facts.inputs, facts.outputs)
     )
@@ -53,7 +53,7 @@ def check_graph(deploy: DeployConfig) -> None:
         raise ConfigError(f"{shown(deploy.graph)} {wrong}")
 
 
-def _wrong_inputs(inputs: Sequence[Port]) -> str:
+def _wrong_inputs(inputs: Sequence[Port], deploy: DeployConfig) -> str:
     """Returns why this program can't feed the graph, or ""."""
     if not inputs:
         return "has no input: export the model again"
@@ -70,16 +70,17 @@ def _wrong_inputs(inputs: Sequence[Port]) -> str:
     if not shape:
         return ""
     if len(shape) != 4:
-        return f"needs an input of shape {shape}, but this program gives images [N, 3, H, W]"
-    if shape[1] != 3 and shape[3] == 3:
+        return f"needs an input of shape {shape}, but this program gives images [N, C, H, W]"
+    channels = deploy.channels
+    if shape[1] != channels and (shape[3] == channels or shape[1:3] == [-1, -1] != shape[2:]):
         return (
-            f"needs images in the layout NHWC, {shape}, but this program gives NCHW, [N, 3, H, W]: "
+            f"needs images in the layout NHWC, {shape}, but this program gives NCHW, [N, C, H, W]: "
             "export the model in that layout"
         )
-    if shape[1] not in (3, -1):
+    if shape[1] not in (channels, -1):
         return (
-            f"needs images of shape {shape}, channels: {shape[1]}; only models with 3 channels "
-            "(RGB) are supported"
+            f"needs images of {shape[1]} channels, but `input_shape` in {shown(deploy.path)} says "
+            f"{channels}: the files are of different models, or `input_shape` is wrong"
         )
     return ""
 
@@ -89,10 +90,8 @@ def _wrong_batch(inputs: Sequence[Port], deploy: DeployConfig) -> str:
     shape = inputs[0].shape
     if not shape or shape[0] < 2 or deploy.input_shape[0] != -1:
         return ""
-    return (
-        f"takes only batches of {shape[0]}: add `input_shape: {[shape[0], 3, *shape[2:]]}` to "
-        f"{shown(deploy.path)}"
-    )
+    right = [shape[0], deploy.channels, *shape[2:]]
+    return f"takes only batches of {shape[0]}: add `input_shape: {right}` to {shown(deploy.path)}"
 
 
 def _wrong_outputs(inputs: Sequence[Port], outputs: Sequence[Port]) -> str:

@@ -104,10 +104,11 @@ def dynamic_shapes(expected: Expected, deploy: DeployConfig) -> Shapes:
         low.append(shortest)
         high.append(longest)
         usual.append(side)
+    channels = deploy.channels
     return Shapes(
-        [_fewest_images(expected, deploy), 3, *low],
-        [batch_size, 3, *high],
-        [batch_size, 3, *usual],
+        [_fewest_images(expected, deploy), channels, *low],
+        [batch_size, channels, *high],
+        [batch_size, channels, *usual],
     )
 
 

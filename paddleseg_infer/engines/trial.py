@@ -86,7 +86,7 @@ class SizeTrial:
         on_try()
         batch = max(1, self._deploy.input_shape[0])
         try:
-            self._engine(np.zeros((batch, 3, height, width), np.float32))
+            self._engine(np.zeros((batch, self._deploy.channels, height, width), np.float32))
         except (ConfigError, EngineError, MemoryError):  # the model's files may have gone meanwhile
             return False
         return True

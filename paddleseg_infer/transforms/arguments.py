@@ -60,16 +60,16 @@ def size_wh(value: Any) -> tuple[int, int]:
     return whole(value[0]), whole(value[1])
 
 
-def channels(value: Any) -> tuple[float, ...]:
-    if not isinstance(value, list | tuple) or len(value) not in (1, 3):
-        raise ValueError("a list of 1 or 3 numbers")
+def of_channels(value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError("a list of one number, or of one for each channel")
     return tuple(number(item) for item in value)
 
 
 def divisors(value: Any) -> tuple[float, ...]:
-    if 0 in channels(value):
-        raise ValueError("a list of 1 or 3 numbers, none of them 0")
-    return channels(value)
+    if 0 in of_channels(value):
+        raise ValueError("a list of one number, or of one for each channel, none of them 0")
+    return of_channels(value)
 
 
 def flag(value: Any) -> bool:

@@ -12,7 +12,9 @@ from paddleseg_infer.errors import ImageError
 
 _kept = threading.local()
 
-Step = tuple[np.ndarray, np.ndarray]  # a normalisation: mean and deviation, float64 [3]
+MOST_IN_AREA = 4  # channels that cv2.resize takes with INTER_AREA
+
+Step = tuple[np.ndarray, np.ndarray]  # a normalisation: mean and deviation, float64 [C]
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,21 @@ class Border:
 class Frame:
     """The image that the transforms change, in the cheapest form that keeps the result exact.
 
-    PaddleSeg works on a float32 RGB image from the start. Here the pixels stay uint8 and BGR as
-    long as the result has the same bits. Normalisation and padding are only recorded, and `tensor`
-    applies them in one pass.
+    PaddleSeg works on a float32 image from the start, whose channels are RGB if it has three. Here
+    pixels of 8 bits stay uint8, and BGR, as long as the result has the same bits. Normalisation and
+    padding are only recorded, and `tensor` applies them in one pass.
     """
 
-    def __init__(self, image_bgr: np.ndarray):
-        """`image_bgr`: uint8 [H, W, 3]."""
-        self.pixels = image_bgr  # HWC, uint8 or float32
-        self.is_bgr = True  # only while the pixels are uint8
+    def __init__(self, image: np.ndarray):
+        """`image`: numbers [H, W, C]; three channels are BGR."""
+        self.pixels = image  # HWC, uint8 or float32
+        self.channels = image.shape[2]
+        self.is_bgr = self.channels == 3  # only while the pixels are uint8
+        self.is_wide = image.dtype != np.uint8  # the values may exceed 0 to 255
+        if self.is_wide:
+            ordered = image[..., ::-1] if self.is_bgr else image
+            self.pixels = ordered.astype(np.float32, order="C")
+            self.is_bgr = False
         self.is_float = True  # whether PaddleSeg's image is float32; after ScalePadding it is uint8
         self.steps: list[Step] = []  # normalisations that aren't applied to `pixels` yet
         self.border: Border | None = None  # padding that isn't applied to `pixels` yet
@@ -68,9 +76,12 @@ class Frame:
         return self.pixels.shape[0], self.pixels.shape[1]
 
     def normalize(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Records the normalisation (x / 255 - mean) / std, with 1 or 3 values each, as RGB."""
-        mean_rgb, std_rgb = np.full(3, mean, np.float64), np.full(3, std, np.float64)
-        self.steps.append((mean_rgb, std_rgb))
+        """Records the normalisation (x / 255 - mean) / std.
+
+        `mean` and `std` have one value, or one for each of the tensor's channels.
+        """
+        both = np.full(self.channels, mean, np.float64), np.full(self.channels, std, np.float64)
+        self.steps.append(both)
         self.is_float = True
 
     def resize(self, width: int, height: int, interpolation: int, transform: str) -> None:
@@ -83,7 +94,7 @@ class Frame:
         if self.border or interpolation != cv2.INTER_NEAREST:
             self._settle()
             self.pixels = self._as_read_by(interpolation, height)
-        self.pixels = cv2.resize(self.pixels, (width, height), interpolation=interpolation)
+        self.pixels = resized(self.pixels, width, height, interpolation)
 
     def pad(self, width: int, height: int, value: float, transform: str) -> None:
         """Pads to this size with `value`, at the right and the bottom."""
@@ -99,33 +110,41 @@ class Frame:
         self.border = Border(height, width, value, len(self.steps))
 
     def pad_to_square(self, value: float) -> None:
-        """Centres the image in a square of its longer side, and truncates all values to uint8."""
+        """Centres the image in a square of its longer side, and truncates all values to uint8.
+
+        Raises ImageError if values beyond 8 bits would be lost.
+        """
         self._settle()
+        if self.is_wide and (self.pixels.min() < 0 or self.pixels.max() >= 256):
+            raise ImageError(
+                f"its values are {self.pixels.min():g} to {self.pixels.max():g}, but ScalePadding "
+                "keeps only 0 to 255: use --pixel_scale"
+            )
         height, width = self.size
         side = max(height, width)
         top, left = (side - height) // 2, (side - width) // 2
-        square = np.full((side, side, 3), int(value), np.uint8)
+        square = np.full((side, side, self.channels), int(value), np.uint8)
         square[top : top + height, left : left + width] = self.pixels.astype(np.uint8)
         self.undo.append(Padded(top, left, height, width))
         self.pixels = square
         self.is_float = False
 
     def tensor(self, out: np.ndarray | None = None) -> np.ndarray:
-        """Returns the network's input [3, H, W], RGB: float32, or uint8 after ScalePadding.
+        """Returns the network's input [C, H, W]: float32, or uint8 after ScalePadding.
 
-        If `out` is passed, the input is written into it.
+        Three channels are RGB. If `out` is passed, the input is written into it.
         """
         height, width = self.pixels.shape[:2]
         dtype = np.float32 if self.is_float else np.uint8
-        planes = np.empty((3, *self.size), dtype) if out is None else out
+        planes = np.empty((self.channels, *self.size), dtype) if out is None else out
         inside = planes[:, :height, :width]
         if self.is_float and self.pixels.dtype == np.uint8:
             # uint8 has 256 values, so a table replaces PaddleSeg's arithmetic on every pixel. The
             # table is computed with the same arithmetic.
-            table = np.tile(np.arange(256, dtype=np.float32), (3, 1))
+            table = np.tile(np.arange(256, dtype=np.float32), (self.channels, 1))
             normalize_in_place(table, self.steps)
             plane = np.empty((height, width), np.uint8)
-            for channel in range(3):
+            for channel in range(self.channels):
                 cv2.extractChannel(self.pixels, 2 - channel if self.is_bgr else channel, dst=plane)
                 cv2.LUT(plane, table[channel], dst=inside[channel])
         else:
@@ -133,7 +152,7 @@ class Frame:
             inside[...] = pixels.transpose(2, 0, 1)
             normalize_in_place(inside, self.steps)
         if self.border:
-            value = np.full((3, 1), self.border.value, planes.dtype)
+            value = np.full((self.channels, 1), self.border.value, planes.dtype)
             normalize_in_place(value, self.steps[self.border.steps_before :])
             planes[:, height:] = value[:, :, None]
             planes[:, :height, width:] = value[:, :, None]
@@ -208,6 +227,16 @@ def _check_pad(before: tuple[int, int], width: int, height: int, transform: str)
         )
 
 
+def resized(pixels: np.ndarray, width: int, height: int, interpolation: int) -> np.ndarray:
+    """Returns the pixels [H, W, C] in another size, as OpenCV computes it."""
+    size = (width, height)
+    if interpolation == cv2.INTER_AREA and pixels.shape[2] > MOST_IN_AREA:
+        planes = cv2.split(pixels)
+        return cv2.merge([cv2.resize(each, size, interpolation=interpolation) for each in planes])
+    result = cv2.resize(pixels, size, interpolation=interpolation)
+    return result if result.ndim == 3 else result[..., None]  # OpenCV drops a single channel
+
+
 def linear_rows(before: int, after: int) -> np.ndarray:
     """Returns the sorted rows that OpenCV's LINEAR reads to resize `before` rows to `after`.
 
@@ -233,12 +262,12 @@ def float_scratch(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def normalize_in_place(values: np.ndarray, steps: Sequence[Step]) -> None:
-    """Applies each normalisation to `values`, float32 [3, ...].
+    """Applies each normalisation to `values`, float32 [C, ...].
 
     The arithmetic is PaddleSeg's. The division by 255 is in float32. Mean and deviation are applied
     in float64, and each result is rounded to float32. (With only float32, the last bit differs.)
     """
-    per_channel = (3,) + (1,) * (values.ndim - 1)
+    per_channel = (len(values),) + (1,) * (values.ndim - 1)
     for mean, std in steps:
         np.divide(values, 255.0, out=values)
         for operation, operand in ((np.subtract, mean), (np.divide, std)):

@@ -14,12 +14,12 @@ import cv2
 
 from paddleseg_infer.errors import ConfigError, brief
 from paddleseg_infer.transforms.arguments import (
-    channels,
     divisor,
     divisors,
     flag,
     interpolation,
     number,
+    of_channels,
     optional_whole,
     positive,
     short_side,
@@ -47,6 +47,9 @@ class Transform:
         """Applies the transform to `frame`. Raises ImageError if the image's size forbids it."""
         raise NotImplementedError
 
+    def check_channels(self, channels: int) -> None:
+        """Raises ValueError if the transform can't be applied to images of so many channels."""
+
     @property
     def name(self) -> str:
         return type(self).__name__
@@ -59,10 +62,18 @@ class Transform:
 
 @dataclass(frozen=True)
 class Normalize(Transform):
-    """Normalises each RGB channel: (x / 255 - mean) / std."""
+    """Normalises each channel of the tensor: (x / 255 - mean) / std."""
 
-    mean: tuple[float, ...] = argument(channels, (0.5,))
+    mean: tuple[float, ...] = argument(of_channels, (0.5,))
     std: tuple[float, ...] = argument(divisors, (0.5,))
+
+    def check_channels(self, channels: int) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, channels):
+                raise ValueError(
+                    f"{name} of transform Normalize has {len(values)} values, but the model's "
+                    f"images have {channels} channels: give one value, or one for each channel"
+                )
 
     def apply(self, frame: Frame | Outline) -> None:
         frame.normalize(self.mean, self.std)

@@ -45,8 +45,6 @@ def labels_of(folder, *images, **options):
     ("name", "why"),
     [
         ("two_inputs", "has the inputs 'x' and 'y': only models with one input"),
-        ("one_channel", r"needs images of shape \[-1, 1, -1, -1\], channels: 1; only models"),
-        ("four_channels", r"needs images of shape \[-1, 4, -1, -1\], channels: 4; only models"),
         ("nhwc_input", r"needs images in the layout NHWC, \[-1, -1, -1, 3\], but this"),
         ("float64", "needs float64 values, but this program gives float32"),
         ("no_batch", r"gives int64 values of shape \[-1, -1\]: neither labels"),
