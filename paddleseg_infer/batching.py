@@ -11,6 +11,7 @@ import numpy as np
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.errors import ImageError
 from paddleseg_infer.outcomes import Job, Outcome, Pixels, Ran, Times
+from paddleseg_infer.place import Place
 from paddleseg_infer.preprocess import prepare
 from paddleseg_infer.sources.source import Source
 from paddleseg_infer.transforms.frame import Frame, Padded, Resized
@@ -26,6 +27,7 @@ class Item:
     job: Job | None = None  # None if no pictures are saved
     frame: Frame | None = None  # set after reading; None again once the tensor is made
     image_bgr: np.ndarray | None = None  # uint8 [H, W, 3], only if a picture needs it
+    place: Place | None = None  # of a TIFF, set after reading
     undo: Sequence[Resized | Padded] = ()  # the steps to undo, in the order they were applied
     times: Times = Times()
     ran: tuple[Ran, ...] = ()  # more than one if its windows were run differently
@@ -45,6 +47,7 @@ class Result:
     scores: np.ndarray | None = None  # float32 [C, H, W]
     size: tuple[int, int] | None = None  # (width, height) of the saved label map
     pixels: Pixels | None = None  # of the saved label map
+    suffix: str = ".png"  # of the saved mask and label map
 
     @property
     def index(self) -> int:
@@ -64,7 +67,13 @@ class Result:
         if self.error:
             return Outcome(item.job, "failed", str(self.error), ran=item.ran)
         return Outcome(
-            item.job, "done", size=self.size, times=item.times, ran=item.ran, pixels=self.pixels
+            item.job,
+            "done",
+            size=self.size,
+            times=item.times,
+            ran=item.ran,
+            suffix=self.suffix,
+            pixels=self.pixels,
         )
 
 
@@ -73,7 +82,7 @@ class Batch:
     """Images whose tensors have the same shape."""
 
     items: Sequence[Item]
-    # float32 [N, 3, H, W]. If the graph's batch size is fixed, copies of the last image fill it.
+    # float32 [N, C, H, W]. If the graph's batch size is fixed, copies of the last image fill it.
     tensor_nchw: np.ndarray
 
 
@@ -139,16 +148,18 @@ class BatchReader:
         started = time.perf_counter()
         assert item.source is not None
         try:
-            image_bgr = item.source.pixels(self._deploy.transforms)
-            frame = prepare(image_bgr, self._deploy.transforms)
+            data = item.source.read(self._deploy.transforms)
+            frame = prepare(data.pixels, self._deploy.transforms)
             self._deploy.check_size(*frame.size)
+            image_bgr = data.view() if self._keeps_images else None
         except ImageError as error:
             return failed(item, error)
         return replace(
             item,
             source=None,
             frame=frame,
-            image_bgr=image_bgr if self._keeps_images else None,
+            image_bgr=image_bgr,
+            place=data.place,
             times=item.times.plus(preprocess=time.perf_counter() - started),
         )
 
@@ -161,7 +172,8 @@ class BatchReader:
         frames = [item.frame for item in group if item.frame]
         height, width = frames[0].size
         try:
-            tensor_nchw = np.empty((self._slots(len(frames)), 3, height, width), np.float32)
+            shape = self._slots(len(frames)), frames[0].channels, height, width
+            tensor_nchw = np.empty(shape, np.float32)
             for slot, frame in enumerate(frames):
                 frame.tensor(out=tensor_nchw[slot])
             tensor_nchw[len(frames) :] = tensor_nchw[len(frames) - 1]
@@ -195,7 +207,7 @@ class BatchReader:
 
 def failed(item: Item, error: ImageError) -> Result:
     """Returns the Result of an image that failed, without its pixels."""
-    return Result(replace(item, source=None, frame=None, image_bgr=None), error)
+    return Result(replace(item, source=None, frame=None, image_bgr=None, place=None), error)
 
 
 def _in_batch(item: Item, frame: Frame, seconds: float) -> Item:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.errors import MISSING_HINT, ConfigError, shown
-from paddleseg_infer.flags import Parser, seconds
+from paddleseg_infer.flags import Parser, positive
 from paddleseg_infer.machine.limits import available_memory, usable_processors
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.machine.streams import own_log, own_streams, say
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--seconds",
-        type=seconds,
+        type=positive,
         default=120.0,
         metavar="S",
         help="seconds for all runs together (default: %(default)g)",

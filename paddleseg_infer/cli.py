@@ -139,7 +139,7 @@ def segment(jobs: "Sequence[Job]", listing: "Listing", settings: Settings, start
     from paddleseg_infer.runs.report import Report, Summary
 
     saving = settings.saving
-    targets = (target_of(kind, job.target) for job in jobs for kind in saving.save)
+    targets = (target_of(kind, job.stem) for job in jobs for kind in saving.save)
     sweep_parts(saving.save_dir, targets)
     judge, evaluation = evaluating(settings)
     path, compares = settings.run.report, evaluation is not None

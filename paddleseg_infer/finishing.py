@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import cv2
@@ -15,6 +16,9 @@ from paddleseg_infer.errors import ImageError, RunError
 from paddleseg_infer.evaluation import Judge
 from paddleseg_infer.pictures.files import target_of, write_whole
 from paddleseg_infer.pictures.kinds import Pictures, Segmentation
+from paddleseg_infer.place import without_data
+from paddleseg_infer.postprocess import OutputReader, label_map, restore
+from paddleseg_infer.settings import UNKNOWN
 
 
 class Goal(Protocol):
@@ -80,11 +84,13 @@ class SavedPictures:
             # All pictures are encoded before the first is written. The order of writing is
             # reversed, so that the mask, which is the first kind, is written last.
             for kind, data in reversed(list(self.pictures.encoded(segmentation))):
-                write_whole(data, self.save_dir, target_of(kind, item.job.target))
+                target = target_of(kind, item.job.stem, segmentation.suffix)
+                write_whole(data, self.save_dir, target)
         except RunError as error:
             self.on_run_error(error)
             raise
-        return Result(item, size=segmentation.labels.shape[::-1], pixels=pixels)
+        size = segmentation.labels.shape[::-1]
+        return Result(item, size=size, pixels=pixels, suffix=segmentation.suffix)
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,54 @@ class Output:
 
     item: Item
     values: np.ndarray  # labels [H, W] or [1, H, W], or scores [C, H, W]
+
+
+@dataclass(frozen=True)
+class Finisher:
+    """Makes Results of the network's outputs, in any thread."""
+
+    reads: OutputReader
+    network_size: bool  # whether the pictures keep the size of the network's output
+    has_class_255: bool
+
+    def image(self, goal: Goal, output: Output) -> Result:
+        """Returns the Result that the goal makes from one image's output."""
+        return timed(output.item, partial(self._image, goal, output))
+
+    def _image(self, goal: Goal, output: Output) -> Result:
+        item, place = output.item, output.item.place
+        maps = self.reads(output.values, goal.pictures.kinds)
+        if self.network_size:
+            place = None  # its grid would be another
+        else:
+            maps = maps.restored(item.undo)
+        return self._finished(
+            *(goal, item),
+            Segmentation(maps.labels, maps.score, item.image_bgr, maps.probability, place),
+        )
+
+    def mosaic(self, goal: Goal, item: Item, segmentation: Segmentation) -> Result:
+        """Returns the Result of an image whose windows are joined."""
+        return timed(item, partial(self._finished, goal, item, segmentation))
+
+    def _finished(self, goal: Goal, item: Item, segmentation: Segmentation) -> Result:
+        place = segmentation.place
+        if place is not None:
+            place.check(segmentation.labels, self.has_class_255)
+            without_data(segmentation.labels, place, UNKNOWN)
+            if segmentation.score is not None:
+                without_data(segmentation.score, place, 0)
+        return goal.finish(item, segmentation)
+
+    def window(self, output: Output) -> Result:
+        """Returns a window's labels [H, W] or raw scores [C, H, W], in the window's size."""
+        return timed(output.item, partial(self._window, output))
+
+    def _window(self, output: Output) -> Result:
+        item = output.item
+        if self.reads.kind == "labels":
+            return Result(item, labels=restore(label_map(output.values, "labels"), item.undo))
+        return Result(item, scores=restore(self.reads.scores(output.values), item.undo))
 
 
 def timed(item: Item, make: Callable[[], Result]) -> Result:
@@ -108,7 +162,7 @@ def timed(item: Item, make: Callable[[], Result]) -> Result:
     except (MemoryError, cv2.error) as error:
         return failed(item, ImageError(f"its mask can't be made: {error}"))
     times = item.times.plus(postprocess=time.perf_counter() - started)
-    return replace(result, item=replace(item, image_bgr=None, times=times))
+    return replace(result, item=replace(item, image_bgr=None, place=None, times=times))
 
 
 def results_of(finishing: deque[Future[Result]], count: int) -> Iterator[Result]:

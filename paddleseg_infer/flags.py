@@ -51,7 +51,7 @@ def number(text: str) -> float:
     return value
 
 
-def seconds(text: str) -> float:
+def positive(text: str) -> float:
     value = number(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"must be above 0, not {text!r}")
@@ -80,7 +80,7 @@ def shard(text: str) -> tuple[int, int]:
     raise argparse.ArgumentTypeError(f"must be I/N, with I from 0 to N-1, not {text!r}")
 
 
-READERS = {"number": number, "seconds": seconds, "share": share, "id": class_id, "shard": shard}
+READERS = {"number": number, "positive": positive, "share": share, "id": class_id, "shard": shard}
 
 
 def how_to_read(option: Option) -> dict[str, Any]:
@@ -90,11 +90,11 @@ def how_to_read(option: Option) -> dict[str, Any]:
     how: dict[str, Any] = {"metavar": option.metavar}
     if option.choices:
         how["choices"] = option.choices
-    if option.kind in ("whole", "size"):
+    if option.kind in ("whole", "size", "wholes"):
         how["type"] = partial(whole, most=option.most)
     if option.kind in READERS:
         how["type"] = READERS[option.kind]
-    if option.kind in ("words", "choices"):
+    if option.kind in ("words", "choices", "wholes"):
         how["nargs"] = "+"
     if option.kind == "size":
         how["nargs"] = 2

@@ -9,10 +9,10 @@ DONE, SOME_FAILED, NOT_STARTED = 0, 1, 2  # exit codes; after a signal: 128 + it
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One image and the name of its mask."""
+    """One image and the name of its mask. A worker chooses the mask's suffix."""
 
     image: str  # path of the image
-    target: str  # path of the mask, relative to save_dir
+    stem: str  # path of the mask, relative to save_dir and without its suffix
     label: str | None = None  # path of the label map to compare its mask with
 
 
@@ -88,6 +88,7 @@ class Outcome:
     times: Times | None = None
     ran: tuple[Ran, ...] = ()  # more than one if the windows of an image were run differently
     worker: int | str | None = None  # the worker's number; on a cluster, its node and process
+    suffix: str = ".png"  # of its mask and label map: .png or .tif
     pixels: Pixels | None = None  # of a mask that was made, or was compared with its label map
 
     @property

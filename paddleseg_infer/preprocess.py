@@ -23,28 +23,46 @@ log = logging.getLogger("paddleseg_infer")
 MULTIPLE = {"TIFF", "WEBP", "PNG"}  # formats whose files may contain several pictures
 LARGE = 4_000_000  # pixels; for smaller images the free memory isn't checked
 MOST_PIXELS = 1 << 30  # OpenCV's default limit
-BYTES_HELD = 4  # for each pixel: 3 of the image, 1 of its labels
+BYTES_OF_LABEL = 1  # for each pixel
+# How OpenCV decodes a picture for a model of so many channels; PaddleSeg uses the first two too.
+FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR, 4: cv2.IMREAD_UNCHANGED}
 # For each pixel, a lower bound: the demo's small network needs 345, BiSeNetV2 needs 800.
 BYTES_IN_NETWORK = 200
 
 cv2.setLogLevel(0)  # this program reports bad files itself
 
 
-def read_image(path: str, transforms: Sequence[Transform] | None = None) -> np.ndarray:
-    """Decodes an image file to uint8 BGR [H, W, 3], as `cv2.imread(path, IMREAD_COLOR)` does.
+def read_image(
+    path: str, transforms: Sequence[Transform] | None = None, channels: int = 3
+) -> np.ndarray:
+    """Decodes an image file to [H, W, channels], as `cv2.imread` does with the flag in FLAGS.
 
-    EXIF rotation is applied, 16 bits become 8, alpha is dropped, and grey becomes three equal
-    channels. If the file contains several pictures, the first one is decoded and a line is logged.
+    Three channels are uint8 BGR: EXIF rotation is applied, 16 bits become 8, alpha is dropped, and
+    grey becomes three equal channels. One channel is uint8 and grey. Four are BGRA, uint8 or
+    uint16. If the file contains several pictures, the first one is decoded and a line is logged.
     Raises ImageError. It is raised before decoding if there is surely not enough memory for the
     image, or for running the network on the image after `transforms`.
     """
+    return decode_image(read_file(path), path, transforms, channels)
+
+
+def decode_image(
+    data: bytes, path: str, transforms: Sequence[Transform] | None, channels: int
+) -> np.ndarray:
+    """Decodes the content of an image file: see `read_image`. `path` is for messages."""
+    if channels not in FLAGS:
+        raise ImageError(
+            f"the model takes {channels} channels, which only a TIFF of so many bands or a .npy "
+            "file can have"
+        )
     try:
-        data = _read_regular_file(path)
-        _check_memory(data, transforms)
+        width, height = image_size(io.BytesIO(data)) or (0, 0)
+        _check_limit(width, height)
+        check_memory(width, height, channels + BYTES_OF_LABEL, transforms)
         check_format(data)
         if _holds_several(data):
             log.info("%s contains several pictures: the first is used", shown(path))
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), FLAGS[channels])
     except cv2.error as error:
         raise ImageError(f"it can't be decoded: {_one_line(error)}") from None
     except MemoryError:
@@ -53,15 +71,19 @@ def read_image(path: str, transforms: Sequence[Transform] | None = None) -> np.n
         raise ImageError(
             "it can't be decoded: it is not an image, it is cut off, or its format is unknown"
         )
+    image = image if image.ndim == 3 else image[..., None]
+    if image.shape[2] != channels:
+        raise ImageError(
+            f"the picture has {image.shape[2]} channels, but the model takes {channels} (RGBA)"
+        )
     return image
 
 
-def _read_regular_file(path: str) -> bytes:
+def check_is_file(path: str) -> None:
+    """Raises ImageError unless `path` is a file: opening a pipe could block forever."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe could block forever
+        if not stat.S_ISREG(os.stat(path).st_mode):
             raise ImageError("it is not a regular file (a folder, a pipe or a device)")
-        with open(path, "rb") as file:
-            data = file.read()
     except FileNotFoundError:
         what = "it is a broken link" if os.path.islink(path) else "the file does not exist"
         raise ImageError(what) from None
@@ -69,6 +91,16 @@ def _read_regular_file(path: str) -> bytes:
         raise ImageError(f"it can't be read: {reason(error)}") from None
     except ValueError:  # a NUL character in the path
         raise ImageError("the file does not exist") from None
+
+
+def read_file(path: str, most: int = -1) -> bytes:
+    """Returns the content of a file, or its first `most` bytes. Raises ImageError."""
+    check_is_file(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(most)
+    except OSError as error:
+        raise ImageError(f"it can't be read: {reason(error)}") from None
     if not data:  # cv2.imdecode would raise an error of its own
         raise ImageError("the file is empty")
     return data
@@ -83,23 +115,32 @@ def _holds_several(data: bytes) -> bool:
         return False
 
 
-def _check_memory(data: bytes, transforms: Sequence[Transform] | None) -> None:
-    width, height = image_size(io.BytesIO(data)) or (0, 0)
-    if width * height < LARGE:
-        return
+def _check_limit(width: int, height: int) -> None:
+    """Raises ImageError if OpenCV would refuse to decode an image of so many pixels."""
     readable = os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", "")
     if width * height > (int(readable) if readable.isdigit() else MOST_PIXELS):
         raise ImageError(
             f"its {width}x{height} pixels are more than OpenCV reads: set "
             "OPENCV_IO_MAX_IMAGE_PIXELS in the environment to a higher number"
         )
+
+
+def check_memory(
+    width: int, height: int, bytes_held: int, transforms: Sequence[Transform] | None
+) -> None:
+    """Raises ImageError if there is surely not enough memory for an image.
+
+    `bytes_held` is what each pixel takes. The network's memory is added if `transforms` are given.
+    """
+    if width * height < LARGE:
+        return
     network_pixels = 0
     if transforms is not None:
         # `prepare` raises these errors again, with the image's size.
         with contextlib.suppress(ImageError, ValueError, OverflowError):
             network_height, network_width = size_after(height, width, transforms)
             network_pixels = network_height * network_width
-    needed = width * height * BYTES_HELD + network_pixels * BYTES_IN_NETWORK
+    needed = width * height * bytes_held + network_pixels * BYTES_IN_NETWORK
     available = available_memory()
     if needed > available:
         advice = (
@@ -121,19 +162,20 @@ def size_after(height: int, width: int, transforms: Sequence[Transform]) -> tupl
     return outline.size
 
 
-def prepare(image_bgr: np.ndarray, transforms: Sequence[Transform]) -> Frame:
-    """Runs the transforms on an image, uint8 BGR [H, W, 3], and doesn't change the image.
+def prepare(image: np.ndarray, transforms: Sequence[Transform]) -> Frame:
+    """Runs the transforms on an image [H, W, C], and doesn't change the image.
 
+    Three channels are BGR. Values of other types than uint8 become float32 first, as they are.
     Returns a Frame; its `tensor()` is the network's input. Raises ImageError if a transform can't
     be applied to an image of this size.
     """
     try:
-        frame = Frame(image_bgr)
+        frame = Frame(image)
         for transform in transforms:
             transform.apply(frame)
         return frame
     except (cv2.error, MemoryError, OverflowError, ValueError) as error:
-        height, width = image_bgr.shape[:2]
+        height, width = image.shape[:2]
         raise ImageError(
             f"the transforms can't handle its size of {width}x{height}: {_one_line(error)}"
         ) from None

@@ -29,17 +29,19 @@ from paddleseg_infer.engines.shapes import Expected
 from paddleseg_infer.engines.trial import SizeTrial
 from paddleseg_infer.errors import ConfigError, EngineError, ImageError, RunError, shown
 from paddleseg_infer.evaluation import judge_for
-from paddleseg_infer.finishing import Goal, LabelMaps, Output, SavedPictures, results_of, timed
+from paddleseg_infer.finishing import Finisher, Goal, LabelMaps, Output, SavedPictures, results_of
+from paddleseg_infer.forms import class_count
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.outcomes import Job
 from paddleseg_infer.pictures.files import prepare_save_dir
-from paddleseg_infer.pictures.kinds import Pictures, Segmentation, legend_names
+from paddleseg_infer.pictures.kinds import Pictures, legend_names
 from paddleseg_infer.pictures.palettes import palette_of
-from paddleseg_infer.postprocess import OutputReader, label_map, restore
-from paddleseg_infer.settings import EvaluationOptions, ModelOptions, SavingOptions
+from paddleseg_infer.postprocess import OutputReader
+from paddleseg_infer.settings import UNKNOWN, EvaluationOptions, ModelOptions, SavingOptions
+from paddleseg_infer.sources.reading import reading_for
 from paddleseg_infer.sources.source import Image, source_of
 from paddleseg_infer.tiling import check_sizes, checked_tiling
-from paddleseg_infer.windows import Mosaic, put_together, windows_of
+from paddleseg_infer.windows import put_together, windows_of
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -88,11 +90,14 @@ class Segmenter:
         self.options = resolved(engine, self._build)
         self.batch_size = self.deploy.batch_size_for(model.batch_size)
         crop = self._tiling.crop if self._tiling else None
-        self._expected = Expected([source_of(image) for image in sample], self.batch_size, crop)
-        self._network_size = model.network_size
+        self._reading = reading_for(self.deploy, model.bands, model.pixel_scale)
+        images = [source_of(image, self._reading) for image in sample]
+        self._expected = Expected(images, self.batch_size, crop)
         self._reads = OutputReader(
             model.with_argmax, model.threshold, self.deploy.output_op, model.unknown_below
         )
+        has_class_255 = (class_count(self.deploy.graph_facts) or 0) > UNKNOWN
+        self._finisher = Finisher(self._reads, model.network_size, has_class_255)
         self._has_unknown = model.unknown_below is not None
         # Reading and saving use no more threads than the engine.
         self._threads = min(threads, self.options.cpu_threads or 1)
@@ -118,8 +123,9 @@ class Segmenter:
     def __call__(self, images: Image | Iterable[Image]) -> np.ndarray | list[np.ndarray]:
         """Returns the label map [H, W] of one image, or a list of them in the images' order.
 
-        An image is a path, an array, uint8 BGR [H, W, 3], or a Pillow image. A label map contains
-        class ids, as uint8, or as uint16 if an id is above 255 or there are more than 256 classes.
+        An image is a path, an array [H, W, C], whose channels are BGR if there are three, or a
+        Pillow image. A label map contains class ids, as uint8, or as uint16 if an id is above 255
+        or there are more than 256 classes.
         Raises ImageError at the first image that fails, and ConfigError if the model can't be
         loaded.
         """
@@ -144,7 +150,7 @@ class Segmenter:
         """
         # A copy, because the caller may use the same buffer for the next image.
         copies = (image.copy() if isinstance(image, np.ndarray) else image for image in images)
-        sources = map(source_of, copies)
+        sources = (source_of(image, self._reading) for image in copies)
         items = (Item(source, source.name, index) for index, source in enumerate(sources))
         return self._results(items, LabelMaps(), nothing)
 
@@ -167,7 +173,7 @@ class Segmenter:
         where saving fails; the RunError itself is raised only after the next job has been read.
         Raises ConfigError, and RunError if no more pictures can be saved.
         """
-        check_sizes(self._tiling, self._network_size, saving.save)
+        check_sizes(self._tiling, self._finisher.network_size, saving.save)
         palette = palette_of(saving.custom_color)
         names = legend_names(self.deploy.class_names, self._has_unknown)
         pictures = Pictures(saving.save, palette, names)
@@ -175,7 +181,7 @@ class Segmenter:
         judge = judge_for(self.deploy, evaluation)
         goal = SavedPictures(pictures, saving.save_dir, make_save_dir, on_run_error, judge)
         items = (
-            Item(source_of(job.image), shown(job.image), index, job)
+            Item(source_of(job.image, self._reading), shown(job.image), index, job)
             for index, job in enumerate(jobs)
         )
         return self._results(items, goal, on_batch)
@@ -185,17 +191,19 @@ class Segmenter:
     ) -> Iterator[Result]:
         with ThreadPoolExecutor(self._threads) as pool:
             if self._tiling is None:
-                finish = partial(self._finish, goal)
-                yield from self._run(items, goal, finish, pool, on_batch)
+                whole = partial(self._finisher.image, goal)
+                yield from self._run(items, goal, whole, pool, on_batch)
                 return
             read_scores = partial(self._reads, kinds=goal.pictures.kinds)
-            windows = windows_of(items, self._tiling, read_scores)
+            windows = windows_of(items, self._tiling, read_scores, "overlay" in goal.pictures.kinds)
+            results = self._run(windows, goal, self._finisher.window, pool, on_batch)
             finishing: deque[Future[Result]] = deque()
-            for done in put_together(self._run(windows, goal, self._restore, pool, on_batch)):
+            for done in put_together(results):
                 if isinstance(done, Result):
                     yield done
                     continue
-                finishing.append(pool.submit(_finish_mosaic, goal, done))
+                make = partial(self._finisher.mosaic, goal, done.item, done.segmentation())
+                finishing.append(pool.submit(make))
                 # The newest one goes on while the next image's windows are run.
                 yield from results_of(finishing, len(finishing) - 1)
             yield from results_of(finishing, len(finishing))
@@ -271,30 +279,3 @@ class Segmenter:
         for item, values in zip(batch.items, output, strict=False):
             times = item.times.plus(inference=inference)
             yield Output(replace(item, times=times, ran=(ran,)), values)
-
-    def _finish(self, goal: Goal, output: Output) -> Result:
-        """Returns the Result that the goal makes from one image's output."""
-        return timed(output.item, partial(self._finished, goal, output))
-
-    def _finished(self, goal: Goal, output: Output) -> Result:
-        item = output.item
-        maps = self._reads(output.values, goal.pictures.kinds)
-        if not self._network_size:
-            maps = maps.restored(item.undo)
-        segmentation = Segmentation(maps.labels, maps.score, item.image_bgr, maps.probability)
-        return goal.finish(item, segmentation)
-
-    def _restore(self, output: Output) -> Result:
-        """Returns a window's labels [H, W] or raw scores [C, H, W], in the window's size."""
-        return timed(output.item, partial(self._restored, output))
-
-    def _restored(self, output: Output) -> Result:
-        item = output.item
-        if self._reads.kind == "labels":
-            return Result(item, labels=restore(label_map(output.values, "labels"), item.undo))
-        return Result(item, scores=restore(self._reads.scores(output.values), item.undo))
-
-
-def _finish_mosaic(goal: Goal, mosaic: Mosaic) -> Result:
-    item = mosaic.item
-    return timed(item, partial(goal.finish, item, mosaic.segmentation()))

@@ -53,7 +53,7 @@ class RunOptions:
         LONG_RUNS,
         "the longest time for one batch, in seconds; a worker that takes longer is stopped, and "
         "its images are tried again",
-        "seconds",
+        "positive",
         metavar="S",
         idle_with=("benchmark",),
     )
@@ -138,6 +138,24 @@ class ModelOptions:
         TO_DO,
         "save masks of the network's size, as PaddleSeg's script does; without this flag a mask "
         "has the image's size",
+    )
+    bands: tuple[int, ...] | None = option(
+        None,
+        TO_DO,
+        "read these bands of a TIFF, counted from 1, as they are: one for each channel of the "
+        "model, in the tensor's order; needs rasterio",
+        "wholes",
+        metavar="N",
+        shown_default="a model of three channels reads a TIFF as a picture; another one reads its "
+        "first bands",
+    )
+    pixel_scale: float | None = option(
+        None,
+        TO_DO,
+        "multiply the values of the images by X first; Normalize divides by 255, so use 255/4095 "
+        "= 0.0623 for values of 12 bits",
+        "positive",
+        metavar="X",
     )
     threshold: float = option(
         0.5,

@@ -17,7 +17,8 @@ from paddleseg_infer.errors import ImageError
 from paddleseg_infer.outcomes import Ran, Times
 from paddleseg_infer.pictures.kinds import Segmentation
 from paddleseg_infer.postprocess import Maps
-from paddleseg_infer.sources.array import ArraySource
+from paddleseg_infer.sources.array import WindowSource
+from paddleseg_infer.sources.reading import ImageData
 from paddleseg_infer.tiling import Grid, Tiling, grid_of
 
 NO_MEMORY = "there is not enough memory to join its windows"
@@ -35,20 +36,22 @@ class WindowItem(Item):
 
 
 def windows_of(
-    items: Iterable[Item], tiling: Tiling, read_scores: ReadScores
+    items: Iterable[Item], tiling: Tiling, read_scores: ReadScores, keeps_images: bool
 ) -> Iterator[WindowItem | Result]:
     """Yields the windows of each image, row by row, or a failed Result if it can't be read.
 
-    `read_scores` returns the maps of scores [C, H, W]. If a window has failed,
-    the image's remaining windows are left out.
+    `read_scores` returns the maps of scores [C, H, W]. If `keeps_images` is true, a mosaic keeps
+    its image for a picture. If a window has failed, the image's remaining windows are left out.
     """
     for item in items:
         started = time.perf_counter()
         assert item.source is not None
         try:
-            image_bgr = item.source.pixels()
-            grid = grid_of((image_bgr.shape[0], image_bgr.shape[1]), tiling)
-            mosaic = Mosaic(item, image_bgr, grid, read_scores)
+            data = item.source.read()
+            pixels = data.pixels
+            grid = grid_of((pixels.shape[0], pixels.shape[1]), tiling)
+            image_bgr = data.view() if keeps_images else None
+            mosaic = Mosaic(replace(item, place=data.place), image_bgr, grid, read_scores)
         except ImageError as error:
             yield failed(item, error)
             continue
@@ -59,7 +62,7 @@ def windows_of(
         for number in range(len(grid)):
             if mosaic.has_failed:
                 break
-            window = ArraySource(image_bgr[grid.slices(number)])
+            window = WindowSource(ImageData(pixels[grid.slices(number)]))
             yield WindowItem(window, item.name, mosaic=mosaic, number=number)
 
 
@@ -83,7 +86,9 @@ def put_together(results: Iterable[Result]) -> "Iterator[Mosaic | Result]":
 class Mosaic:
     """One image to which the results of its windows are added, in order."""
 
-    def __init__(self, item: Item, image_bgr: np.ndarray, grid: Grid, read_scores: ReadScores):
+    def __init__(
+        self, item: Item, image_bgr: np.ndarray | None, grid: Grid, read_scores: ReadScores
+    ):
         self.has_failed = False
         self._item = replace(item, source=None)
         self._image_bgr = image_bgr
@@ -107,7 +112,9 @@ class Mosaic:
         return replace(self._item, times=self._times, ran=tuple(sorted(self._ran)))
 
     def segmentation(self) -> Segmentation:
-        return Segmentation(self._labels, self._score, self._image_bgr, self._probability)
+        return Segmentation(
+            self._labels, self._score, self._image_bgr, self._probability, self._item.place
+        )
 
     def fail(self) -> None:
         """Marks the image as failed, so that its remaining windows are left out."""

@@ -35,7 +35,7 @@ def main():
             with tempfile.TemporaryDirectory() as folder:
                 jobs = find_jobs(options.images, folder).jobs
                 oracle = Oracle(config, mkldnn)
-                expected = {job.target: oracle.labels(job.image) for job in jobs}
+                expected = {job.stem + ".png": oracle.labels(job.image) for job in jobs}
                 for batch_size in (1, 4):
                     save_dir = os.path.join(folder, str(batch_size))
                     command = [sys.executable, os.path.join(ROOT, "infer.py")]

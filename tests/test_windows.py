@@ -13,6 +13,7 @@ from paddleseg_infer.errors import ConfigError, ImageError
 from paddleseg_infer.preprocess import prepare
 from paddleseg_infer.segmenter import Segmenter
 from paddleseg_infer.sources.array import ArraySource
+from paddleseg_infer.sources.reading import ImageData
 from paddleseg_infer.tiling import Tiling, checked_tiling, grid_of
 from paddleseg_infer.windows import NO_MEMORY, put_together, windows_of
 
@@ -167,8 +168,8 @@ class WideSource:
     def __init__(self, width):
         self._width = width
 
-    def pixels(self, transforms=None):
-        return np.broadcast_to(np.uint8(0), (1, self._width, 3))
+    def read(self, transforms=None):
+        return ImageData(np.broadcast_to(np.uint8(0), (1, self._width, 3)))
 
 
 def test_an_image_that_does_not_fit_in_memory_fails_alone():
@@ -177,6 +178,7 @@ def test_an_image_that_does_not_fit_in_memory_fails_alone():
         [Item(WideSource(10**15), "", 0), Item(WideSource(10**9), "", 1)],
         Tiling((1, 10**15), (1, 10**15)),
         None,
+        False,
     )
     assert (too_wide.index, str(too_wide.error)) == (0, NO_MEMORY)
     many_classes = Result(window, scores=np.zeros((200_000, 1, 1), np.float32))
@@ -205,7 +207,7 @@ def test_labels_equal_those_of_paddlesegs_slide_inference(models):
 
 def test_after_a_failed_window_the_images_other_windows_are_not_run():
     images = [Item(ArraySource(scene(side, side)), "", side) for side in (64, 32)]
-    windows = windows_of(images, Tiling((32, 32), (32, 32)), None)
+    windows = windows_of(images, Tiling((32, 32), (32, 32)), None, False)
     taken = []
 
     def results():

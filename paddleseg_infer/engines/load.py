@@ -96,6 +96,6 @@ def _run_copies(
     engine: Engine, deploy: DeployConfig, crop: Size | None, source: Source, copies: int
 ) -> None:
     """Runs a batch of `copies` of one image, or of its first window if `crop` is given."""
-    image_bgr = source.pixels()
-    window = image_bgr[: crop[0], : crop[1]] if crop else image_bgr
+    pixels = source.read().pixels
+    window = pixels[: crop[0], : crop[1]] if crop else pixels
     engine(np.stack([prepare(window, deploy.transforms).tensor()] * copies))

@@ -1,8 +1,8 @@
 """Refuses files that OpenCV would decode to wrong pixels without an error."""
 
+import contextlib
 import io
 import re
-import struct
 
 from PIL import JpegImagePlugin
 
@@ -49,6 +49,14 @@ def _check_jpeg(data: bytes) -> None:
         raise ImageError(f"the JPEG is cut off or damaged ({error})") from None
 
 
+def check_tiff_file(path: str) -> None:
+    """Raises ImageError if a TIFF is cut off."""
+    with open(path, "rb") as file:
+        length = file.seek(0, io.SEEK_END)
+        with contextlib.suppress(*tags.DAMAGED):  # GDAL decides whether it is a TIFF
+            _check_tiff_is_whole(Tags(file), length)
+
+
 def _check_tiff(data: bytes) -> None:
     try:
         tiff = Tags(io.BytesIO(data))
@@ -59,15 +67,18 @@ def _check_tiff(data: bytes) -> None:
             what = f"values of {bits} bits"
         elif bands > MOST_BANDS:
             raise ImageError(
-                f"the TIFF has {bands} bands, but at most {MOST_BANDS} can be read: save three of "
-                "them in another file"
+                f"the TIFF has {bands} bands, but a picture has at most {MOST_BANDS}: name three "
+                "with --bands, for example --bands 1 2 3"
             )
         else:
             _check_tiff_is_whole(tiff, len(data))
             return
-    except (ValueError, OverflowError, struct.error):  # OpenCV decides whether it is an image
+    except tags.DAMAGED:  # OpenCV decides whether it is an image
         return
-    raise ImageError(f"the TIFF contains {what}, which can't be read: convert it to 8 or 16 bits")
+    raise ImageError(
+        f"the TIFF contains {what}, which is no picture: name its bands with --bands to read them "
+        "as they are, for example --bands 1 2 3"
+    )
 
 
 def _check_tiff_is_whole(tiff: Tags, length: int) -> None:

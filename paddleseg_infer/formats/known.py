@@ -12,7 +12,8 @@ SUFFIXES_OF = {
     "PNM": ".pnm .ppm .pgm .pbm",
 }
 READ = ", ".join(SUFFIXES_OF)
-SUFFIXES = frozenset(" ".join(SUFFIXES_OF.values()).split())
+SUFFIXES = frozenset([*" ".join(SUFFIXES_OF.values()).split(), ".npy"])
+TIFF_SUFFIXES = SUFFIXES_OF["TIFF"].split()
 # Formats of pictures that are not read. The program counts such files in a folder.
 OTHER_SUFFIXES = frozenset(
     ".gif .apng .jp2 .j2k .j2c .jpc "
@@ -24,7 +25,7 @@ OTHER_SUFFIXES = frozenset(
 SPACE = rb"(?:\s|#[^\n]*\n)+"
 # The first bytes of an image that is read. Any other file may be a list of images.
 SIGNATURE = re.compile(
-    rb"\xff\xd8|\x89PNG\r\n\x1a\n|BM....\0\0\0\0|II[*+]\0|MM\0[*+]|RIFF....WEBP"
+    rb"\xff\xd8|\x93NUMPY|\x89PNG\r\n\x1a\n|BM....\0\0\0\0|II[*+]\0|MM\0[*+]|RIFF....WEBP"
     rb"|P[1-6]" + SPACE + rb"\d+" + SPACE + rb"\d+\s",
     re.DOTALL,
 )

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from paddleseg_infer.formats import npy
 from paddleseg_infer.formats.tags import HEIGHT, ORIENTATION, WIDTH, Tags
 
 TURNED = range(5, 9)  # the orientations that exchange width and height
@@ -37,7 +38,11 @@ def image_size(file: str | BinaryIO) -> tuple[int, int] | None:
 
 
 def _size(file: BinaryIO) -> tuple[int, int]:
-    if file.read(2) in (b"II", b"MM"):  # Pillow doesn't know all kinds of TIFF that OpenCV does
+    start = file.read(len(npy.SIGNATURE))
+    if start == npy.SIGNATURE:
+        file.seek(0)
+        return npy.size_of(file)
+    if start[:2] in (b"II", b"MM"):  # Pillow doesn't know all kinds of TIFF that OpenCV does
         tags = Tags(file)
         size, orientation = (tags.first(WIDTH), tags.first(HEIGHT)), tags.first(ORIENTATION)
     else:

@@ -3,6 +3,7 @@
 Pillow can read them only for the kinds of TIFF that it can also decode.
 """
 
+import os
 import struct
 from typing import BinaryIO
 
@@ -10,13 +11,20 @@ WIDTH, HEIGHT, BITS, COMPRESSION, ORIENTATION = 256, 257, 258, 259, 274
 STRIPS, BANDS, STRIP_BYTES, VALUES, TILES, TILE_BYTES = 273, 277, 279, 339, 324, 325
 FIRST_PRIVATE = 700  # tags from this number on don't concern the pixels
 FLOATING = 3  # of VALUES
+# Pixel scale, tie points, transformation, geo keys, and the coefficients of a camera model
+GEOREFERENCES = (33550, 33922, 34264, 34735, 50844)
+WORLD_FILES = (".tfw", ".TFW", ".tifw", ".wld")  # beside a TIFF, in place of its suffix
 
 BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}
 WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 
 
+# What reading the tags of a damaged file may raise
+DAMAGED = (ValueError, OverflowError, MemoryError, struct.error)
+
+
 class Tags:
-    """The tags of a file. Raises ValueError or struct.error if it isn't a TIFF."""
+    """The tags of a file. Raises an error of DAMAGED if it isn't a TIFF."""
 
     def __init__(self, file: BinaryIO):
         self._file = file
@@ -51,13 +59,16 @@ class Tags:
     def all(self, tag: int) -> tuple[int, ...]:
         return self._values(tag, None)
 
+    def __contains__(self, tag: int) -> bool:
+        return tag in self._places
+
     def two_bytes(self, tag: int) -> int:
         """Returns the first two bytes of a tag as a number, like OpenCV, which ignores the type."""
         return self._unpack(self._places[tag][2], "H")[0] if tag in self._places else 0
 
-    def end(self) -> int:
-        """Returns where the last value ends of the tags that concern the pixels."""
-        places = [each for tag, each in self._places.items() if tag < FIRST_PRIVATE]
+    def end(self, every: bool = False) -> int:
+        """Returns where the last value ends of the tags that concern the pixels, or of all."""
+        places = [each for tag, each in self._places.items() if every or tag < FIRST_PRIVATE]
         return max((at + BYTES.get(kind, 1) * count for kind, count, at in places), default=0)
 
     def _values(self, tag: int, most: int | None) -> tuple[int, ...]:
@@ -76,3 +87,23 @@ class Tags:
     def _read(self, at: int, size: int) -> bytes:
         self._file.seek(at)
         return self._file.read(size)
+
+
+def has_place(path: str) -> bool:
+    """Returns whether a file is a TIFF with a place on the earth: see `is_georeferenced`."""
+    try:
+        with open(path, "rb") as file:
+            return is_georeferenced(file, path)
+    except OSError:
+        return False
+
+
+def is_georeferenced(file: BinaryIO, path: str) -> bool:
+    """Returns whether a TIFF has a place on the earth, in its tags or in a file beside it."""
+    try:
+        tags = Tags(file)
+    except DAMAGED:
+        return False
+    stem = os.path.splitext(path)[0]
+    beside = (*(stem + suffix for suffix in WORLD_FILES), path + ".aux.xml")
+    return any(tag in tags for tag in GEOREFERENCES) or any(map(os.path.isfile, beside))

@@ -11,7 +11,9 @@ import time
 from collections.abc import Iterable
 
 from paddleseg_infer.errors import ConfigError, ImageError, RunError, reason, shown
+from paddleseg_infer.formats import tags
 
+PNG, GEOTIFF = ".png", ".tif"
 PART_SUFFIX = ".paddleseg-infer.part"
 STALE_SECONDS = 24 * 3600
 # Seconds to wait when the output folder is unreachable. A line is logged before each wait, so that
@@ -24,16 +26,14 @@ log = logging.getLogger("paddleseg_infer")
 _given_up: set[str] = set()  # output folders that stayed unreachable: there is no second wait
 
 
-def target_of(kind: str, target: str) -> str:
+def target_of(kind: str, stem: str, suffix: str = PNG) -> str:
     """Returns the path of one of an image's files, relative to save_dir.
 
-    It is `target` for a mask. For another kind it is `target` in a folder with the kind's name. The
-    suffix of probabilities is .npz.
+    All kinds but the mask are in a folder with the kind's name. `suffix` is that of masks and label
+    maps, PNG or GEOTIFF. Probabilities are .npz files, and other pictures are PNGs.
     """
-    if kind == "mask":
-        return target
-    name = os.path.splitext(target)[0] + ".npz" if kind == "probability" else target
-    return os.path.join(kind, name)
+    own = {"mask": suffix, "label": suffix, "probability": ".npz"}.get(kind, PNG)
+    return stem + own if kind == "mask" else os.path.join(kind, stem + own)
 
 
 def write_whole(data: bytes, save_dir: str, target: str) -> None:
@@ -118,28 +118,44 @@ def whole_png(path: str) -> tuple[int, int] | None:
     return (*struct.unpack(">II", head[16:24]),) if is_whole else None  # type: ignore[return-value]
 
 
+def whole_tiff(path: str) -> tuple[int, int] | None:
+    """Returns (width, height) of a GeoTIFF that is complete, else None.
+
+    All its tiles must be inside the file: one that was cut off opens without an error.
+    """
+    try:
+        with open(path, "rb") as file:
+            length = file.seek(0, os.SEEK_END)
+            tiff = tags.Tags(file)
+            starts, sizes = tiff.all(tags.TILES), tiff.all(tags.TILE_BYTES)
+            size = tiff.first(tags.WIDTH), tiff.first(tags.HEIGHT)
+    except (OSError, *tags.DAMAGED):
+        return None
+    ends = [start + count for start, count in zip(starts, sizes, strict=False) if count]
+    is_whole = ends and len(ends) == len(starts) and max(*ends, tiff.end(every=True)) <= length
+    return size if is_whole else None
+
+
 PROBABILITY_ENTRY = "probability.npy"  # the name of the array's file in an .npz file
 
 
 def whole_npz(path: str) -> tuple[int, int] | None:
     """Returns (width, height) of the probabilities in a complete .npz file, else None."""
     # Imported here, because the start of other runs doesn't need them
-    import tokenize
     import zipfile
     import zlib
 
-    import numpy as np
+    from paddleseg_infer.formats import npy
 
-    # What zipfile, zlib and numpy raise for a damaged file
+    # What zipfile and zlib raise for a damaged file
     damaged = (
-        *(OSError, LookupError, ValueError, RuntimeError, EOFError, SyntaxError),
-        *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
+        *(OSError, LookupError, ValueError, RuntimeError, EOFError),
+        *(zipfile.BadZipFile, zlib.error, struct.error),
     )
     try:
         # The table of contents is at the end, so it is missing in a file that was cut off.
         with zipfile.ZipFile(path) as archive, archive.open(PROBABILITY_ENTRY) as entry:
-            np.lib.format.read_magic(entry)
-            shape, _, _ = np.lib.format.read_array_header_1_0(entry)
+            shape, _, _ = npy.header(entry)
     except damaged:
         return None
     return (shape[2], shape[1]) if len(shape) == 3 else None

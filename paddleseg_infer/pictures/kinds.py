@@ -1,4 +1,4 @@
-"""What can be saved of a segmented image: PNG files, and the probabilities as an .npz file."""
+"""What can be saved of a segmented image: PNGs, GeoTIFFs, and probabilities as an .npz file."""
 
 import functools
 import io
@@ -13,8 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from paddleseg_infer.errors import ConfigError, ImageError, brief
 from paddleseg_infer.evaluation import histogram
-from paddleseg_infer.pictures.files import PROBABILITY_ENTRY
+from paddleseg_infer.pictures.files import GEOTIFF, PNG, PROBABILITY_ENTRY
+from paddleseg_infer.pictures.geotiff import encode_geotiff
 from paddleseg_infer.pictures.palettes import CLASSES, PADDLESEG
+from paddleseg_infer.place import Place
 from paddleseg_infer.settings import UNKNOWN
 
 log = logging.getLogger("paddleseg_infer")
@@ -35,6 +37,12 @@ class Segmentation:
     score: np.ndarray | None = None  # uint8 [H, W]: the class's probability, 255 means 1
     image_bgr: np.ndarray | None = None  # uint8 [H, W, 3]
     probability: np.ndarray | None = None  # of all classes, float16 [C, H, W]
+    place: Place | None = None  # of a TIFF, whose grid is that of the labels
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of the files of its mask and its label map."""
+        return GEOTIFF if self.place and self.place.is_georeferenced else PNG
 
 
 @dataclass(frozen=True)
@@ -83,22 +91,33 @@ def encode_mask(labels: np.ndarray, palette: bytes = PADDLESEG) -> bytes:
 
     Raises ImageError for labels of another dtype.
     """
-    if labels.dtype != np.uint8:
-        raise ImageError(
-            f"the model gave it labels up to {labels.max()}, and a mask has 8 bits, which hold 0 "
-            f"to {CLASSES - 1}: use --save label, with 16 bits"
-        )
+    _check_has_8_bits(labels)
     mask = Image.fromarray(labels)
     mask.putpalette(palette)
     return _png(mask)
 
 
+def _check_has_8_bits(labels: np.ndarray) -> None:
+    if labels.dtype != np.uint8:
+        raise ImageError(
+            f"the model gave it labels up to {labels.max()}, and a mask has 8 bits, which hold 0 "
+            f"to {CLASSES - 1}: use --save label, with 16 bits"
+        )
+
+
 def _mask(segmentation: Segmentation, pictures: Pictures) -> bytes:
-    return encode_mask(segmentation.labels, pictures.palette)
+    labels, place = segmentation.labels, segmentation.place
+    if place is not None and place.is_georeferenced:
+        _check_has_8_bits(labels)
+        return encode_geotiff(labels, place, pictures.names, pictures.palette)
+    return encode_mask(labels, pictures.palette)
 
 
 def _label(segmentation: Segmentation, pictures: Pictures) -> bytes:
-    """Returns a grey PNG of the class ids, with 8 bits, or 16 bits if the labels are uint16."""
+    """Returns a grey picture of the class ids, with 8 bits, or 16 bits if the labels are uint16."""
+    labels, place = segmentation.labels, segmentation.place
+    if place is not None and place.is_georeferenced:
+        return encode_geotiff(labels, place, pictures.names)
     return _png(Image.fromarray(segmentation.labels))
 
 

@@ -13,7 +13,7 @@ from paddleseg_infer.errors import MISSING_HINT, ConfigError, RunError, shown
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.machine.processor import missing_for_bf16
 from paddleseg_infer.outcomes import Job, Outcome
-from paddleseg_infer.runs.resume import is_done
+from paddleseg_infer.runs.resume import skipped
 from paddleseg_infer.runs.worker import Note
 from paddleseg_infer.settings import Settings
 
@@ -92,8 +92,8 @@ class Segment:
     def _outcomes(self, chunk: list[Job]) -> Iterator[Outcome]:
         to_do = []
         for job in chunk:
-            if is_done(job, self._settings):
-                yield Outcome(job, "skipped")
+            if outcome := skipped(job, self._settings):
+                yield outcome
             else:
                 to_do.append(job)
         results = self._segmenter.save(

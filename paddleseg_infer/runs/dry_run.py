@@ -22,6 +22,7 @@ from paddleseg_infer.pictures.files import target_of
 from paddleseg_infer.runs.jobs import Listing
 from paddleseg_infer.runs.local import processes_for
 from paddleseg_infer.settings import Settings
+from paddleseg_infer.sources.reading import reading_for
 from paddleseg_infer.sources.source import source_of
 from paddleseg_infer.tiling import checked_tiling
 
@@ -67,7 +68,7 @@ def dry_run(
 
 
 def _described(job: Job, kinds: Sequence[str]) -> dict[str, str]:
-    pictures = {kind: shown(target_of(kind, job.target)) for kind in kinds}
+    pictures = {kind: shown(target_of(kind, job.stem)) for kind in kinds}
     label = {"label_map": shown(job.label)} if job.label else {}
     return {"image": shown(job.image), **pictures, **label}
 
@@ -79,7 +80,8 @@ def _decided(jobs: Sequence[Job], settings: Settings) -> tuple[Setup, Expected]:
     options = resolved(replace(settings.engine, num_workers=processes), build)
     tiling = checked_tiling(settings.model.crop_size, settings.model.stride)
     batch_size = deploy.batch_size_for(settings.model.batch_size)
-    images = [source_of(job.image) for job in jobs]
+    reading = reading_for(deploy, settings.model.bands, settings.model.pixel_scale)
+    images = [source_of(job.image, reading) for job in jobs]
     expected = Expected(images, batch_size, tiling.crop if tiling else None)
     return set_up(deploy, options, build, expected), expected
 

@@ -9,9 +9,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from paddleseg_infer.errors import ConfigError, reason, shown
-from paddleseg_infer.formats.known import HEAD_BYTES, OTHER_SUFFIXES, SIGNATURE, SUFFIXES
+from paddleseg_infer.formats.known import (
+    HEAD_BYTES,
+    OTHER_SUFFIXES,
+    SIGNATURE,
+    SUFFIXES,
+    TIFF_SUFFIXES,
+)
+from paddleseg_infer.formats.tags import has_place
 from paddleseg_infer.outcomes import Job, Outcome
-from paddleseg_infer.pictures.files import target_of
+from paddleseg_infer.pictures.files import GEOTIFF, target_of
 from paddleseg_infer.runs.lists import place_finder, read_list
 
 
@@ -170,7 +177,7 @@ def _named(found: Iterable[tuple[str, str]]) -> list[Job]:
     for stem in stems:
         sharing[stem.casefold()] += 1
     return [
-        Job(image, (name if sharing[stem.casefold()] > 1 else stem) + ".png")
+        Job(image, name if sharing[stem.casefold()] > 1 else stem)
         for (image, name), stem in zip(images, stems, strict=True)
     ]
 
@@ -184,7 +191,7 @@ def _refuse_clashes(jobs: list[Job], save_dir: str, kinds: Sequence[str]) -> Non
         if os.path.islink(job.image):
             by_place[os.path.realpath(job.image)] = job
     for job, kind in itertools.product(jobs, kinds):
-        target = target_of(kind, job.target)
+        target = target_of(kind, job.stem)
         other = by_target.setdefault(target, job)
         if other is not job:
             raise ConfigError(
@@ -192,6 +199,10 @@ def _refuse_clashes(jobs: list[Job], save_dir: str, kinds: Sequence[str]) -> Non
                 f"{shown(target)}: rename one of the images"
             )
         image = by_place.get(place_of(os.path.join(save_dir, target)))
+        if not image and _suffix(job.image) in TIFF_SUFFIXES:
+            target = target_of(kind, job.stem, GEOTIFF)
+            image = by_place.get(place_of(os.path.join(save_dir, target)))
+            image = image if image and has_place(job.image) else None
         if image:
             raise ConfigError(
                 f"the {kind} of {shown(job.image)} would overwrite the image "

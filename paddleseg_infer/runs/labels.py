@@ -37,7 +37,7 @@ def with_labels(
 
 def _below(folder: str, job: Job) -> str:
     """Returns the path below `folder` with the image's relative path and stem."""
-    stem = os.path.splitext(job.target)[0]
+    stem = job.stem
     if os.path.basename(stem) == os.path.basename(job.image):  # the mask's name has the suffix too
         stem = os.path.splitext(stem)[0]
     return os.path.join(folder, stem + ".png")
@@ -83,7 +83,7 @@ def _refuse_clashes(jobs: Sequence[Job], save_dir: str, kinds: Sequence[str]) ->
                 "and the label maps in two folders"
             )
         for kind in kinds:
-            path = os.path.join(save_dir, target_of(kind, job.target))
+            path = os.path.join(save_dir, target_of(kind, job.stem))
             if place_of(path) in labels:
                 raise ConfigError(
                     f"the {kind} of {shown(job.image)} would overwrite the label map "

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.outcomes import Job, Outcome
-from paddleseg_infer.runs.resume import is_done
+from paddleseg_infer.runs.resume import skipped
 from paddleseg_infer.settings import Settings
 
 
@@ -53,8 +53,8 @@ def processes_for(images: int, settings: Settings) -> int:
 def _here(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
     to_do = []
     for job in jobs:
-        if is_done(job, settings):
-            yield Outcome(job, "skipped")
+        if outcome := skipped(job, settings):
+            yield outcome
         else:
             to_do.append(job)
     if not to_do:

@@ -47,7 +47,7 @@ class Report:
                 "image": job.image,
                 "status": outcome.status,
                 "reason": outcome.reason,
-                "files": {kind: target_of(kind, job.target) for kind in self._kinds}
+                "files": {kind: target_of(kind, job.stem, outcome.suffix) for kind in self._kinds}
                 if outcome.status != "failed"
                 else {},
                 "size": outcome.size,

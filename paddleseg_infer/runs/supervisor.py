@@ -17,7 +17,7 @@ from multiprocessing.sharedctypes import RawValue
 
 from paddleseg_infer.errors import ConfigError, RunError, reason
 from paddleseg_infer.outcomes import Interrupted, Job, Outcome
-from paddleseg_infer.runs.resume import is_done
+from paddleseg_infer.runs.resume import skipped
 from paddleseg_infer.runs.retries import DEATHS_ALONE, Retries
 from paddleseg_infer.runs.signals import answered_by
 from paddleseg_infer.runs.worker import Ask, Began, Note, Refused, Stopped, orders_for, work
@@ -137,10 +137,10 @@ class Supervisor:
     def _skipped_first(self) -> Iterator[Outcome]:
         """Yields the skipped jobs at the start. A restart needs no worker for them."""
         for job in self._new:
-            if self._signal or not is_done(job, self._settings):
+            if self._signal or not (outcome := skipped(job, self._settings)):
                 self._given_back.append(job)
                 break
-            yield Outcome(job, "skipped")
+            yield outcome
 
     def _next(self) -> Job | None:
         """Returns the next job that isn't done yet, or None."""
@@ -149,9 +149,9 @@ class Supervisor:
         if self._given_back:
             return self._given_back.popleft()
         for job in self._new:
-            if self._signal or not is_done(job, self._settings):
+            if self._signal or not (outcome := skipped(job, self._settings)):
                 return job
-            self._ready.append(Outcome(job, "skipped"))
+            self._ready.append(outcome)
         self._is_all_given = True
         return None
 

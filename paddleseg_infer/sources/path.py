@@ -3,19 +3,23 @@
 import os
 from collections.abc import Sequence
 
-import numpy as np
-
-from paddleseg_infer.errors import shown
+from paddleseg_infer.errors import ImageError, shown
+from paddleseg_infer.formats import npy
 from paddleseg_infer.formats.size import image_size
-from paddleseg_infer.preprocess import read_image
+from paddleseg_infer.preprocess import decode_image, read_file
+from paddleseg_infer.sources import raster
+from paddleseg_infer.sources.reading import ImageData, Reading
 from paddleseg_infer.transforms.paddleseg import Transform
+
+TIFF_MARKS = (b"II", b"MM")
 
 
 class PathSource:
-    """A `Source` for an image file."""
+    """A `Source` for an image file: a picture, a TIFF of bands, or an array in a .npy file."""
 
-    def __init__(self, path: str | os.PathLike[str]):
+    def __init__(self, path: str | os.PathLike[str], reading: Reading = Reading()):
         self.path = os.fspath(path)
+        self._reading = reading
 
     @property
     def name(self) -> str:
@@ -25,5 +29,21 @@ class PathSource:
         size = image_size(self.path)
         return (size[1], size[0]) if size else None
 
-    def pixels(self, transforms: Sequence[Transform] | None = None) -> np.ndarray:
-        return read_image(self.path, transforms)
+    def read(self, transforms: Sequence[Transform] | None = None) -> ImageData:
+        return self._decoded(transforms).scaled(self._reading.scale)
+
+    def _decoded(self, transforms: Sequence[Transform] | None) -> ImageData:
+        reading = self._reading
+        if reading.uses_bands and read_file(self.path, 2) in TIFF_MARKS:
+            return raster.read_bands(self.path, reading, transforms)
+        data = read_file(self.path)
+        if data.startswith(npy.SIGNATURE):
+            pixels = reading.checked(npy.array_of(data))
+            raster.check_finite(pixels)
+            return ImageData(pixels, is_bgr=False)
+        if reading.bands is not None:
+            raise ImageError("--bands selects bands of a TIFF, and this file is none")
+        pixels = decode_image(data, self.path, transforms, reading.channels)
+        if data.startswith(TIFF_MARKS):
+            return ImageData(pixels, raster.place_of_picture(self.path, data, pixels.shape))
+        return ImageData(pixels)

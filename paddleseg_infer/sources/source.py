@@ -9,9 +9,11 @@ import PIL.Image
 
 from paddleseg_infer.sources.array import ArraySource
 from paddleseg_infer.sources.path import PathSource
+from paddleseg_infer.sources.reading import ImageData, Reading
 from paddleseg_infer.transforms.paddleseg import Transform
 
-# A path; an array, uint8 BGR [H, W, 3]; a Pillow image, whose EXIF orientation isn't applied.
+# A path; an array [H, W, C], three channels BGR; a Pillow image, whose EXIF orientation isn't
+# applied.
 Image = str | os.PathLike[str] | np.ndarray | PIL.Image.Image
 
 
@@ -23,18 +25,18 @@ class Source(Protocol):
         """The image's name in messages, safe to print."""
 
     def size(self) -> tuple[int, int] | None:
-        """Returns (height, width) of `pixels()` without decoding; None if unknown."""
+        """Returns (height, width) of the image without decoding it; None if unknown."""
 
-    def pixels(self, transforms: Sequence[Transform] | None = None) -> np.ndarray:
-        """Returns the image, uint8 BGR [H, W, 3]. Raises ImageError.
+    def read(self, transforms: Sequence[Transform] | None = None) -> ImageData:
+        """Returns the decoded image. Raises ImageError.
 
         `transforms` are the model's. If they are passed, an image for which the network needs too
         much memory is refused before it is decoded.
         """
 
 
-def source_of(image: object) -> Source:
-    """Returns the source of an image; of anything else, one whose pixels raise ImageError."""
+def source_of(image: object, reading: Reading = Reading()) -> Source:
+    """Returns the source of an image; of anything else, one whose `read` raises ImageError."""
     if isinstance(image, str | os.PathLike):
-        return PathSource(image)
-    return ArraySource(image)
+        return PathSource(image, reading)
+    return ArraySource(image, reading)

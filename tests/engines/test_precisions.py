@@ -119,7 +119,7 @@ def test_after_many_failures_all_other_images_run_in_fp32(models, caplog):
 
 def test_an_image_whose_windows_ran_differently_has_both_in_its_report(tmp_path):
     ran = (Ran("OpenVINO", "bf16"), Ran("oneDNN", "fp32"))
-    outcome = Outcome(Job("a.png", "a.png"), "done", size=(64, 48), ran=ran)
+    outcome = Outcome(Job("a.png", "a"), "done", size=(64, 48), ran=ran)
     report, summary = Report(str(tmp_path / "report"), ("mask",), append=False), Summary(1)
     report.add(outcome)
     summary.add(outcome)

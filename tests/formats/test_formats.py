@@ -124,7 +124,7 @@ def written(path, data):
 
 
 def test_every_suffix_is_tried():
-    assert {f".{name.rpartition('.')[2]}" for name in READ} == SUFFIXES - {".jpeg"}
+    assert {f".{name.rpartition('.')[2]}" for name in READ} == SUFFIXES - {".jpeg", ".npy"}
 
 
 @pytest.mark.parametrize("name", READ)
@@ -157,7 +157,7 @@ def test_a_file_that_is_cut_off_anywhere_is_refused(tmp_path, name):
 FRAMES = {"save_all": True, "append_images": [RGB.rotate(90)]}
 BANDS = np.dstack([BGR, BGR, BGR])
 NO_FORMAT = "file, which can't be read: convert it to PNG or JPEG"
-NO_VALUES = "which can't be read: convert it to 8 or 16 bits"
+NO_VALUES = "which is no picture: name its bands with --bands"
 
 
 @pytest.mark.parametrize(
@@ -173,8 +173,11 @@ NO_VALUES = "which can't be read: convert it to 8 or 16 bits"
         (cv2.imencode(".hdr", BGR / np.float32(255))[1].tobytes(), f"it is a Radiance {NO_FORMAT}"),
         (cv2.imencode(".pfm", BGR / np.float32(255))[1].tobytes(), f"it is a PFM {NO_FORMAT}"),
         (cv2.imencode(".ras", BGR)[1].tobytes(), f"it is a Sun raster {NO_FORMAT}"),
-        (tiff(BANDS[..., :5]), "the TIFF has 5 bands, but at most 4 can be read: save three of"),
-        (tiff(BANDS[..., :8], planes=2), "the TIFF has 8 bands, but at most 4 can be read: save"),
+        (
+            tiff(BANDS[..., :5]),
+            "the TIFF has 5 bands, but a picture has at most 4: name three with",
+        ),
+        (tiff(BANDS[..., :8], planes=2), "the TIFF has 8 bands, but a picture has"),
         (
             tiff(BGR.astype(np.float32), values=3),
             f"TIFF contains floating-point values, {NO_VALUES}",

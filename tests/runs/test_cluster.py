@@ -266,7 +266,7 @@ from paddleseg_infer.settings import RunOptions, SavingOptions, Settings
 run = RunOptions({str(model)!r}, {str(image)!r}, timeout=5)
 settings = Settings(run, SavingOptions({str(tmp_path / "out")!r}), engine=EngineOptions("cpu"))
 actor = Segment(Needs([run.config], str(find_paddle()), "fp32"), settings, [])
-answer = actor({{"chunk": [pickle.dumps([Job(run.image_path, "a.png")])]}})
+answer = actor({{"chunk": [pickle.dumps([Job(run.image_path, "a")])]}})
 [outcome] = pickle.loads(answer["answer"][0]).outcomes
 time.sleep(6)
 print(outcome.status)

@@ -168,7 +168,7 @@ def test_a_report_that_cannot_be_written_ends_the_run(start, tmp_path):
 def test_a_report_that_lacks_its_summary_is_exit_code_1(infer, model, photos):
     """A shard without an image has nothing else to write."""
     image = str(photos / "0.jpg")
-    [empty] = [part for part in (0, 1) if not part_of([Job(image, "0.png")], image, part, 2)]
+    [empty] = [part for part in (0, 1) if not part_of([Job(image, "0")], image, part, 2)]
     shard = ("--shard", f"{empty}/2", "--report", "/dev/full")
     run = infer("--config", model, "--image_path", image, *shard)
     assert run.code == 1
@@ -206,7 +206,7 @@ def test_a_truncated_last_line_of_a_report_is_removed(tmp_path, kept):
     path = tmp_path / "report"
     path.write_text('{"a": 1}\n' * kept + '{"image": "' + "x" * 9000)
     report = Report(str(path), ("mask",), append=True)
-    report.add(Outcome(Job("a.png", "a.png"), "done"))
+    report.add(Outcome(Job("a.png", "a"), "done"))
     report.close({})
     assert len(report_lines(path)) == kept + 2
 
@@ -216,7 +216,7 @@ def test_each_line_of_a_report_is_there_when_its_image_has_ended(tmp_path):
     path = tmp_path / "report"
     report = Report(str(path), ("mask",), append=False)
     for number in range(3):
-        report.add(Outcome(Job(f"{number}.png", f"{number}.png"), "done"))
+        report.add(Outcome(Job(f"{number}.png", f"{number}"), "done"))
         assert report_lines(path)[-1]["image"] == f"{number}.png"
     report.close({})
 
@@ -258,7 +258,7 @@ def test_without_a_terminal_a_line_a_minute_says_how_long_it_takes(monkeypatch, 
     clock = SimpleNamespace(monotonic=lambda: 0.0)
     monkeypatch.setattr(progress, "time", clock)
     shown = progress.Progress(1000, quiet=False)
-    job = Job("a.png", "a.png")
+    job = Job("a.png", "a")
     for status in ["skipped"] * 400 + ["failed"] * 2 + ["done"] * 97:
         shown.add(Outcome(job, status))
     assert not caplog.messages
@@ -270,11 +270,11 @@ def test_without_a_terminal_a_line_a_minute_says_how_long_it_takes(monkeypatch, 
 
 
 def test_shards_are_disjoint_complete_and_stable():
-    jobs = [Job(f"in/{number}.png", f"{number}.png") for number in range(200)]
+    jobs = [Job(f"in/{number}.png", f"{number}") for number in range(200)]
     parts = [part_of(jobs, "in", number, 8) for number in range(8)]
     assert sorted(job.image for part in parts for job in part) == sorted(job.image for job in jobs)
     assert all(10 < len(part) < 45 for part in parts)
-    more = [Job(f"in/new{number}.png", f"new{number}.png") for number in range(50)]
+    more = [Job(f"in/new{number}.png", f"new{number}") for number in range(50)]
     for number, part in enumerate(parts):
         assert set(part) <= set(part_of(more + jobs, "in", number, 8))
 

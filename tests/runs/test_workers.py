@@ -213,7 +213,7 @@ def settings(**engine):
     return Settings(run, engine=EngineOptions(**engine))
 
 
-JOBS = [Job(f"{number}.png", f"{number}.png") for number in range(3)]
+JOBS = [Job(f"{number}.png", f"{number}") for number in range(3)]
 
 
 @pytest.mark.parametrize(

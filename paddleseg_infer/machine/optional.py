@@ -1,0 +1,24 @@
+"""Packages that the program can use but doesn't need."""
+
+import logging
+import warnings
+from functools import cache
+from typing import Any
+
+RASTERIO_HINT = "run pip install -r requirements/geo.txt"
+
+
+@cache
+def rasterio_module() -> Any:
+    """Returns the module rasterio, or None if it isn't installed."""
+    try:
+        import rasterio  # type: ignore[import-untyped]
+        import rasterio.enums  # type: ignore[import-untyped]
+        import rasterio.errors  # type: ignore[import-untyped]
+        import rasterio.io  # type: ignore[import-untyped]
+    except ImportError:
+        return None
+    # Ordinary TIFFs are no reason for a warning, and this program reports GDAL's errors itself.
+    warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL + 1)
+    return rasterio

@@ -1,0 +1,48 @@
+"""Where a raster lies on the earth, and which of its pixels contain data."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from paddleseg_infer.errors import ImageError
+from paddleseg_infer.settings import UNKNOWN
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """The grid of a TIFF, as `rasterio` reads it. Its label map gets the same grid."""
+
+    crs: Any = None  # rasterio.crs.CRS
+    transform: Any = None  # affine.Affine, from (column, row) to coordinates
+    gcps: Any = ()  # rasterio.control.GroundControlPoint, whose coordinates are in `gcps_crs`
+    gcps_crs: Any = None
+    rpcs: Any = None  # rasterio.rpc.RPC
+    is_point: bool = False  # whether the coordinates are those of the pixels' centres
+    has_mask: bool = False  # whether the file has a mask, an alpha band or a nodata value
+    valid: np.ndarray | None = None  # bool [H, W]: the pixels that contain data; None: all
+
+    @property
+    def is_georeferenced(self) -> bool:
+        has_transform = self.transform is not None and not self.transform.is_identity
+        return bool(self.crs or has_transform or self.gcps or self.rpcs)
+
+    def check(self, labels: np.ndarray, has_class_255: bool) -> None:
+        """Raises ImageError if pixels without data would get the id of a class."""
+        if self.valid is None:
+            return
+        if has_class_255 or labels.dtype != np.uint8:
+            raise ImageError(
+                f"it has pixels without data, whose id is {UNKNOWN}, but {UNKNOWN} is also a class "
+                "of this model: remove the mask or the nodata value from the file"
+            )
+
+
+def without_data(values: np.ndarray, place: Place | None, filling: int) -> np.ndarray:
+    """Returns `values` [H, W], with `filling` where the raster has no data.
+
+    The result is `values` itself, changed in place.
+    """
+    if place is not None and place.valid is not None:
+        np.copyto(values, filling, where=~place.valid)
+    return values

@@ -1,0 +1,106 @@
+"""How files and arrays become the channels of the network's input."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from paddleseg_infer.deploy import DeployConfig
+from paddleseg_infer.errors import ConfigError, ImageError
+from paddleseg_infer.formats.npy import TYPES
+from paddleseg_infer.place import Place
+
+COLOURS = 3
+VIEW_PERCENTILES = (2, 98)  # the values that are black and white in the picture of a raster
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The channels of the model, and which values of a file they get."""
+
+    channels: int = COLOURS
+    bands: Sequence[int] | None = None  # of a TIFF, counted from 1, in the tensor's order
+    scale: float | None = None  # multiplies the values
+
+    @property
+    def uses_bands(self) -> bool:
+        """Whether TIFFs are read band by band, and not as pictures of 8 bits in three colours."""
+        return self.channels != COLOURS or self.bands is not None
+
+    def checked(self, array: np.ndarray) -> np.ndarray:
+        """Returns an array as [H, W, C]. Raises ImageError unless it fits the model."""
+        if array.ndim == 2 and self.channels == 1:
+            array = array[..., None]
+        if (
+            array.dtype.name not in TYPES
+            or array.ndim != 3
+            or array.shape[2] != self.channels
+            or not array.size
+        ):
+            order = " BGR" if self.channels == COLOURS else ""
+            raise ImageError(
+                f"an array must be [H, W, {self.channels}]{order} of {', '.join(TYPES)}, not "
+                f"{array.dtype} {list(array.shape)}"
+            )
+        if self.bands is not None:
+            raise ImageError("--bands selects bands of a TIFF, and this is an array")
+        return array
+
+
+def reading_for(
+    deploy: DeployConfig, bands: Sequence[int] | None, pixel_scale: float | None
+) -> Reading:
+    """Returns the Reading for a model and its options. Raises ConfigError if they don't fit."""
+    channels = deploy.channels
+    if bands is not None:
+        if not all(isinstance(band, int) and band > 0 for band in bands):
+            raise ConfigError(f"bands must be whole numbers from 1, not {bands!r}")
+        if len(bands) != channels:
+            raise ConfigError(
+                f"--bands names {len(bands)} bands, but the model takes {channels} channels: "
+                "name one band for each channel"
+            )
+    if pixel_scale is not None and not (pixel_scale > 0 and math.isfinite(pixel_scale)):
+        raise ConfigError(f"pixel_scale must be a number above 0, not {pixel_scale!r}")
+    return Reading(channels, bands, pixel_scale)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """A decoded image."""
+
+    pixels: np.ndarray  # numbers [H, W, C]; three channels are BGR
+    place: Place | None = None
+    is_bgr: bool = True  # whether the first three of four or more channels are BGR, not RGB
+
+    def scaled(self, scale: float | None) -> "ImageData":
+        """Returns the image with its values multiplied by `scale`, in float32."""
+        if scale is None:
+            return self
+        pixels = self.pixels.astype(np.float32)
+        pixels *= scale
+        return ImageData(pixels, self.place, self.is_bgr)
+
+    def view(self) -> np.ndarray:
+        """Returns the image for the eye, uint8 BGR [H, W, 3].
+
+        This is the image itself if it is uint8 BGR. Else the first three channels become the
+        colours, or the first channel the grey, and values of more than 8 bits are stretched between
+        their percentiles.
+        """
+        pixels = self.pixels
+        if pixels.shape[2] < COLOURS:
+            pixels = np.repeat(pixels[..., :1], COLOURS, axis=2)
+        elif pixels.shape[2] > COLOURS:
+            pixels = pixels[..., :COLOURS] if self.is_bgr else pixels[..., COLOURS - 1 :: -1]
+        if pixels.dtype == np.uint8:
+            return np.ascontiguousarray(pixels)
+        valid = self.place.valid if self.place else None
+        known = pixels if valid is None else pixels[valid]
+        shown = np.zeros(pixels.shape, np.uint8)
+        for channel in range(COLOURS) if known.size else ():
+            low, high = np.percentile(known[..., channel], VIEW_PERCENTILES)
+            stretched = (pixels[..., channel] - low) * (255 / max(high - low, 1e-12))
+            shown[..., channel] = stretched.clip(0, 255)
+        return shown

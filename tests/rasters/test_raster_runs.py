@@ -1,0 +1,193 @@
+"""Runs over rasters: --resume, reports, names that meet, and a machine without rasterio."""
+
+import json
+import re
+
+import cv2
+import numpy as np
+import pytest
+from conftest import cached_models, masks, scene
+from made import UTM, raster, values
+from PIL import Image
+
+PICTURE = np.moveaxis(scene(48, 64), 2, 0)
+
+
+@pytest.fixture(scope="module")
+def odd(pytestconfig):
+    return cached_models(pytestconfig, "pdmodel", "make_odd_models.py")
+
+
+@pytest.fixture
+def without_rasterio(tmp_path):
+    """Environment variables with which rasterio can't be imported."""
+    folder = tmp_path / "no rasterio"
+    folder.mkdir()
+    (folder / "rasterio.py").write_text("raise ImportError('hidden')")
+    return {"PYTHONPATH": str(folder)}
+
+
+@pytest.fixture
+def rasters(tmp_path):
+    """A folder of two georeferenced TIFFs and a picture."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in "ab":
+        raster(folder / f"{name}.tif", PICTURE, photometric="rgb", **UTM)
+    cv2.imwrite(str(folder / "c.png"), scene(48, 64))
+    return folder
+
+
+def statuses(path):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return {
+        line["image"][-5:]: (line["status"], line["files"]) for line in lines if "image" in line
+    }
+
+
+def files(suffix):
+    return {"mask": f"a{suffix}", "label": f"label/a{suffix}"}
+
+
+def test_the_report_names_the_file_and_resume_finds_it(infer, models, rasters, tmp_path):
+    command = ("--config", models / "argmax" / "deploy.yaml", "--image_path", rasters)
+    command += ("--save", "mask", "label", "--report", tmp_path / "r.jsonl", "--resume")
+    assert infer(*command).code == 0
+    assert statuses(tmp_path / "r.jsonl")["a.tif"] == ("done", files(".tif"))
+    (tmp_path / "r.jsonl").unlink()
+    assert infer(*command).code == 0
+    found = statuses(tmp_path / "r.jsonl")
+    assert found["a.tif"] == ("skipped", files(".tif"))
+    assert {status for status, _ in found.values()} == {"skipped"}
+
+
+def test_a_geotiff_that_was_cut_off_is_made_again(
+    infer, models, rasters, tmp_path, without_rasterio
+):
+    command = ("--config", models / "argmax" / "deploy.yaml", "--image_path", rasters)
+    command += ("--resume", "--report", tmp_path / "r.jsonl")
+    assert infer(*command).code == 0
+    mask = tmp_path / "output" / "a.tif"
+    whole = mask.read_bytes()
+    for length in (len(whole) - 1, len(whole) // 2, 200, 8, 0):
+        mask.write_bytes(whole[:length])
+        assert "1 of 3 images done" in infer(*command).out
+        assert mask.read_bytes() == whole
+    mask.write_bytes(whole[:-1])
+    (tmp_path / "r.jsonl").unlink()
+    assert "1 of 3 images done" in infer(*command, **without_rasterio).out
+    # Without rasterio its mask is a PNG, which counts from now on. So do whole GeoTIFFs.
+    found = statuses(tmp_path / "r.jsonl")
+    assert found["a.tif"] == ("done", {"mask": "a.png"})
+    assert found["b.tif"] == ("skipped", {"mask": "b.tif"})
+    assert "0 of 3 images done" in infer(*command, **without_rasterio).out
+    assert "0 of 3 images done" in infer(*command).out
+
+
+def test_a_resumed_geotiff_is_compared_with_its_label_map(infer, models, rasters, tmp_path):
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    for name in "abc":
+        Image.fromarray(np.zeros((48, 64), np.uint8)).save(labels / f"{name}.png")
+    command = ("--config", models / "argmax" / "deploy.yaml", "--image_path", rasters)
+    command += ("--label_path", labels, "--resume")
+    first, second = infer(*command), infer(*command)
+    [line] = re.findall("3 of 3 masks compared: .*", first.out)
+    assert line in second.out
+    assert "3 skipped" in second.out
+
+
+def test_without_rasterio_a_georeferenced_picture_gets_a_png_and_one_line(
+    infer, models, rasters, tmp_path, without_rasterio
+):
+    command = ("--config", models / "argmax" / "deploy.yaml", "--image_path", rasters)
+    with_it, without = infer(*command), infer(*command, "--save_dir", "png", **without_rasterio)
+    assert masks(tmp_path / "png") == ["a.png", "b.png", "c.png"]
+    assert without.err.count("rasterio is not installed") == 1
+    assert "rasterio" not in with_it.err
+
+
+def test_without_rasterio_bands_cannot_be_read(infer, odd, tmp_path, without_rasterio):
+    path = raster(tmp_path / "a.tif", values(5))
+    command = ("--config", odd / "channels_5" / "deploy.yaml", "--image_path", path)
+    run = infer(*command, **without_rasterio)
+    assert run.code == 1
+    assert "needs rasterio: run pip install -r requirements/geo.txt" in run.err
+
+
+def test_a_mask_never_overwrites_a_raster(infer, models, rasters, tmp_path):
+    """A list may name the folder that the masks go to."""
+    (tmp_path / "list.txt").write_text("in/a.tif\nin/b.tif\n")
+    command = ("--config", models / "argmax" / "deploy.yaml", "--image_path", "list.txt")
+    before = (rasters / "a.tif").read_bytes()
+    run = infer(*command, "--save_dir", rasters)
+    assert run.code == 2
+    assert re.search("the mask of .*a.tif would overwrite the image .*a.tif: choose anot", run.err)
+    assert (rasters / "a.tif").read_bytes() == before
+    raster(rasters / "a.tif", PICTURE, photometric="rgb")  # without a place its mask is a PNG
+    raster(rasters / "b.tif", PICTURE, photometric="rgb")
+    assert infer(*command, "--save_dir", rasters).code == 0
+    assert masks(rasters) == ["a.png", "a.tif", "b.png", "b.tif", "c.png"]
+
+
+def test_images_of_one_name_get_masks_of_two_names(infer, models, rasters, tmp_path):
+    cv2.imwrite(str(rasters / "a.png"), scene(48, 64))
+    command = ("--config", models / "argmax" / "deploy.yaml", "--image_path", rasters)
+    assert infer(*command).code == 0
+    found = sorted(path.name for path in (tmp_path / "output").iterdir())
+    assert found == ["a.png.png", "a.tif.tif", "b.tif", "c.png"]
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_turned_raster_gets_a_png_and_a_line(infer, models, tmp_path, orientation):
+    """OpenCV applies the orientation, which GDAL ignores."""
+    path = tmp_path / "a.tif"
+    raster(path, PICTURE, photometric="rgb", **UTM)
+    data = bytearray(path.read_bytes())
+    count = int.from_bytes(data[8:10], "little")
+    tags = [data[10 + 12 * n : 22 + 12 * n] for n in range(count)]
+    # The tag of the planar configuration, which is 1 by default, becomes the orientation.
+    [at] = [n for n, tag in enumerate(tags) if tag[:2] == (284).to_bytes(2, "little")]
+    turned = (274).to_bytes(2, "little") + bytes(tags[at][2:8])
+    data[10 + 12 * at : 22 + 12 * at] = turned + orientation.to_bytes(4, "little")
+    path.write_bytes(data)
+    run = infer("--config", models / "argmax" / "deploy.yaml", "--image_path", path)
+    assert masks(tmp_path / "output") == ["a.png"]
+    assert "its place can't be kept: its orientation tag turns the image" in run.err
+
+
+def test_bands_and_scale_are_flags(infer, odd, tmp_path):
+    path = raster(tmp_path / "a.tif", values(7), **UTM)
+    command = ("--config", odd / "channels_5" / "deploy.yaml", "--image_path", path)
+    command += ("--save", "mask", "overlay")
+    run = infer(*command, "--bands", *"76543", "--pixel_scale", "0.0623")
+    assert run.code == 0, run
+    assert sorted(masks(tmp_path / "output")) == ["a.tif", "overlay/a.png"]
+    first = infer(*command, "--save_dir", "first")
+    assert "has 7 bands: of this and similar files the first 5 are used" in first.err
+    one, other = (tmp_path / folder / "a.tif" for folder in ("output", "first"))
+    assert one.read_bytes() != other.read_bytes()
+    wrong = infer(*command, "--bands", "1", "2")
+    assert (wrong.code, "--bands names 2 bands, but the model takes 5" in wrong.err) == (2, True)
+
+
+def test_npy_files_of_a_folder_are_images(infer, odd, tmp_path):
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "a.npy", np.moveaxis(values(5), 0, 2))
+    model = odd / "channels_5" / "deploy.yaml"
+    for path in ("in", "in/a.npy"):
+        assert "1 of 1 images done" in infer("--config", model, "--image_path", path).out
+    again = infer("--config", model, "--image_path", "in", "--resume")
+    assert "1 skipped" in again.out
+
+
+def test_a_folder_of_every_bad_raster_ends_with_a_sentence_for_each(infer, odd, tmp_path):
+    from test_reading import make_bad_files
+
+    (tmp_path / "in").mkdir()
+    make_bad_files(tmp_path / "in")
+    model = odd / "channels_5" / "deploy.yaml"
+    run = infer("--config", model, "--image_path", "in", "--batch_size", "3")
+    assert run.code == 1
+    assert "2 of 15 images done" in run.out  # five.tif and five.npy
+    assert len(re.findall("^failed: .*: .*", run.err, re.M)) == 13

@@ -1,0 +1,245 @@
+"""What is read of which file, for models of any number of channels."""
+
+import re
+
+import cv2
+import numpy as np
+import oracle
+import pytest
+import rasterio
+from conftest import cached_models, scene
+from made import UTM, raster, values
+from PIL import Image
+
+from paddleseg_infer.errors import ConfigError, ImageError
+from paddleseg_infer.segmenter import Segmenter
+from paddleseg_infer.sources.reading import Reading
+from paddleseg_infer.sources.source import source_of
+
+CHANNELS = (1, 2, 4, 5, 13)
+
+
+@pytest.fixture(scope="module")
+def odd(pytestconfig):
+    """Models of 1, 2, 4, 5 and 13 channels, which give scores of five classes."""
+    return cached_models(pytestconfig, "pdmodel", "make_odd_models.py")
+
+
+def read(image, channels, **how):
+    return source_of(image, Reading(channels, **how)).read().pixels
+
+
+def expected_labels(odd, channels, tensor):
+    """Returns the labels that Paddle's public predictor gives for a tensor [C, H, W]."""
+    model = oracle.Oracle(odd / f"channels_{channels}" / "deploy.yaml")
+    handle = model.predictor.get_input_handle(model.predictor.get_input_names()[0])
+    handle.reshape((1, *tensor.shape))
+    handle.copy_from_cpu(np.ascontiguousarray(tensor[None]))
+    model.predictor.run()
+    name = model.predictor.get_output_names()[0]
+    return model.predictor.get_output_handle(name).copy_to_cpu()[0].argmax(0)
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_tiff_npy_and_array_give_the_labels_of_the_formula(odd, tmp_path, channels, dtype):
+    bands = values(channels, dtype=dtype)
+    tensor = bands.astype(np.float32) / 255.0  # Normalize with mean and std 0.5
+    tensor = ((tensor - 0.5) / 0.5).astype(np.float32)
+    expected = expected_labels(odd, channels, tensor)
+    array = np.moveaxis(bands, 0, 2)
+    tiff = raster(tmp_path / "a.tif", bands, **UTM)
+    np.save(tmp_path / "a.npy", array)
+    segmenter = Segmenter(odd / f"channels_{channels}" / "deploy.yaml", device="cpu")
+    for image in (tiff, tmp_path / "a.npy", array, np.asfortranarray(array)):
+        assert np.array_equal(segmenter(image), expected)
+    windows = Segmenter(
+        odd / f"channels_{channels}" / "deploy.yaml", device="cpu", crop_size=(32, 24)
+    )
+    assert np.array_equal(windows(tiff), windows(array))
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [
+        ({}, "uint16"),
+        ({"tiled": True, "blockxsize": 16, "blockysize": 16}, "int16"),
+        ({"interleave": "pixel"}, "uint16"),
+        ({"interleave": "band", "compress": "lzw"}, "float32"),
+        ({"compress": "deflate", "predictor": 2}, "uint16"),
+        ({"BIGTIFF": "YES"}, "uint8"),
+        ({}, "float64"),
+        ({}, "int32"),
+        ({"nodata": -9999}, "int16"),
+    ],
+)
+def test_bands_of_every_layout_are_read_as_they_are(tmp_path, options, dtype):
+    bands = values(5, dtype=dtype)
+    path = raster(tmp_path / "a.tif", bands, **options)
+    assert np.array_equal(read(path, 5), np.moveaxis(bands, 0, 2).astype(dtype))
+    assert np.array_equal(read(path, 2), np.moveaxis(bands[:2], 0, 2))
+    chosen = read(path, 4, bands=(5, 1, 3, 3))
+    assert np.array_equal(chosen, np.moveaxis(bands[[4, 0, 2, 2]], 0, 2))
+
+
+def test_jpeg_in_a_tiff_is_decoded(tmp_path):
+    bands = np.moveaxis(scene(48, 64), 2, 0)
+    path = raster(tmp_path / "a.tif", bands, compress="jpeg", photometric="ycbcr")
+    with rasterio.open(path) as file:
+        decoded = np.moveaxis(file.read(), 0, 2)
+    assert np.array_equal(read(path, 3, bands=(1, 2, 3))[..., ::-1], decoded)
+    assert np.array_equal(read(path, 1)[..., 0], read(path, 2)[..., 0])
+
+
+def test_three_named_bands_are_the_tensors_channels_in_their_order(models, tmp_path):
+    """A tensor of three channels is RGB, and a picture in this program BGR."""
+    bands = values(4, dtype="uint8")
+    path = raster(tmp_path / "a.tif", bands)
+    model = models / "argmax" / "deploy.yaml"
+    by_bands = Segmenter(model, device="cpu", bands=(4, 3, 2))(path)
+    assert np.array_equal(by_bands, Segmenter(model, device="cpu")(np.dstack(bands[1:])))
+
+
+def test_a_model_of_three_channels_reads_a_tiff_as_a_picture(tmp_path):
+    """As OpenCV does: 16 bits become 8."""
+    bands = values(3) * 16
+    path = raster(tmp_path / "a.tif", bands, photometric="rgb", **UTM)
+    assert np.array_equal(read(path, 3), cv2.imread(path, cv2.IMREAD_COLOR))
+    assert read(path, 3).dtype == np.uint8
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
+def test_a_model_of_one_channel_reads_pictures_in_grey(tmp_path, suffix):
+    path = str(tmp_path / f"a{suffix}")
+    cv2.imwrite(path, scene(40, 50))
+    grey = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
+    assert np.array_equal(read(path, 1)[..., 0], grey)
+    assert np.array_equal(read(grey, 1)[..., 0], grey)
+    assert np.array_equal(read(Image.fromarray(grey), 1)[..., 0], grey)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_model_of_four_channels_reads_rgba_pictures(tmp_path, dtype):
+    image = np.moveaxis(values(4, dtype=dtype), 0, 2)
+    path = str(tmp_path / "a.png")
+    cv2.imwrite(path, image)
+    assert np.array_equal(read(path, 4), image)
+    if dtype == "uint8":
+        assert np.array_equal(read(Image.open(path), 4), image)
+
+
+def test_pixel_scale_multiplies_the_values_first(odd, tmp_path):
+    bands = values(5)
+    array = np.moveaxis(bands, 0, 2)
+    scaled = array.astype(np.float32) * np.float32(255 / 4095)
+    for image in (raster(tmp_path / "a.tif", bands), array):
+        assert np.array_equal(read(image, 5, scale=255 / 4095), scaled)
+    model = odd / "channels_5" / "deploy.yaml"
+    labels = Segmenter(model, device="cpu", pixel_scale=255 / 4095)(array)
+    assert np.array_equal(labels, Segmenter(model, device="cpu")(scaled))
+
+
+@pytest.mark.parametrize(
+    ("image", "channels", "how", "message"),
+    [
+        ("five.tif", 13, {}, "the TIFF has 5 bands, but band 13 is needed"),
+        ("five.tif", 3, {"bands": (1, 2, 6)}, "the TIFF has 5 bands, but band 6 is needed"),
+        ("complex.tif", 2, {}, r"the TIFF has complex numbers \(complex64\)"),
+        ("nan.tif", 5, {}, "7 of its 15360 values are NaN or infinite: replace them"),
+        ("nan.npy", 5, {}, "7 of its 15360 values are NaN or infinite: replace them"),
+        ("cut.tif", 5, {}, r"the TIFF is cut off: it has 2000 of at least \d+ bytes"),
+        ("lies.tif", 5, {}, "the TIFF can't be read: "),
+        ("unknown.tif", 5, {}, "the TIFF can't be read: .*missing codec"),
+        ("five.tif", 3, {}, "the TIFF has 5 bands, but a picture has at most 4: name three with"),
+        ("float.tif", 3, {}, "contains floating-point values, which is no picture: name its bands"),
+        ("rgb.png", 4, {}, r"the picture has 3 channels, but the model takes 4 \(RGBA\)"),
+        ("rgb.png", 5, {}, "the model takes 5 channels, which only a TIFF of so many bands or a"),
+        ("rgb.png", 3, {"bands": (1, 2, 3)}, "--bands selects bands of a TIFF, and this file is"),
+        ("five.npy", 5, {"bands": (1, 2, 3, 4, 5)}, "--bands selects bands of a TIFF, and this is"),
+        ("five.npy", 4, {}, r"an array must be \[H, W, 4\] of uint8, .*, not uint16 \[48, 64, 5\]"),
+        ("five.npy", 3, {}, r"an array must be \[H, W, 3\] BGR of"),
+        ("double.npy", 5, {}, "values of type float64: save it as one of uint8, uint16, int16, fl"),
+        ("cut.npy", 5, {}, r"the .npy file is cut off: it has 900 of \d+ bytes"),
+        ("damaged.npy", 5, {}, "the .npy file is damaged"),
+        ("objects.npy", 5, {}, "the .npy file has values of type object"),
+        ("gone.tif", 5, {}, "the file does not exist"),
+        ("/vsimem/a.tif", 5, {}, "the file does not exist"),
+        ("empty.tif", 5, {}, "the file is empty"),
+    ],
+)
+def test_a_file_that_cannot_be_read_gets_a_sentence(tmp_path, image, channels, how, message):
+    make_bad_files(tmp_path)
+    with pytest.raises(ImageError) as refusal:
+        read(str(tmp_path / image), channels, **how)
+    assert re.search(message, str(refusal.value))
+    assert "\n" not in str(refusal.value)
+
+
+def make_bad_files(folder):
+    five = values(5)
+    raster(folder / "five.tif", five)
+    raster(folder / "float.tif", five[:3].astype(np.float32))
+    raster(folder / "complex.tif", five[:2].astype(np.complex64))
+    nan = five.astype(np.float32)
+    nan[2, 3, :6], nan[4, 4, 4] = np.nan, np.inf
+    raster(folder / "nan.tif", nan)
+    np.save(folder / "nan.npy", np.moveaxis(nan, 0, 2))
+    data = (folder / "five.tif").read_bytes()
+    (folder / "cut.tif").write_bytes(data[:2000])
+    raster(folder / "lies.tif", five, compress="deflate", tiled=True, blockxsize=16, blockysize=16)
+    lies = bytearray((folder / "lies.tif").read_bytes())
+    lies[1000:3000] = bytes(2000)  # zeros are no deflated data
+    (folder / "lies.tif").write_bytes(lies)
+    unknown = bytearray(data)
+    at = unknown.find(b"\x03\x01\x03\x00\x01\x00\x00\x00")  # the tag of the compression
+    unknown[at + 8 : at + 10] = (61234).to_bytes(2, "little")
+    (folder / "unknown.tif").write_bytes(unknown)
+    cv2.imwrite(str(folder / "rgb.png"), scene(48, 64))
+    array = np.moveaxis(five, 0, 2)
+    np.save(folder / "five.npy", array)
+    np.save(folder / "double.npy", array.astype(float))
+    np.save(folder / "objects.npy", np.array([{}, 1], dtype=object), allow_pickle=True)
+    (folder / "cut.npy").write_bytes((folder / "five.npy").read_bytes()[:900])
+    (folder / "damaged.npy").write_bytes(b"\x93NUMPY\x01\x00\x09\x00{'descr':")
+    (folder / "empty.tif").write_bytes(b"")
+
+
+def test_damaged_rasters_raise_no_other_error_than_image_error(tmp_path):
+    random = np.random.default_rng(0)
+    raster(tmp_path / "a.tif", values(5), compress="deflate", **UTM)
+    whole = (tmp_path / "a.tif").read_bytes()
+    for _ in range(150):
+        data = bytearray(whole)
+        for at in random.integers(0, min(len(data), 600), 4):
+            data[at] = random.integers(256)
+        (tmp_path / "b.tif").write_bytes(data)
+        try:
+            read(str(tmp_path / "b.tif"), 5)
+        except ImageError as error:
+            assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("channels", "options", "message"),
+    [
+        (5, {"bands": (1, 2)}, "--bands names 2 bands, but the model takes 5 channels"),
+        (5, {"bands": (0, 1, 2, 3, 4)}, "bands must be whole numbers from 1"),
+        (5, {"pixel_scale": 0}, "pixel_scale must be a number above 0"),
+        (513, {}, "the model takes 513 channels, but at most 512 are supported"),
+    ],
+)
+def test_options_that_do_not_fit_the_model_are_refused(odd, channels, options, message):
+    with pytest.raises(ConfigError, match=message):
+        Segmenter(odd / f"channels_{channels}" / "deploy.yaml", device="cpu", **options)
+
+
+def test_deploy_yaml_and_graph_must_agree(odd, model_copy):
+    folder = model_copy("argmax", input_shape=[-1, 5, -1, -1])
+    with pytest.raises(ConfigError, match="needs images of 3 channels, but `input_shape` in .* 5"):
+        Segmenter(folder / "deploy.yaml", device="cpu").load()
+
+
+def test_normalize_must_have_a_value_for_each_channel(model_copy):
+    folder = model_copy("argmax", transforms=[{"type": "Normalize", "mean": [0.5, 0.5]}])
+    with pytest.raises(ConfigError, match="mean of transform Normalize has 2 values, but the"):
+        Segmenter(folder / "deploy.yaml", device="cpu")
