@@ -8,7 +8,7 @@ from paddleseg_infer.formats import npy
 from paddleseg_infer.formats.size import image_size
 from paddleseg_infer.preprocess import decode_image, read_file
 from paddleseg_infer.sources import raster
-from paddleseg_infer.sources.reading import ImageData, Reading
+from paddleseg_infer.sources.reading import BGR, COLOURS, RGB, ImageData, Reading
 from paddleseg_infer.transforms.paddleseg import Transform
 
 TIFF_MARKS = (b"II", b"MM")
@@ -40,7 +40,7 @@ class PathSource:
         if data.startswith(npy.SIGNATURE):
             pixels = reading.checked(npy.array_of(data))
             raster.check_finite(pixels)
-            return ImageData(pixels, is_bgr=False)
+            return ImageData(pixels, bgr=BGR if reading.channels == COLOURS else RGB)
         if reading.bands is not None:
             raise ImageError("--bands selects bands of a TIFF, and this file is none")
         pixels = decode_image(data, self.path, transforms, reading.channels)

@@ -15,7 +15,7 @@ from paddleseg_infer.formats.tags import ORIENTATION, Tags, is_georeferenced
 from paddleseg_infer.machine.optional import RASTERIO_HINT, rasterio_module
 from paddleseg_infer.place import Place
 from paddleseg_infer.preprocess import check_is_file, check_memory
-from paddleseg_infer.sources.reading import COLOURS, ImageData, Reading
+from paddleseg_infer.sources.reading import COLOURS, RGB, ImageData, Reading
 from paddleseg_infer.transforms.paddleseg import Transform
 
 log = logging.getLogger("paddleseg_infer")
@@ -63,11 +63,12 @@ def read_bands(
         pixels = np.empty((height, width, len(bands)), dtype)
         raster.read(bands, out=pixels.transpose(2, 0, 1))
         place = _place_of(raster, bands)
+        bgr = _colours_of(raster, bands)
     if pixels.dtype.kind == "f":
         pixels = _usable(pixels, place)
     if reading.channels == COLOURS:  # three channels are BGR in this program
-        pixels = pixels[..., ::-1]
-    return ImageData(pixels, place, is_bgr=False)
+        return ImageData(pixels[..., ::-1], place)
+    return ImageData(pixels, place, bgr)
 
 
 def place_of_picture(path: str, data: bytes, shape: tuple[int, ...]) -> Place | None:
@@ -156,6 +157,14 @@ def _place_of(raster: Any, bands: Sequence[int]) -> Place:
         has_mask,
         None if valid is None or valid.all() else valid,
     )
+
+
+def _colours_of(raster: Any, bands: Sequence[int]) -> tuple[int, int, int]:
+    """Returns which of the bands are blue, green and red: as the file says, else 3, 2 and 1."""
+    names = [raster.colorinterp[band - 1].name for band in bands]
+    if {"blue", "green", "red"} <= set(names):
+        return names.index("blue"), names.index("green"), names.index("red")
+    return RGB
 
 
 def _note_once(about: str, line: str) -> None:

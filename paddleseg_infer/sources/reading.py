@@ -12,6 +12,7 @@ from paddleseg_infer.formats.npy import TYPES
 from paddleseg_infer.place import Place
 
 COLOURS = 3
+BGR, RGB = (0, 1, 2), (2, 1, 0)  # the places of blue, green and red
 VIEW_PERCENTILES = (2, 98)  # the values that are black and white in the picture of a raster
 
 
@@ -72,7 +73,7 @@ class ImageData:
 
     pixels: np.ndarray  # numbers [H, W, C]; three channels are BGR
     place: Place | None = None
-    is_bgr: bool = True  # whether the first three of four or more channels are BGR, not RGB
+    bgr: tuple[int, int, int] = BGR  # the channels that are blue, green and red for the eye
 
     def scaled(self, scale: float | None) -> "ImageData":
         """Returns the image with its values multiplied by `scale`, in float32."""
@@ -80,20 +81,19 @@ class ImageData:
             return self
         pixels = self.pixels.astype(np.float32)
         pixels *= scale
-        return ImageData(pixels, self.place, self.is_bgr)
+        return ImageData(pixels, self.place, self.bgr)
 
     def view(self) -> np.ndarray:
         """Returns the image for the eye, uint8 BGR [H, W, 3].
 
-        This is the image itself if it is uint8 BGR. Else the first three channels become the
-        colours, or the first channel the grey, and values of more than 8 bits are stretched between
-        their percentiles.
+        This is the image itself if it is uint8 BGR. Of fewer than three channels, the first one
+        becomes grey. Values of more than 8 bits are stretched between their percentiles.
         """
         pixels = self.pixels
         if pixels.shape[2] < COLOURS:
             pixels = np.repeat(pixels[..., :1], COLOURS, axis=2)
         elif pixels.shape[2] > COLOURS:
-            pixels = pixels[..., :COLOURS] if self.is_bgr else pixels[..., COLOURS - 1 :: -1]
+            pixels = pixels[..., list(self.bgr)]
         if pixels.dtype == np.uint8:
             return np.ascontiguousarray(pixels)
         valid = self.place.valid if self.place else None
