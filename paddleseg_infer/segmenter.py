@@ -34,7 +34,7 @@ from paddleseg_infer.forms import class_count
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.outcomes import Job
 from paddleseg_infer.pictures.files import prepare_save_dir
-from paddleseg_infer.pictures.kinds import Pictures, legend_names
+from paddleseg_infer.pictures.kinds import Pictures
 from paddleseg_infer.pictures.palettes import palette_of
 from paddleseg_infer.postprocess import OutputReader
 from paddleseg_infer.settings import UNKNOWN, EvaluationOptions, ModelOptions, SavingOptions
@@ -175,8 +175,8 @@ class Segmenter:
         """
         check_sizes(self._tiling, self._finisher.network_size, saving.save)
         palette = palette_of(saving.custom_color)
-        names = legend_names(self.deploy.class_names, self._has_unknown)
-        pictures = Pictures(saving.save, palette, names)
+        of_unknown = "unknown" if self._has_unknown else ""
+        pictures = Pictures(saving.save, palette, self.deploy.class_names, of_unknown)
         make_save_dir = make_save_dir or self._make_save_dir
         judge = judge_for(self.deploy, evaluation)
         goal = SavedPictures(pictures, saving.save_dir, make_save_dir, on_run_error, judge)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from paddleseg_infer.errors import ConfigError
 from paddleseg_infer.pictures.files import whole_npz
-from paddleseg_infer.pictures.kinds import legend_entries, legend_names
+from paddleseg_infer.pictures.overlay import legend_entries, legend_names
 from paddleseg_infer.postprocess import OutputReader
 from paddleseg_infer.segmenter import Segmenter
 
@@ -164,7 +164,7 @@ def test_from_python_unknown_pixels_are_255(models):
 
 def test_the_legend_names_unknown_pixels():
     labels = np.array([[0, 255, 255, 1]], np.uint8)
-    names = legend_names(("road",), has_unknown=True)
+    names = legend_names(("road",), "unknown")
     assert legend_entries(labels, names) == [
         (255, "unknown  50.0 %"),
         (0, "road  25.0 %"),

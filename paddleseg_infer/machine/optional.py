@@ -22,3 +22,8 @@ def rasterio_module() -> Any:
     warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
     logging.getLogger("rasterio").setLevel(logging.CRITICAL + 1)
     return rasterio
+
+
+def one_line(error: BaseException) -> str:
+    """Returns GDAL's own message of a rasterio error, in one line."""
+    return " ".join(str(error.__cause__ or error).split())

@@ -12,7 +12,7 @@ import numpy as np
 from paddleseg_infer.errors import ImageError, shown
 from paddleseg_infer.formats.checks import check_tiff_file
 from paddleseg_infer.formats.tags import ORIENTATION, Tags, is_georeferenced
-from paddleseg_infer.machine.optional import RASTERIO_HINT, rasterio_module
+from paddleseg_infer.machine.optional import RASTERIO_HINT, one_line, rasterio_module
 from paddleseg_infer.place import Place
 from paddleseg_infer.preprocess import check_is_file, check_memory
 from paddleseg_infer.sources.reading import COLOURS, RGB, ImageData, Reading
@@ -129,8 +129,7 @@ def _opened(path: str) -> Iterator[Any]:
         with rasterio.open(os.path.abspath(path), driver="GTiff") as raster:
             yield raster
     except rasterio.errors.RasterioError as error:
-        cause = error.__cause__ or error
-        raise ImageError(f"the TIFF can't be read: {' '.join(str(cause).split())}") from None
+        raise ImageError(f"the TIFF can't be read: {one_line(error)}") from None
 
 
 def _place_of(raster: Any, bands: Sequence[int]) -> Place:

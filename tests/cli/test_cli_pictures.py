@@ -11,7 +11,7 @@ from PIL import Image
 from windows_oracle import paddlesegs_mean
 
 from paddleseg_infer.pictures.files import PART_SUFFIX
-from paddleseg_infer.pictures.kinds import Pictures, legend
+from paddleseg_infer.pictures.overlay import legend
 from paddleseg_infer.pictures.palettes import PADDLESEG
 from paddleseg_infer.preprocess import prepare
 from paddleseg_infer.segmenter import Segmenter
@@ -158,7 +158,7 @@ def test_the_pictures_of_an_image_agree(infer, models, photos, tmp_path, name, w
         blended = (image[..., ::-1].astype(int) + colours) / 2
         is_line = np.isin(overlay, (0, 255)).all(axis=2)
         assert ((np.abs(overlay - blended).max(axis=2) <= 0.5) | is_line).all()
-        below = legend(labels, Pictures(names=config["Deploy"]["labels"]))[..., ::-1]
+        below = legend(labels, config["Deploy"]["labels"], PADDLESEG)[..., ::-1]
         assert np.array_equal(saved["overlay"][height:, : below.shape[1]], below)
 
 

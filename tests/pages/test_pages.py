@@ -226,6 +226,7 @@ MADE = {  # what the commands of a page make, and a part of what they print
     "models": ("output/cityscapes_demo.png", "images: 4\n"),
     "install": ("output/corner.png", "4 of 4 images done"),
     "pictures": ("output/overlay/avenue.png", "masks, labels, overlays in output"),
+    "rasters": ("output/scene.tif", "1 of 1 images done"),
     "large": ("output/crossing.png", "4 of 4 images done"),
     "evaluation": ("part2.jsonl", "4 of 4 masks compared: mean IoU 0.87"),
     "speed": ("demo_int8/model.pdmodel", "4 of 4 images done"),

@@ -11,7 +11,8 @@ from PIL import Image
 from paddleseg_infer import settings
 from paddleseg_infer.errors import ConfigError, ImageError
 from paddleseg_infer.pictures import kinds as pictures
-from paddleseg_infer.pictures.kinds import Pictures, Segmentation, encode_mask, shares
+from paddleseg_infer.pictures.kinds import Pictures, Segmentation, encode_mask
+from paddleseg_infer.pictures.overlay import shares
 from paddleseg_infer.pictures.palettes import PADDLESEG, PALETTES
 
 SIZE = (90, 120)
