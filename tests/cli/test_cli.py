@@ -204,6 +204,8 @@ def test_the_parser_has_these_defaults():
         "save": ("mask",),
         "custom_color": ("paddleseg",),
         "threshold": 0.5,
+        "bands": None,
+        "pixel_scale": None,
         "crop_size": None,
         "stride": None,
         "dry_run": False,
