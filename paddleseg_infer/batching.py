@@ -154,6 +154,8 @@ class BatchReader:
             image_bgr = data.view() if self._keeps_images else None
         except ImageError as error:
             return failed(item, error)
+        except MemoryError:
+            return failed(item, ImageError("there is not enough memory to read it"))
         return replace(
             item,
             source=None,

@@ -3,7 +3,7 @@
 import logging
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ from paddleseg_infer.transforms.paddleseg import Transform, make_transform
 
 ANY_SHAPE = (-1, -1, -1, -1)
 MOST_CHANNELS = 512  # of an OpenCV image
+USUAL_CHANNELS = (1, 3, 4)
 log = logging.getLogger("paddleseg_infer")
 
 MAX_YAML_BYTES = 1 << 20
@@ -55,7 +56,7 @@ class DeployConfig:
         channels = self.input_shape[1]
         if channels == -1:
             shapes = [port.shape for port in self.graph_facts.inputs if len(port.shape) == 4]
-            channels = shapes[0][1] if shapes and shapes[0][1] > 0 else 3
+            channels = _channels_of(shapes[0]) if shapes else 3
         if channels > MOST_CHANNELS:
             raise ConfigError(
                 f"{shown(self.path)}: the model takes {channels} channels, but at most "
@@ -91,6 +92,14 @@ class DeployConfig:
             self.input_shape[0],
         )
         return self.input_shape[0]
+
+
+def _channels_of(shape: Sequence[int]) -> int:
+    """Returns the channels of a graph's input, 3 if it declares none."""
+    # An input NHWC is refused later, with a message about its layout.
+    is_channels_last = shape[3] in USUAL_CHANNELS and shape[1] not in USUAL_CHANNELS
+    channels = shape[3] if is_channels_last else shape[1]
+    return channels if channels > 0 else 3
 
 
 class _Loader(yaml.SafeLoader):

@@ -16,7 +16,6 @@ from paddleseg_infer.errors import ImageError, RunError
 from paddleseg_infer.evaluation import Judge
 from paddleseg_infer.pictures.files import target_of, write_whole
 from paddleseg_infer.pictures.kinds import Pictures, Segmentation
-from paddleseg_infer.place import without_data
 from paddleseg_infer.postprocess import OutputReader, label_map, restore
 from paddleseg_infer.settings import UNKNOWN
 
@@ -107,7 +106,7 @@ class Finisher:
 
     reads: OutputReader
     network_size: bool  # whether the pictures keep the size of the network's output
-    has_class_255: bool
+    has_class_255: bool | None  # None if only the labels show it
 
     def image(self, goal: Goal, output: Output) -> Result:
         """Returns the Result that the goal makes from one image's output."""
@@ -120,22 +119,20 @@ class Finisher:
             place = None  # its grid would be another
         else:
             maps = maps.restored(item.undo)
-        return self._finished(
-            *(goal, item),
-            Segmentation(maps.labels, maps.score, item.image_bgr, maps.probability, place),
-        )
+        images = maps.labels, maps.score, item.image_bgr, maps.probability
+        return self._finished(goal, item, Segmentation(*images, place))
 
     def mosaic(self, goal: Goal, item: Item, segmentation: Segmentation) -> Result:
         """Returns the Result of an image whose windows are joined."""
         return timed(item, partial(self._finished, goal, item, segmentation))
 
     def _finished(self, goal: Goal, item: Item, segmentation: Segmentation) -> Result:
-        place = segmentation.place
-        if place is not None:
-            place.check(segmentation.labels, self.has_class_255)
-            without_data(segmentation.labels, place, UNKNOWN)
+        if segmentation.place is not None:
+            place = segmentation.place.for_labels(segmentation.labels, self.has_class_255)
+            segmentation = replace(segmentation, place=place)
+            place.fill(segmentation.labels, UNKNOWN)
             if segmentation.score is not None:
-                without_data(segmentation.score, place, 0)
+                place.fill(segmentation.score, 0)
         return goal.finish(item, segmentation)
 
     def window(self, output: Output) -> Result:

@@ -58,6 +58,12 @@ def positive(text: str) -> float:
     return value
 
 
+def ratio(text: str) -> float:
+    """Returns a number above 0, which may be written as a fraction, for example 255/4095."""
+    above, slash, below = text.partition("/")
+    return positive(above) / positive(below) if slash else positive(text)
+
+
 def share(text: str) -> float:
     value = number(text)
     if not 0 < value <= 1:
@@ -80,7 +86,14 @@ def shard(text: str) -> tuple[int, int]:
     raise argparse.ArgumentTypeError(f"must be I/N, with I from 0 to N-1, not {text!r}")
 
 
-READERS = {"number": number, "positive": positive, "share": share, "id": class_id, "shard": shard}
+READERS = {
+    "number": number,
+    "positive": positive,
+    "ratio": ratio,
+    "share": share,
+    "id": class_id,
+    "shard": shard,
+}
 
 
 def how_to_read(option: Option) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Where a raster lies on the earth, and which of its pixels contain data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from paddleseg_infer.settings import UNKNOWN
 class Place:
     """The grid of a TIFF, as `rasterio` reads it. Its label map gets the same grid."""
 
+    name: str = ""  # the file's name, for messages
     crs: Any = None  # rasterio.crs.CRS
     transform: Any = None  # affine.Affine, from (column, row) to coordinates
     gcps: Any = ()  # rasterio.control.GroundControlPoint, whose coordinates are in `gcps_crs`
@@ -27,22 +28,25 @@ class Place:
         has_transform = self.transform is not None and not self.transform.is_identity
         return bool(self.crs or has_transform or self.gcps or self.rpcs)
 
-    def check(self, labels: np.ndarray, has_class_255: bool) -> None:
-        """Raises ImageError if pixels without data would get the id of a class."""
-        if self.valid is None:
-            return
-        if has_class_255 or labels.dtype != np.uint8:
+    def for_labels(self, labels: np.ndarray, has_class_255: bool | None) -> "Place":
+        """Returns the place of these labels [H, W], without a nodata value if 255 is a class.
+
+        If `has_class_255` is None, the labels themselves decide whether it is. Raises ImageError if
+        pixels without data would get the id of a class.
+        """
+        if has_class_255 is None or labels.dtype != np.uint8:
+            known = labels if self.valid is None else labels[self.valid]
+            has_class_255 = labels.dtype != np.uint8 or bool((known == UNKNOWN).any())
+        if not has_class_255:
+            return self
+        if self.valid is not None:
             raise ImageError(
                 f"it has pixels without data, whose id is {UNKNOWN}, but {UNKNOWN} is also a class "
                 "of this model: remove the mask or the nodata value from the file"
             )
+        return replace(self, has_mask=False)
 
-
-def without_data(values: np.ndarray, place: Place | None, filling: int) -> np.ndarray:
-    """Returns `values` [H, W], with `filling` where the raster has no data.
-
-    The result is `values` itself, changed in place.
-    """
-    if place is not None and place.valid is not None:
-        np.copyto(values, filling, where=~place.valid)
-    return values
+    def fill(self, values: np.ndarray, filling: int) -> None:
+        """Sets `values` [H, W] to `filling` where the raster has no data."""
+        if self.valid is not None:
+            np.copyto(values, filling, where=~self.valid)

@@ -93,12 +93,14 @@ class Segmenter:
         self._reading = reading_for(self.deploy, model.bands, model.pixel_scale)
         images = [source_of(image, self._reading) for image in sample]
         self._expected = Expected(images, self.batch_size, crop)
+        self._has_unknown = model.unknown_below is not None
         self._reads = OutputReader(
             model.with_argmax, model.threshold, self.deploy.output_op, model.unknown_below
         )
-        has_class_255 = (class_count(self.deploy.graph_facts) or 0) > UNKNOWN
+        classes = class_count(self.deploy.graph_facts) or len(self.deploy.class_names)
+        # With --unknown_below, 255 in the labels is no class: the model has fewer.
+        has_class_255 = classes > UNKNOWN if classes or self._has_unknown else None
         self._finisher = Finisher(self._reads, model.network_size, has_class_255)
-        self._has_unknown = model.unknown_below is not None
         # Reading and saving use no more threads than the engine.
         self._threads = min(threads, self.options.cpu_threads or 1)
         self._engine: Engine | None = None

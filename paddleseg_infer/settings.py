@@ -142,20 +142,22 @@ class ModelOptions:
     bands: tuple[int, ...] | None = option(
         None,
         TO_DO,
-        "read these bands of a TIFF, counted from 1, as they are: one for each channel of the "
-        "model, in the tensor's order; needs rasterio",
+        "read these bands of a TIFF, counted from 1, without a change of their values: one for "
+        "each channel of the model, in its order (red, green, blue for PaddleSeg's models of "
+        "three); needs rasterio",
         "wholes",
         metavar="N",
-        shown_default="a model of three channels reads a TIFF as a picture; another one reads its "
-        "first bands",
+        shown_default="a TIFF is read as a picture if the model has three channels; other models "
+        "read its first bands",
     )
     pixel_scale: float | None = option(
         None,
         TO_DO,
-        "multiply the values of the images by X first; Normalize divides by 255, so use 255/4095 "
-        "= 0.0623 for values of 12 bits",
-        "positive",
+        "multiply the values of the images by X first, a number or a fraction; Normalize divides "
+        "by 255, so use 255/4095 for values that the training divided by 4095",
+        "ratio",
         metavar="X",
+        shown_default="1",
     )
     threshold: float = option(
         0.5,

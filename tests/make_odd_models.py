@@ -125,6 +125,8 @@ for number in (1, 2, 4, 5, 13):
 export("classes_256", Scores(classes=256))
 export("channels_513", Scores(channels=513), (-1, 513, -1, -1))
 export("nhwc_input", ChannelsLast(), (-1, -1, -1, 3))
+export("nhwc_fixed", ChannelsLast(), (-1, 512, 512, 3))
+export("ids_undeclared", Scores(finish=lambda s, i: paddle.cast((s * 0).sum(1) + 255, "int32")))
 export("nhwc", Scores(finish=channels_last))
 export("nhwc_undeclared", Scores(finish=lambda *of: undeclared(channels_last(*of), 0)))
 export("nchw_undeclared", Scores(finish=undeclared))

@@ -1,12 +1,12 @@
 """Refuses files that OpenCV would decode to wrong pixels without an error."""
 
-import contextlib
 import io
 import re
+import struct
 
 from PIL import JpegImagePlugin
 
-from paddleseg_infer.errors import ImageError
+from paddleseg_infer.errors import ImageError, reason
 from paddleseg_infer.formats import tags
 from paddleseg_infer.formats.known import HEAD_BYTES, SPACE, other_format
 from paddleseg_infer.formats.tags import Tags
@@ -25,7 +25,7 @@ def check_format(data: bytes) -> None:
     missing part.
     """
     if other := other_format(data[:HEAD_BYTES]):
-        raise ImageError(f"it is {other} file, which can't be read: convert it to PNG or JPEG")
+        raise ImageError(f"it is {other} file, which can't be read: convert it to PNG or TIFF")
     if data.startswith(b"\xff\xd8"):
         _check_jpeg(data)
     elif data.startswith((b"II", b"MM")):
@@ -50,11 +50,18 @@ def _check_jpeg(data: bytes) -> None:
 
 
 def check_tiff_file(path: str) -> None:
-    """Raises ImageError if a TIFF is cut off."""
-    with open(path, "rb") as file:
-        length = file.seek(0, io.SEEK_END)
-        with contextlib.suppress(*tags.DAMAGED):  # GDAL decides whether it is a TIFF
-            _check_tiff_is_whole(Tags(file), length)
+    """Raises ImageError if a TIFF is cut off, or its mask or another of its pictures."""
+    try:
+        with open(path, "rb") as file:
+            length = file.seek(0, io.SEEK_END)
+            for each in Tags(file).of_all_pictures():
+                _check_tiff_is_whole(each, length)
+    except OSError as error:
+        raise ImageError(f"it can't be read: {reason(error)}") from None
+    except struct.error:
+        raise ImageError(f"the TIFF is cut off: it has only {length} bytes") from None
+    except tags.DAMAGED:  # GDAL decides whether it is a TIFF
+        pass
 
 
 def _check_tiff(data: bytes) -> None:
@@ -68,7 +75,7 @@ def _check_tiff(data: bytes) -> None:
         elif bands > MOST_BANDS:
             raise ImageError(
                 f"the TIFF has {bands} bands, but a picture has at most {MOST_BANDS}: name three "
-                "with --bands, for example --bands 1 2 3"
+                "with --bands, for example --bands 1 2 3, and their range with --pixel_scale"
             )
         else:
             _check_tiff_is_whole(tiff, len(data))
@@ -76,8 +83,8 @@ def _check_tiff(data: bytes) -> None:
     except tags.DAMAGED:  # OpenCV decides whether it is an image
         return
     raise ImageError(
-        f"the TIFF contains {what}, which is no picture: name its bands with --bands to read them "
-        "as they are, for example --bands 1 2 3"
+        f"the TIFF contains {what} and is no picture: name its bands with --bands, for example "
+        "--bands 1 2 3, and their range with --pixel_scale"
     )
 
 

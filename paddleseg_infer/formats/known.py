@@ -13,7 +13,6 @@ SUFFIXES_OF = {
 }
 READ = ", ".join(SUFFIXES_OF)
 SUFFIXES = frozenset([*" ".join(SUFFIXES_OF.values()).split(), ".npy"])
-TIFF_SUFFIXES = SUFFIXES_OF["TIFF"].split()
 # Formats of pictures that are not read. The program counts such files in a folder.
 OTHER_SUFFIXES = frozenset(
     ".gif .apng .jp2 .j2k .j2c .jpc "
@@ -44,6 +43,7 @@ OTHER_SIGNATURES = {
     "a PFM": rb"P[Ff]\s+\d+\s+\d+\s",
     "a PAM": rb"P7\s+(#|WIDTH)",
     "a Sun raster": rb"\x59\xa6\x6a\x95",
+    "a VRT": rb"\s*<VRTDataset",
     "an icon": rb"\x00\x00\x01\x00",
     "a DDS": rb"DDS ",
     "a QOI": rb"qoif",

@@ -21,6 +21,8 @@ def array_of(data: bytes) -> np.ndarray:
     file = io.BytesIO(data)
     try:
         shape, is_fortran, dtype = header(file)
+        if len(shape) not in (2, 3) or 0 in shape:
+            raise ValueError(f"its shape is {list(shape)}, not [H, W, C] or [H, W]")
     except ValueError as error:
         raise ImageError(f"the .npy file is damaged ({error})") from None
     own = dtype.newbyteorder("=")
@@ -53,6 +55,9 @@ def header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
         version = np.lib.format.read_magic(file)
         if version not in HEADERS:
             raise ValueError(f"version {version} is unknown")
-        return HEADERS[version](file)
+        shape, is_fortran, dtype = HEADERS[version](file)
+        if any(type(side) is not int or side < 0 for side in shape):
+            raise ValueError(f"its shape is {shape}")
+        return shape, is_fortran, dtype
     except (SyntaxError, TypeError, LookupError, tokenize.TokenError) as error:  # numpy parses it
         raise ValueError(f"its header can't be parsed: {error}") from None

@@ -21,23 +21,24 @@ warnings.filterwarnings("ignore", module="PIL")
 logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
 
 
-def image_size(file: str | BinaryIO) -> tuple[int, int] | None:
+def image_size(file: str | BinaryIO, is_turned: bool = True) -> tuple[int, int] | None:
     """Returns (width, height) of the decoded image from the file's header; None if unknown.
 
-    OpenCV applies the EXIF orientation of a JPEG, a PNG and a TIFF, and of no other format.
+    OpenCV applies the EXIF orientation of a JPEG, a PNG and a TIFF, and of no other format. With
+    `is_turned` false, the size is that in the file: rasterio and IMREAD_UNCHANGED don't apply it.
     """
     try:
         if not isinstance(file, str):
-            return _size(file)
+            return _size(file, is_turned)
         if not os.path.isfile(file):  # opening a pipe could block forever
             return None
         with open(file, "rb") as opened:
-            return _size(opened)
+            return _size(opened, is_turned)
     except Exception:  # Pillow raises many kinds of errors
         return None
 
 
-def _size(file: BinaryIO) -> tuple[int, int]:
+def _size(file: BinaryIO, is_turned: bool) -> tuple[int, int]:
     start = file.read(len(npy.SIGNATURE))
     if start == npy.SIGNATURE:
         file.seek(0)
@@ -51,7 +52,7 @@ def _size(file: BinaryIO) -> tuple[int, int]:
             size, orientation = header.size, _orientation(_exif(header, file))
     if 0 in size:
         raise ValueError("damaged")
-    return size[::-1] if orientation in TURNED else size
+    return size[::-1] if is_turned and orientation in TURNED else size
 
 
 def _exif(header: Image.Image, file: BinaryIO) -> bytes:

@@ -5,15 +5,18 @@ Pillow can read them only for the kinds of TIFF that it can also decode.
 
 import os
 import struct
+from collections.abc import Iterator
 from typing import BinaryIO
 
 WIDTH, HEIGHT, BITS, COMPRESSION, ORIENTATION = 256, 257, 258, 259, 274
+SOFTWARE = 305
 STRIPS, BANDS, STRIP_BYTES, VALUES, TILES, TILE_BYTES = 273, 277, 279, 339, 324, 325
 FIRST_PRIVATE = 700  # tags from this number on don't concern the pixels
 FLOATING = 3  # of VALUES
 # Pixel scale, tie points, transformation, geo keys, and the coefficients of a camera model
 GEOREFERENCES = (33550, 33922, 34264, 34735, 50844)
-WORLD_FILES = (".tfw", ".TFW", ".tifw", ".wld")  # beside a TIFF, in place of its suffix
+# What GDAL reads beside a TIFF, in place of its suffix or after its stem, also in capital letters
+BESIDE = (".tfw", ".tifw", ".tiffw", ".wld", ".tab", ".rpb", "_rpc.txt")
 
 BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}
 WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
@@ -26,7 +29,8 @@ DAMAGED = (ValueError, OverflowError, MemoryError, struct.error)
 class Tags:
     """The tags of a file. Raises an error of DAMAGED if it isn't a TIFF."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BinaryIO, at: int = 0):
+        """Reads the tags at position `at`, or those of the first picture."""
         self._file = file
         mark = self._read(0, 4)
         self._order = {b"II": "<", b"MM": ">"}.get(mark[:2], "")
@@ -36,7 +40,7 @@ class Tags:
         # Positions and counts have eight bytes in a BigTIFF. In a TIFF they have four, and the
         # number of tags has two.
         size, start, number = (8, 8, "Q") if version == 43 else (4, 4, "H")
-        (at,) = self._unpack(start, "Q" if size == 8 else "I")
+        at = at or self._unpack(start, "Q" if size == 8 else "I")[0]
         (count,) = self._unpack(at, number)
         at += struct.calcsize(f"={number}")
         self._places: dict[int, tuple[int, int, int]] = {}  # tag to type, count, position
@@ -51,6 +55,19 @@ class Tags:
                 (place,) = self._unpack(place, "Q" if size == 8 else "I")
             self._places.setdefault(tag, (kind, many, place))
             at += 4 + 2 * size
+        self._next = at, "Q" if size == 8 else "I"
+
+    def of_all_pictures(self) -> Iterator["Tags"]:
+        """Yields the tags of this picture and of those that follow, such as a mask."""
+        tags: Tags = self
+        seen: set[int] = set()
+        while True:
+            yield tags
+            (at,) = tags._unpack(*tags._next)
+            if not at or at in seen:
+                return
+            seen.add(at)
+            tags = Tags(self._file, at)
 
     def first(self, tag: int, default: int = 0) -> int:
         """Returns a tag's first value as a whole number."""
@@ -58,6 +75,11 @@ class Tags:
 
     def all(self, tag: int) -> tuple[int, ...]:
         return self._values(tag, None)
+
+    def text(self, tag: int) -> str:
+        """Returns the text of a tag, or ""."""
+        kind, count, at = self._places.get(tag, (0, 0, 0))
+        return self._read(at, count).rstrip(b"\0").decode("utf-8", "replace") if kind == 2 else ""
 
     def __contains__(self, tag: int) -> bool:
         return tag in self._places
@@ -89,21 +111,14 @@ class Tags:
         return self._file.read(size)
 
 
-def has_place(path: str) -> bool:
-    """Returns whether a file is a TIFF with a place on the earth: see `is_georeferenced`."""
-    try:
-        with open(path, "rb") as file:
-            return is_georeferenced(file, path)
-    except OSError:
-        return False
-
-
 def is_georeferenced(file: BinaryIO, path: str) -> bool:
     """Returns whether a TIFF has a place on the earth, in its tags or in a file beside it."""
     try:
         tags = Tags(file)
     except DAMAGED:
         return False
+    if any(tag in tags for tag in GEOREFERENCES):
+        return True
     stem = os.path.splitext(path)[0]
-    beside = (*(stem + suffix for suffix in WORLD_FILES), path + ".aux.xml")
-    return any(tag in tags for tag in GEOREFERENCES) or any(map(os.path.isfile, beside))
+    beside = [stem + form for each in BESIDE for form in (each, each.upper())]
+    return any(map(os.path.isfile, [*beside, path + ".aux.xml"]))

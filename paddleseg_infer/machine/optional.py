@@ -26,4 +26,4 @@ def rasterio_module() -> Any:
 
 def one_line(error: BaseException) -> str:
     """Returns GDAL's own message of a rasterio error, in one line."""
-    return " ".join(str(error.__cause__ or error).split())
+    return " ".join(str(error.__cause__ or error).split()) or type(error).__name__

@@ -14,6 +14,7 @@ from paddleseg_infer.errors import ConfigError, ImageError, RunError, reason, sh
 from paddleseg_infer.formats import tags
 
 PNG, GEOTIFF = ".png", ".tif"
+SOFTWARE = "paddleseg-infer"  # the tag of a GeoTIFF that names the program
 PART_SUFFIX = ".paddleseg-infer.part"
 STALE_SECONDS = 24 * 3600
 # Seconds to wait when the output folder is unreachable. A line is logged before each wait, so that
@@ -119,7 +120,7 @@ def whole_png(path: str) -> tuple[int, int] | None:
 
 
 def whole_tiff(path: str) -> tuple[int, int] | None:
-    """Returns (width, height) of a GeoTIFF that is complete, else None.
+    """Returns (width, height) of a complete GeoTIFF that this program made, else None.
 
     All its tiles must be inside the file: one that was cut off opens without an error.
     """
@@ -129,11 +130,12 @@ def whole_tiff(path: str) -> tuple[int, int] | None:
             tiff = tags.Tags(file)
             starts, sizes = tiff.all(tags.TILES), tiff.all(tags.TILE_BYTES)
             size = tiff.first(tags.WIDTH), tiff.first(tags.HEIGHT)
+            is_own = tiff.text(tags.SOFTWARE) == SOFTWARE
     except (OSError, *tags.DAMAGED):
         return None
     ends = [start + count for start, count in zip(starts, sizes, strict=False) if count]
     is_whole = ends and len(ends) == len(starts) and max(*ends, tiff.end(every=True)) <= length
-    return size if is_whole else None
+    return size if is_whole and is_own else None
 
 
 PROBABILITY_ENTRY = "probability.npy"  # the name of the array's file in an .npz file

@@ -1,5 +1,6 @@
 """Makes GeoTIFFs of label maps, with the grid of the image."""
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -8,8 +9,11 @@ import numpy as np
 
 from paddleseg_infer.errors import ImageError
 from paddleseg_infer.machine.optional import RASTERIO_HINT, one_line, rasterio_module
+from paddleseg_infer.pictures.files import SOFTWARE
 from paddleseg_infer.place import Place
 from paddleseg_infer.settings import UNKNOWN
+
+log = logging.getLogger("paddleseg_infer")
 
 
 def encode_geotiff(
@@ -23,16 +27,16 @@ def encode_geotiff(
     rasterio = rasterio_module()
     height, width = labels.shape
     options: dict[str, Any] = {"nodata": UNKNOWN} if place.has_mask else {}
+    options |= {"crs": place.gcps_crs if place.gcps else place.crs}
     if place.gcps:  # a GeoTIFF has either control points or a transform
-        options |= {"gcps": place.gcps, "crs": place.gcps_crs}
+        options |= {"gcps": place.gcps}
     elif place.transform is not None and not place.transform.is_identity:
-        options |= {"transform": place.transform, "crs": place.crs}
-    else:
-        options |= {"crs": place.crs}
+        options |= {"transform": place.transform}
     options |= {"count": 1, "width": width, "height": height, "dtype": labels.dtype.name}
     options |= {"tiled": True, "compress": "deflate", "BIGTIFF": "IF_SAFER", "rpcs": place.rpcs}
     tags = {f"CLASS_{number}": name for number, name in enumerate(names)}
-    if place.is_point:
+    tags["TIFFTAG_SOFTWARE"] = SOFTWARE
+    if place.is_point and not place.gcps:  # GDAL 3.10 moves control points if it finds this tag
         tags["AREA_OR_POINT"] = "Point"
     try:
         with rasterio.io.MemoryFile() as memory:
@@ -42,9 +46,23 @@ def encode_geotiff(
                     colours = np.frombuffer(palette, np.uint8).reshape(-1, 3).tolist()
                     raster.write_colormap(1, dict(enumerate(map(tuple, colours))))
                 raster.write(labels, 1)
-            return bytes(memory.read())
+            data = bytes(memory.read())
+        _check_crs(data, place)
+        return data
     except rasterio.errors.RasterioError as error:
         raise ImageError(f"its GeoTIFF can't be made: {one_line(error)}") from None
+
+
+def _check_crs(data: bytes, place: Place) -> None:
+    """Logs a line if a GeoTIFF has lost its coordinate system.
+
+    GDAL keeps a system that doesn't fit into the file in a second file, which isn't saved.
+    """
+    # From other memory, where GDAL doesn't find that second file
+    with rasterio_module().io.MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
+        wanted, found = (place.gcps_crs, raster.gcps[1]) if place.gcps else (place.crs, raster.crs)
+    if wanted != found:
+        log.warning("%s: its coordinate system can't be kept in a GeoTIFF", place.name)
 
 
 def read_geotiff(path: str) -> np.ndarray:

@@ -16,9 +16,10 @@ from paddleseg_infer.engines.shapes import Expected
 from paddleseg_infer.errors import ConfigError, shown
 from paddleseg_infer.evaluation import judge_for
 from paddleseg_infer.machine.gpu import check_gpu
+from paddleseg_infer.machine.optional import rasterio_module
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.outcomes import Job
-from paddleseg_infer.pictures.files import target_of
+from paddleseg_infer.pictures.files import GEOTIFF, target_of
 from paddleseg_infer.runs.jobs import Listing
 from paddleseg_infer.runs.local import processes_for
 from paddleseg_infer.settings import Settings
@@ -69,6 +70,8 @@ def dry_run(
 
 def _described(job: Job, kinds: Sequence[str]) -> dict[str, str]:
     pictures = {kind: shown(target_of(kind, job.stem)) for kind in kinds}
+    if os.path.splitext(job.image)[1].lower() in (".tif", ".tiff") and rasterio_module():
+        pictures["mask_if_georeferenced"] = shown(target_of("mask", job.stem, GEOTIFF))
     label = {"label_map": shown(job.label)} if job.label else {}
     return {"image": shown(job.image), **pictures, **label}
 

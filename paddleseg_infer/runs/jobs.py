@@ -14,9 +14,7 @@ from paddleseg_infer.formats.known import (
     OTHER_SUFFIXES,
     SIGNATURE,
     SUFFIXES,
-    TIFF_SUFFIXES,
 )
-from paddleseg_infer.formats.tags import has_place
 from paddleseg_infer.outcomes import Job, Outcome
 from paddleseg_infer.pictures.files import GEOTIFF, target_of
 from paddleseg_infer.runs.lists import place_finder, read_list
@@ -199,10 +197,9 @@ def _refuse_clashes(jobs: list[Job], save_dir: str, kinds: Sequence[str]) -> Non
                 f"{shown(target)}: rename one of the images"
             )
         image = by_place.get(place_of(os.path.join(save_dir, target)))
-        if not image and _suffix(job.image) in TIFF_SUFFIXES:
-            target = target_of(kind, job.stem, GEOTIFF)
-            image = by_place.get(place_of(os.path.join(save_dir, target)))
-            image = image if image and has_place(job.image) else None
+        # The worker decides the suffix, so neither may be that of an image.
+        geotiff = target_of(kind, job.stem, GEOTIFF)
+        image = image or by_place.get(place_of(os.path.join(save_dir, geotiff)))
         if image:
             raise ConfigError(
                 f"the {kind} of {shown(job.image)} would overwrite the image "

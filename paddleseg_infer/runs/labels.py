@@ -1,5 +1,6 @@
 """--label_path: finds the label map of each image."""
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,7 +8,7 @@ from dataclasses import replace
 from paddleseg_infer.errors import ConfigError, reason, shown
 from paddleseg_infer.formats.known import PNG_SIGNATURE
 from paddleseg_infer.outcomes import Job
-from paddleseg_infer.pictures.files import target_of
+from paddleseg_infer.pictures.files import GEOTIFF, PNG, target_of
 from paddleseg_infer.runs.lists import place_finder, read_list
 
 
@@ -82,8 +83,8 @@ def _refuse_clashes(jobs: Sequence[Job], save_dir: str, kinds: Sequence[str]) ->
                 f"{shown(job.image)} is both an image and a label map of this run: keep the images "
                 "and the label maps in two folders"
             )
-        for kind in kinds:
-            path = os.path.join(save_dir, target_of(kind, job.stem))
+        for kind, suffix in itertools.product(kinds, (PNG, GEOTIFF)):
+            path = os.path.join(save_dir, target_of(kind, job.stem, suffix))
             if place_of(path) in labels:
                 raise ConfigError(
                     f"the {kind} of {shown(job.image)} would overwrite the label map "

@@ -49,7 +49,7 @@ def _text_of(path: str, flag: str) -> str:
         return text
     if other := other_format(head):
         raise ConfigError(
-            f"{flag} {shown(path)} is {other} file, which can't be read: convert it to PNG or JPEG"
+            f"{flag} {shown(path)} is {other} file, which can't be read: convert it to PNG or TIFF"
         )
     raise ConfigError(
         f"{flag} {shown(path)} is neither an image ({READ}) nor a list of images in UTF-8 text"

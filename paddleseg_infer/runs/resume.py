@@ -33,4 +33,5 @@ def _is_done(job: Job, settings: Settings, suffix: str) -> bool:
         return True
     from paddleseg_infer.formats.size import image_size
 
-    return of_image == {image_size(job.image)}
+    # Whether an orientation was applied depends on the model's channels, which aren't known here.
+    return of_image in ({image_size(job.image)}, {image_size(job.image, is_turned=False)})

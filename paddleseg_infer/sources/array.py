@@ -7,7 +7,7 @@ import PIL.Image
 
 from paddleseg_infer.errors import ImageError
 from paddleseg_infer.sources.raster import check_finite
-from paddleseg_infer.sources.reading import COLOURS, ImageData, Reading
+from paddleseg_infer.sources.reading import BGR, COLOURS, RGB, ImageData, Reading
 from paddleseg_infer.transforms.paddleseg import Transform
 
 PILLOW_MODES = {1: ("L", "I;16"), COLOURS: ("RGB", "RGBA", "L", "P"), 4: ("RGBA",)}
@@ -34,10 +34,13 @@ class ArraySource:
     def read(self, transforms: Sequence[Transform] | None = None) -> ImageData:
         pixels = self._reading.checked(self._array())
         check_finite(pixels)
-        return ImageData(pixels).scaled(self._reading.scale)
+        bgr = BGR if pixels.shape[2] <= 4 else RGB  # OpenCV decodes to BGR or BGRA
+        return ImageData(pixels, bgr=bgr).scaled(self._reading.scale)
 
     def _array(self) -> np.ndarray:
         image = self._image
+        if isinstance(image, np.ma.MaskedArray):
+            raise ImageError("it is a masked array: give a TIFF with a mask, or fill the array")
         if image is None:
             raise ImageError("it is None, which cv2.imread returns for a file that it can't read")
         channels = self._reading.channels

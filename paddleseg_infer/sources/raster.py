@@ -10,19 +10,21 @@ from typing import Any
 import numpy as np
 
 from paddleseg_infer.errors import ImageError, shown
+from paddleseg_infer.formats import tags
 from paddleseg_infer.formats.checks import check_tiff_file
-from paddleseg_infer.formats.tags import ORIENTATION, Tags, is_georeferenced
 from paddleseg_infer.machine.optional import RASTERIO_HINT, one_line, rasterio_module
 from paddleseg_infer.place import Place
 from paddleseg_infer.preprocess import check_is_file, check_memory
-from paddleseg_infer.sources.reading import COLOURS, RGB, ImageData, Reading
+from paddleseg_infer.sources.reading import BGR, COLOURS, RGB, ImageData, Reading
 from paddleseg_infer.transforms.paddleseg import Transform
 
 log = logging.getLogger("paddleseg_infer")
 
-GREATEST = 1e30  # larger values of pixels without data overflow in the network
-_noted: set[str] = set()  # what this process has logged a line about
+GREATEST = 1e30  # larger values overflow in the network
+FLOAT_BYTES = 4  # of a value that is converted to float32
+CACHE_MB = 64  # of GDAL, which would use 5 % of the memory in each worker
 GEOLOCATION = "GEOLOCATION"  # GDAL's name of a grid of coordinates, which a GeoTIFF can't hold
+_noted: set[str] = set()  # what this process has logged a line about
 
 
 def read_bands(
@@ -35,73 +37,97 @@ def read_bands(
     """
     check_is_file(path)
     if rasterio_module() is None:
-        raise ImageError(
-            f"it is a TIFF for a model of {reading.channels} channels, or its bands "
-            f"were named, which needs rasterio: {RASTERIO_HINT}"
-        )
+        what = "--bands" if reading.bands else f"a TIFF for {reading.channels} channels"
+        raise ImageError(f"{what} needs rasterio: {RASTERIO_HINT}")
     check_tiff_file(path)
     with _opened(path) as raster:
         bands = list(reading.bands or range(1, reading.channels + 1))
-        if max(bands) > raster.count:
-            raise ImageError(
-                f"the TIFF has {raster.count} bands, but band {max(bands)} is needed: name other "
-                "bands with --bands, or use another model"
-            )
-        if reading.bands is None and raster.count > len(bands):
-            _note_once(
-                "bands",
-                f"{shown(path)} has {raster.count} bands: of this and similar files the first "
-                f"{len(bands)} are used; --bands selects others",
-            )
-        dtype = np.dtype(raster.dtypes[0]) if "complex" not in raster.dtypes[0] else None
-        if dtype is None:
-            raise ImageError(
-                f"the TIFF has complex numbers ({raster.dtypes[0]}): save their magnitude in a file"
-            )
+        _check_bands(path, raster, reading, bands)
+        dtype = np.dtype(raster.dtypes[0])
         height, width = raster.shape
-        check_memory(width, height, len(bands) * dtype.itemsize + 1, transforms)
+        held = dtype.itemsize + (FLOAT_BYTES if dtype != np.uint8 else 0)
+        check_memory(width, height, len(bands) * held + 1, transforms)
         pixels = np.empty((height, width, len(bands)), dtype)
         raster.read(bands, out=pixels.transpose(2, 0, 1))
-        place = _place_of(raster, bands)
+        place = _place_of(path, raster, bands)
         bgr = _colours_of(raster, bands)
     if pixels.dtype.kind == "f":
         pixels = _usable(pixels, place)
     if reading.channels == COLOURS:  # three channels are BGR in this program
-        return ImageData(pixels[..., ::-1], place)
+        blue, green, red = (COLOURS - 1 - each for each in bgr)
+        return ImageData(pixels[..., ::-1], place, (blue, green, red))
     return ImageData(pixels, place, bgr)
 
 
 def place_of_picture(path: str, data: bytes, shape: tuple[int, ...]) -> Place | None:
-    """Returns the place of a TIFF that OpenCV has decoded to [H, W, ...]; None if it has none.
+    """Returns the place of a TIFF that OpenCV has decoded to [H, W, 3]; None if it has none.
 
     Logs a line if the file has a place that can't be used.
     """
-    if not is_georeferenced(io.BytesIO(data), path):
+    if not tags.is_georeferenced(io.BytesIO(data), path):
         return None
     if rasterio_module() is None:
         _note_once(
             "rasterio",
-            "georeferenced TIFFs get ordinary PNGs as masks, because rasterio is not installed: "
-            + RASTERIO_HINT,
+            "georeferenced TIFFs get ordinary PNGs as masks, without nodata, because rasterio is "
+            f"not installed: {RASTERIO_HINT}",
         )
         return None
     try:
         with _opened(path) as raster:
-            turned = Tags(io.BytesIO(data)).first(ORIENTATION, 1) > 1
+            turned = tags.Tags(io.BytesIO(data)).first(tags.ORIENTATION, 1) > 1
             if turned or raster.shape != shape[:2]:
                 raise ImageError("its orientation tag turns the image, and GDAL ignores that")
-            return _place_of(raster, range(1, raster.count + 1))
+            place = _place_of(path, raster, range(1, min(raster.count, COLOURS) + 1))
+            return place if place.is_georeferenced else None
     except ImageError as error:
-        log.warning("%s: its place can't be kept: %s", shown(path), error)
+        log.warning("%s: its georeference can't be kept: %s", shown(path), error)
         return None
 
 
-def check_finite(pixels: np.ndarray) -> None:
-    """Raises ImageError if an array contains NaN or infinite numbers."""
-    if pixels.dtype.kind == "f" and (bad := pixels.size - np.count_nonzero(np.isfinite(pixels))):
+def note_lost_depth(path: str, data: bytes) -> None:
+    """Logs a line, once, if a TIFF of more than 8 bits is read as a picture of 8 bits."""
+    try:
+        bits = tags.Tags(io.BytesIO(data)).first(tags.BITS, 1)
+    except tags.DAMAGED:
+        return
+    if bits > 8:
+        _note_once(
+            "bits",
+            f"{shown(path)} has {bits} bits per value: such TIFFs are read as pictures of 8 bits; "
+            "--bands 1 2 3 reads the values as they are",
+        )
+
+
+def check_finite(pixels: np.ndarray, advice: str = "replace them") -> None:
+    """Raises ImageError if an array contains values that the network can't compute with."""
+    if pixels.dtype.kind != "f":
+        return
+    with np.errstate(invalid="ignore"):
+        bad = pixels.size - np.count_nonzero(np.abs(pixels) < GREATEST)
+    if bad:
         raise ImageError(
-            f"{bad} of its {pixels.size} values are NaN or infinite: replace them, or mark them as "
-            "nodata in a TIFF"
+            f"{bad} of its {pixels.size} values are NaN, infinite or above {GREATEST:g}: {advice}"
+        )
+
+
+def _check_bands(path: str, raster: Any, reading: Reading, bands: Sequence[int]) -> None:
+    """Raises ImageError if the bands can't be read. Logs a line if there are more of them."""
+    if max(bands) > raster.count:
+        raise ImageError(
+            f"the TIFF has {raster.count} bands, but --bands names band {max(bands)}"
+            if reading.bands
+            else f"the TIFF has {raster.count} bands, but the model takes {len(bands)} channels"
+        )
+    if "complex" in raster.dtypes[0]:
+        raise ImageError(
+            f"the TIFF has complex numbers ({raster.dtypes[0]}): save their magnitude in a file"
+        )
+    if reading.bands is None and raster.count > len(bands):
+        _note_once(
+            "bands",
+            f"{shown(path)} has {raster.count} bands: of this and similar files the first "
+            f"{len(bands)} are used; --bands selects others",
         )
 
 
@@ -116,7 +142,7 @@ def _usable(pixels: np.ndarray, place: Place) -> np.ndarray:
         nothing = pixels[~place.valid]
         nothing[~(np.abs(nothing) < GREATEST)] = 0  # this is also true for NaN
         pixels[~place.valid] = nothing
-    check_finite(pixels)
+    check_finite(pixels, "replace them, or mark them as nodata in all bands that are used")
     return pixels
 
 
@@ -125,37 +151,61 @@ def _opened(path: str) -> Iterator[Any]:
     """Opens a TIFF. Turns rasterio's errors, also those of the caller's reads, to ImageError."""
     rasterio = rasterio_module()
     try:
+        os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise ImageError(
+            "its path isn't UTF-8, and GDAL opens only such paths: rename it"
+        ) from None
+    # rasterio raises others than its own errors too, for example for damaged metadata.
+    errors = (rasterio.errors.RasterioError, OSError, ValueError, LookupError, TypeError)
+    try:
         # Only this driver, and an absolute path, so that no path means something else to GDAL.
-        with rasterio.open(os.path.abspath(path), driver="GTiff") as raster:
+        with (
+            rasterio.Env(GDAL_CACHEMAX=CACHE_MB),
+            rasterio.open(os.path.abspath(path), driver="GTiff") as raster,
+        ):
             yield raster
-    except rasterio.errors.RasterioError as error:
+    except errors as error:
         raise ImageError(f"the TIFF can't be read: {one_line(error)}") from None
 
 
-def _place_of(raster: Any, bands: Sequence[int]) -> Place:
+def _place_of(path: str, raster: Any, bands: Sequence[int]) -> Place:
     if GEOLOCATION in raster.tag_namespaces():
-        log.warning("%s: its geolocation arrays can't be kept in the mask", shown(raster.name))
-    flags = {flag for band in raster.mask_flag_enums for flag in band}
-    mask_flags = rasterio_module().enums.MaskFlags
-    has_mask = bool(flags - {mask_flags.all_valid})
-    valid = None
-    if has_mask:
-        # A mask or an alpha band is the same for all bands; a nodata value is not.
-        looked_at = bands if mask_flags.nodata in flags else bands[:1]
-        valid = np.zeros(raster.shape, bool)
-        for band in looked_at:
-            valid |= raster.read_masks(band) > 0
+        log.warning("%s: its geolocation arrays can't be kept in the mask", shown(path))
     gcps, gcps_crs = raster.gcps
+    valid = _valid(raster, bands)
     return Place(
+        shown(path),
         raster.crs,
         raster.transform,
         tuple(gcps),
         gcps_crs,
         raster.rpcs,
         raster.tags().get("AREA_OR_POINT") == "Point",
-        has_mask,
+        valid is not None,
         None if valid is None or valid.all() else valid,
     )
+
+
+def _valid(raster: Any, bands: Sequence[int]) -> np.ndarray | None:
+    """Returns which pixels [H, W] have data; None if the file says nothing about it.
+
+    The alpha band has no data where it is 0. (GDAL itself regards it as a mask only beside one or
+    three other bands.) A mask and a nodata value count where they are the same in all of `bands`.
+    """
+    valid = None
+    for band, colour in enumerate(raster.colorinterp, 1):
+        if colour.name == "alpha":
+            valid = raster.read(band) > 0
+    flags = [raster.mask_flag_enums[band - 1] for band in bands]
+    names = {flag.name for each in flags for flag in each}
+    if names == {"all_valid"} or (valid is not None and "nodata" not in names):
+        return valid
+    some = np.zeros(raster.shape, bool)
+    # A mask of the whole file is the same for all bands.
+    for band in bands[:1] if "per_dataset" in names else bands:
+        some |= raster.read_masks(band) > 0
+    return some if valid is None else some & valid
 
 
 def _colours_of(raster: Any, bands: Sequence[int]) -> tuple[int, int, int]:
@@ -163,7 +213,7 @@ def _colours_of(raster: Any, bands: Sequence[int]) -> tuple[int, int, int]:
     names = [raster.colorinterp[band - 1].name for band in bands]
     if {"blue", "green", "red"} <= set(names):
         return names.index("blue"), names.index("green"), names.index("red")
-    return RGB
+    return RGB if len(bands) >= COLOURS else BGR
 
 
 def _note_once(about: str, line: str) -> None:

@@ -1,6 +1,7 @@
 """How files and arrays become the channels of the network's input."""
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,12 +41,16 @@ class Reading:
             or not array.size
         ):
             order = " BGR" if self.channels == COLOURS else ""
+            is_chw = array.ndim == 3 and array.shape[0] == self.channels
+            advice = ": turn it with np.moveaxis(array, 0, 2)" if is_chw else ""
             raise ImageError(
                 f"an array must be [H, W, {self.channels}]{order} of {', '.join(TYPES)}, not "
-                f"{array.dtype} {list(array.shape)}"
+                f"{array.dtype} {list(array.shape)}{advice}"
             )
         if self.bands is not None:
-            raise ImageError("--bands selects bands of a TIFF, and this is an array")
+            raise ImageError(
+                "--bands selects bands of a TIFF, and this is an array: select its channels before"
+            )
         return array
 
 
@@ -55,14 +60,19 @@ def reading_for(
     """Returns the Reading for a model and its options. Raises ConfigError if they don't fit."""
     channels = deploy.channels
     if bands is not None:
-        if not all(isinstance(band, int) and band > 0 for band in bands):
-            raise ConfigError(f"bands must be whole numbers from 1, not {bands!r}")
+        try:
+            bands = tuple(int(operator.index(band)) for band in bands)
+        except TypeError:
+            bands = (0,)
+        if min(bands, default=0) < 1:
+            raise ConfigError("bands must be a list of whole numbers from 1")
         if len(bands) != channels:
             raise ConfigError(
                 f"--bands names {len(bands)} bands, but the model takes {channels} channels: "
                 "name one band for each channel"
             )
-    if pixel_scale is not None and not (pixel_scale > 0 and math.isfinite(pixel_scale)):
+    is_number = isinstance(pixel_scale, int | float) and math.isfinite(pixel_scale)
+    if pixel_scale is not None and not (is_number and pixel_scale > 0):
         raise ConfigError(f"pixel_scale must be a number above 0, not {pixel_scale!r}")
     return Reading(channels, bands, pixel_scale)
 
@@ -74,6 +84,7 @@ class ImageData:
     pixels: np.ndarray  # numbers [H, W, C]; three channels are BGR
     place: Place | None = None
     bgr: tuple[int, int, int] = BGR  # the channels that are blue, green and red for the eye
+    unscaled: np.ndarray | None = None  # the pixels before --pixel_scale, for the eye
 
     def scaled(self, scale: float | None) -> "ImageData":
         """Returns the image with its values multiplied by `scale`, in float32."""
@@ -81,7 +92,7 @@ class ImageData:
             return self
         pixels = self.pixels.astype(np.float32)
         pixels *= scale
-        return ImageData(pixels, self.place, self.bgr)
+        return ImageData(pixels, self.place, self.bgr, self.pixels)
 
     def view(self) -> np.ndarray:
         """Returns the image for the eye, uint8 BGR [H, W, 3].
@@ -89,10 +100,10 @@ class ImageData:
         This is the image itself if it is uint8 BGR. Of fewer than three channels, the first one
         becomes grey. Values of more than 8 bits are stretched between their percentiles.
         """
-        pixels = self.pixels
+        pixels = self.pixels if self.unscaled is None else self.unscaled
         if pixels.shape[2] < COLOURS:
             pixels = np.repeat(pixels[..., :1], COLOURS, axis=2)
-        elif pixels.shape[2] > COLOURS:
+        elif pixels.shape[2] > COLOURS or self.bgr != BGR:
             pixels = pixels[..., list(self.bgr)]
         if pixels.dtype == np.uint8:
             return np.ascontiguousarray(pixels)

@@ -61,7 +61,7 @@ class Frame:
         self.is_wide = image.dtype != np.uint8  # the values may exceed 0 to 255
         if self.is_wide:
             ordered = image[..., ::-1] if self.is_bgr else image
-            self.pixels = ordered.astype(np.float32, order="C")
+            self.pixels = ordered.astype(np.float32, order="C", copy=False)
             self.is_bgr = False
         self.is_float = True  # whether PaddleSeg's image is float32; after ScalePadding it is uint8
         self.steps: list[Step] = []  # normalisations that aren't applied to `pixels` yet

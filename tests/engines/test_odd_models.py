@@ -46,6 +46,7 @@ def labels_of(folder, *images, **options):
     [
         ("two_inputs", "has the inputs 'x' and 'y': only models with one input"),
         ("nhwc_input", r"needs images in the layout NHWC, \[-1, -1, -1, 3\], but this"),
+        ("nhwc_fixed", r"needs images in the layout NHWC, \[-1, 512, 512, 3\], but this"),
         ("float64", "needs float64 values, but this program gives float32"),
         ("no_batch", r"gives int64 values of shape \[-1, -1\]: neither labels"),
         ("no_batch_scores", r"gives values of shape \[5, -1, -1\], without a batch axis"),

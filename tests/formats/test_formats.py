@@ -156,8 +156,8 @@ def test_a_file_that_is_cut_off_anywhere_is_refused(tmp_path, name):
 
 FRAMES = {"save_all": True, "append_images": [RGB.rotate(90)]}
 BANDS = np.dstack([BGR, BGR, BGR])
-NO_FORMAT = "file, which can't be read: convert it to PNG or JPEG"
-NO_VALUES = "which is no picture: name its bands with --bands"
+NO_FORMAT = "file, which can't be read: convert it to PNG or TIFF"
+NO_VALUES = "and is no picture: name its bands with --bands"
 
 
 @pytest.mark.parametrize(
@@ -180,14 +180,14 @@ NO_VALUES = "which is no picture: name its bands with --bands"
         (tiff(BANDS[..., :8], planes=2), "the TIFF has 8 bands, but a picture has"),
         (
             tiff(BGR.astype(np.float32), values=3),
-            f"TIFF contains floating-point values, {NO_VALUES}",
+            f"TIFF contains floating-point values {NO_VALUES}",
         ),
         (
             tiff(BGR.astype(np.float16), values=3),
-            f"TIFF contains floating-point values, {NO_VALUES}",
+            f"TIFF contains floating-point values {NO_VALUES}",
         ),
-        (tiff(BGR[..., :1].astype(np.uint32)), f"TIFF contains values of 32 bits, {NO_VALUES}"),
-        (saved(GREY.convert("I"), "TIFF"), f"TIFF contains values of 32 bits, {NO_VALUES}"),
+        (tiff(BGR[..., :1].astype(np.uint32)), f"TIFF contains values of 32 bits {NO_VALUES}"),
+        (saved(GREY.convert("I"), "TIFF"), f"TIFF contains values of 32 bits {NO_VALUES}"),
         (
             b"P5 %d %d 100\n" % (WIDTH, HEIGHT) + bytes(HEIGHT * WIDTH),
             "the PNM's highest value is 100, and OpenCV reads only 255 and 65535 right",

@@ -57,11 +57,13 @@ def folders(request, run_of):
     bands = KINDS[request.param]
     more = {"photometric": "rgb"} if request.param == "picture" else {}
     named = {name: (bands, {**grid, **more}) for name, grid in GRIDS.items()}
-    named["point"] = bands, {**UTM, **more, "tags": {"AREA_OR_POINT": "Point"}}
+    point = {**more, "tags": {"AREA_OR_POINT": "Point"}}
+    named["point"] = bands, {**UTM, **point}
+    named["control points of points"] = bands, {**GRIDS["control points"], **point}
     return run_of(named, "argmax" if request.param == "picture" else "channels_5")
 
 
-EVERY_GRID = [*GRIDS, "point"]
+EVERY_GRID = [*GRIDS, "point", "control points of points"]
 
 
 @pytest.mark.parametrize("name", EVERY_GRID)
@@ -77,18 +79,16 @@ def test_a_mask_has_the_images_grid(folders, name, kind):
         assert (mask.rpcs and mask.rpcs.to_gdal()) == (image.rpcs and image.rpcs.to_gdal())
         assert [vars(point) for point in mask.gcps[0]] == [vars(p) for p in image.gcps[0]]
         assert mask.gcps[1] == image.gcps[1]
-        assert mask.tags().get("AREA_OR_POINT") == image.tags().get("AREA_OR_POINT")
+        if "control" not in name:  # GDAL moves control points if this tag says Point
+            assert mask.tags().get("AREA_OR_POINT") == image.tags().get("AREA_OR_POINT")
 
 
 def info(path):
     told = json.loads(subprocess.check_output(["gdalinfo", "-json", path]))
     kept = ("size", "coordinateSystem", "geoTransform", "gcps", "cornerCoordinates", "wgs84Extent")
     metadata = told["metadata"]
-    return {
-        **{name: told.get(name) for name in kept},
-        "RPC": metadata.get("RPC"),
-        "point": metadata.get("", {}).get("AREA_OR_POINT"),
-    }
+    point = {} if told.get("gcps") else {"point": metadata.get("", {}).get("AREA_OR_POINT")}
+    return {**{name: told.get(name) for name in kept}, "RPC": metadata.get("RPC"), **point}
 
 
 @needs_gdal
@@ -208,7 +208,7 @@ def test_nan_where_there_is_data_is_refused(odd, tmp_path):
     path = raster(tmp_path / "a.tif", bands, nodata=float("nan"), **UTM)
     segmenter = Segmenter(odd / "channels_5" / "deploy.yaml", device="cpu")
     # Only where all used bands are nodata, there is no data.
-    with pytest.raises(ImageError, match="1 of its 15360 values are NaN or infinite"):
+    with pytest.raises(ImageError, match="1 of its 15360 values are NaN, infinite or above"):
         segmenter(path)
 
 
@@ -219,8 +219,9 @@ def test_nan_where_there_is_data_is_refused(odd, tmp_path):
 def test_a_model_with_a_class_255_is_refused_where_there_is_no_data(labels, has_class_255):
     place = Place(has_mask=True, valid=np.eye(2, dtype=bool))
     with pytest.raises(ImageError, match="255 is also a class of this model"):
-        place.check(labels, has_class_255)
-    Place(has_mask=True).check(labels, has_class_255)  # all pixels have data
+        place.for_labels(labels, has_class_255)
+    # If all pixels have data, 255 is no nodata value.
+    assert not Place(has_mask=True).for_labels(labels, has_class_255).has_mask
 
 
 def test_the_network_of_256_classes_knows_it(odd, tmp_path):
@@ -241,3 +242,61 @@ def test_masks_of_the_networks_size_are_pngs(run_of):
     _, out = run_of({"a": (KINDS["five bands"], UTM)}, "channels_5", "--network_size")
     assert (out / "a.png").exists()
     assert not (out / "a.tif").exists()
+
+
+# ---- found by trying ---------------------------------------------------------------------------
+
+
+def test_class_255_of_a_model_that_declares_no_classes_is_no_nodata(odd, tmp_path):
+    """This model gives each pixel the label 255."""
+    segmenter = Segmenter(odd / "ids_undeclared" / "deploy.yaml", device="cpu", bands=(1, 2, 3))
+    half = raster(tmp_path / "half.tif", MASKED["value"][0], nodata=-9999, **UTM)
+    with pytest.raises(ImageError, match="255 is also a class of this model"):
+        segmenter(half)
+    whole = raster(tmp_path / "whole.tif", values(5), nodata=9999, **UTM)
+    assert (segmenter(whole) == 255).all()
+
+
+@pytest.mark.parametrize("order", [None, "4 1 2 3 5"])
+def test_an_alpha_band_beside_any_number_of_bands_is_a_mask(run_of, order):
+    bands = values(6)
+    bands[3] = 65535 * HALF
+    more = ["--bands", *order.split()] if order else ["--bands", *"12356"]
+    folder, _ = run_of({"a": (bands, UTM)})
+    with rasterio.open(folder / "a.tif", "r+") as file:
+        names = [rasterio.enums.ColorInterp.gray] * 6
+        names[3] = rasterio.enums.ColorInterp.alpha
+        file.colorinterp = names
+    _, out = run_of({}, "channels_5", "--image_path", folder, *more)
+    with rasterio.open(out / "a.tif") as mask:
+        assert np.array_equal(mask.read_masks(1) > 0, HALF)
+
+
+def test_a_mask_of_single_bands_is_a_mask(run_of, tmp_path):
+    folder, _ = run_of({"a": (KINDS["five bands"], UTM)})
+    flags = {f"INTERNAL_MASK_FLAGS_{number}": "0" for number in range(1, 6)}
+    masks = np.repeat(255 * HALF[None].astype(np.uint8), 5, 0)
+    raster(tmp_path / "m.tif", masks, tags=flags)
+    shutil.move(tmp_path / "m.tif", folder / "a.tif.msk")
+    _, out = run_of({}, "channels_5", "--image_path", folder)
+    with rasterio.open(out / "a.tif") as found:
+        assert np.array_equal(found.read_masks(1) > 0, HALF)
+
+
+def test_a_coordinate_system_that_a_geotiff_cannot_hold_is_logged(caplog):
+    place = Place("a.tif", rasterio.CRS.from_string("+proj=eqearth"), UTM["transform"])
+    encode_geotiff(np.zeros((20, 30), np.uint8), place)
+    assert "a.tif: its coordinate system can't be kept in a GeoTIFF" in caplog.text
+    caplog.clear()
+    encode_geotiff(np.zeros((20, 30), np.uint8), Place("b.tif", rasterio.CRS.from_epsg(2056)))
+    assert not caplog.text
+
+
+def test_damaged_metadata_of_a_picture_costs_only_its_georeference(models, tmp_path, caplog):
+    path = raster(tmp_path / "a.tif", KINDS["picture"], photometric="rgb", **UTM)
+    (tmp_path / "a.tif.aux.xml").write_text(
+        '<PAMDataset><Metadata domain="RPC"><MDI key="LINE_OFF">1</MDI></Metadata></PAMDataset>'
+    )
+    labels = Segmenter(models / "argmax" / "deploy.yaml", device="cpu")(path)
+    assert labels.shape == (48, 64)
+    assert "its georeference can't be kept" in caplog.text

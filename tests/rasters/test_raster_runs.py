@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import cached_models, masks, scene
-from made import UTM, raster, values
+from made import GRIDS, UTM, raster, values
 from PIL import Image
 
 PICTURE = np.moveaxis(scene(48, 64), 2, 0)
@@ -124,10 +124,57 @@ def test_a_mask_never_overwrites_a_raster(infer, models, rasters, tmp_path):
     assert run.code == 2
     assert re.search("the mask of .*a.tif would overwrite the image .*a.tif: choose anot", run.err)
     assert (rasters / "a.tif").read_bytes() == before
-    raster(rasters / "a.tif", PICTURE, photometric="rgb")  # without a place its mask is a PNG
-    raster(rasters / "b.tif", PICTURE, photometric="rgb")
+    (rasters / "a.tif").rename(rasters / "a.tiff")
+    (rasters / "b.tif").rename(rasters / "b.tiff")
+    (tmp_path / "list.txt").write_text("in/a.tiff\nin/b.tiff\n")
     assert infer(*command, "--save_dir", rasters).code == 0
-    assert masks(rasters) == ["a.png", "a.tif", "b.png", "b.tif", "c.png"]
+    assert masks(rasters) == ["a.tif", "a.tiff", "b.tif", "b.tiff", "c.png"]
+
+
+def test_a_mask_never_overwrites_a_label_map(infer, models, rasters, tmp_path):
+    """A label map is recognised by its content, whatever its suffix is."""
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(np.zeros((48, 64), np.uint8)).save(tmp_path / "labels" / "a.tif", "PNG")
+    (tmp_path / "list.txt").write_text("in/a.tif labels/a.tif\n")
+    command = ("--config", models / "argmax" / "deploy.yaml", "--image_path", "list.txt")
+    run = infer(*command, "--label_path", "list.txt", "--save_dir", "labels")
+    assert run.code == 2
+    assert "would overwrite the label map" in run.err
+
+
+def test_resume_takes_only_geotiffs_of_this_program(infer, models, tmp_path):
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), scene(48, 64))
+    (tmp_path / "output").mkdir()
+    tiles = {"tiled": True, "blockxsize": 16, "blockysize": 16}
+    raster(tmp_path / "output" / "a.tif", values(1, dtype="uint8"), **tiles)
+    run = infer("--config", models / "argmax" / "deploy.yaml", "--image_path", "in", "--resume")
+    assert "1 of 1 images done" in run.out
+
+
+def test_a_raster_with_a_file_of_its_camera_beside_it_is_georeferenced(infer, models, tmp_path):
+    lines = [f"{name}: {value}" for name, value in GRIDS["camera model"]["rpcs"].to_gdal().items()]
+    (tmp_path / "in").mkdir()
+    raster(tmp_path / "in" / "a.tif", PICTURE, photometric="rgb")
+    coefficients = []
+    for line in lines:
+        name, _, text = line.partition(": ")
+        numbers = text.split()
+        many = [f"{name}_{n}: {each}" for n, each in enumerate(numbers, 1)]
+        coefficients += many if len(numbers) > 1 else [line]
+    (tmp_path / "in" / "a_RPC.TXT").write_text("\n".join(coefficients) + "\n")
+    run = infer("--config", models / "argmax" / "deploy.yaml", "--image_path", "in")
+    assert run.code == 0
+    assert masks(tmp_path / "output") == ["a.tif"]
+
+
+def test_a_raster_of_16_bits_that_is_read_as_a_picture_gets_a_line(infer, models, tmp_path):
+    path = raster(tmp_path / "a.tif", values(3), photometric="rgb")
+    command = ("--config", models / "argmax" / "deploy.yaml", "--image_path", path)
+    assert (
+        "a.tif has 16 bits per value: such TIFFs are read as pictures of 8" in infer(*command).err
+    )
+    assert "16 bits" not in infer(*command, "--bands", *"123", "--pixel_scale", "255/4095").err
 
 
 def test_images_of_one_name_get_masks_of_two_names(infer, models, rasters, tmp_path):
@@ -153,7 +200,7 @@ def test_a_turned_raster_gets_a_png_and_a_line(infer, models, tmp_path, orientat
     path.write_bytes(data)
     run = infer("--config", models / "argmax" / "deploy.yaml", "--image_path", path)
     assert masks(tmp_path / "output") == ["a.png"]
-    assert "its place can't be kept: its orientation tag turns the image" in run.err
+    assert "its georeference can't be kept: its orientation tag turns the image" in run.err
 
 
 def test_bands_and_scale_are_flags(infer, odd, tmp_path):
@@ -189,5 +236,5 @@ def test_a_folder_of_every_bad_raster_ends_with_a_sentence_for_each(infer, odd, 
     model = odd / "channels_5" / "deploy.yaml"
     run = infer("--config", model, "--image_path", "in", "--batch_size", "3")
     assert run.code == 1
-    assert "2 of 15 images done" in run.out  # five.tif and five.npy
-    assert len(re.findall("^failed: .*: .*", run.err, re.M)) == 13
+    assert "2 of 19 images done" in run.out  # five.tif and five.npy
+    assert len(re.findall("^failed: .*: .*", run.err, re.M)) == 17

@@ -1,5 +1,6 @@
 """What is read of which file, for models of any number of channels."""
 
+import os
 import re
 
 import cv2
@@ -10,6 +11,7 @@ import rasterio
 from conftest import cached_models, scene
 from made import UTM, raster, values
 from PIL import Image
+from rasterio.enums import ColorInterp
 
 from paddleseg_infer.errors import ConfigError, ImageError
 from paddleseg_infer.segmenter import Segmenter
@@ -142,16 +144,16 @@ def test_pixel_scale_multiplies_the_values_first(odd, tmp_path):
 @pytest.mark.parametrize(
     ("image", "channels", "how", "message"),
     [
-        ("five.tif", 13, {}, "the TIFF has 5 bands, but band 13 is needed"),
-        ("five.tif", 3, {"bands": (1, 2, 6)}, "the TIFF has 5 bands, but band 6 is needed"),
+        ("five.tif", 13, {}, "the TIFF has 5 bands, but the model takes 13 channels"),
+        ("five.tif", 3, {"bands": (1, 2, 6)}, "the TIFF has 5 bands, but --bands names band 6"),
         ("complex.tif", 2, {}, r"the TIFF has complex numbers \(complex64\)"),
-        ("nan.tif", 5, {}, "7 of its 15360 values are NaN or infinite: replace them"),
-        ("nan.npy", 5, {}, "7 of its 15360 values are NaN or infinite: replace them"),
+        ("nan.tif", 5, {}, "7 of its 15360 values are NaN, infinite or above 1e.30: repl"),
+        ("nan.npy", 5, {}, "7 of its 15360 values are NaN, infinite or above 1e.30: repl"),
         ("cut.tif", 5, {}, r"the TIFF is cut off: it has 2000 of at least \d+ bytes"),
         ("lies.tif", 5, {}, "the TIFF can't be read: "),
         ("unknown.tif", 5, {}, "the TIFF can't be read: .*missing codec"),
         ("five.tif", 3, {}, "the TIFF has 5 bands, but a picture has at most 4: name three with"),
-        ("float.tif", 3, {}, "contains floating-point values, which is no picture: name its bands"),
+        ("float.tif", 3, {}, "contains floating-point values and is no picture: name its bands"),
         ("rgb.png", 4, {}, r"the picture has 3 channels, but the model takes 4 \(RGBA\)"),
         ("rgb.png", 5, {}, "the model takes 5 channels, which only a TIFF of so many bands or a"),
         ("rgb.png", 3, {"bands": (1, 2, 3)}, "--bands selects bands of a TIFF, and this file is"),
@@ -161,6 +163,10 @@ def test_pixel_scale_multiplies_the_values_first(odd, tmp_path):
         ("double.npy", 5, {}, "values of type float64: save it as one of uint8, uint16, int16, fl"),
         ("cut.npy", 5, {}, r"the .npy file is cut off: it has 900 of \d+ bytes"),
         ("damaged.npy", 5, {}, "the .npy file is damaged"),
+        ("negative.npy", 5, {}, r"the .npy file is damaged \(its shape is \(-1, 48, 5\)\)"),
+        ("flat.npy", 5, {}, r"the .npy file is damaged \(its shape is \[7\], not \[H, W, C\]"),
+        ("chw.npy", 5, {}, r"not uint16 \[5, 48, 64\]: turn it with np.moveaxis"),
+        ("mask.tif", 5, {}, "the TIFF is cut off"),
         ("objects.npy", 5, {}, "the .npy file has values of type object"),
         ("gone.tif", 5, {}, "the file does not exist"),
         ("/vsimem/a.tif", 5, {}, "the file does not exist"),
@@ -198,9 +204,17 @@ def make_bad_files(folder):
     array = np.moveaxis(five, 0, 2)
     np.save(folder / "five.npy", array)
     np.save(folder / "double.npy", array.astype(float))
-    np.save(folder / "objects.npy", np.array([{}, 1], dtype=object), allow_pickle=True)
+    np.save(folder / "objects.npy", np.array([[[{}, 1]]], dtype=object), allow_pickle=True)
     (folder / "cut.npy").write_bytes((folder / "five.npy").read_bytes()[:900])
     (folder / "damaged.npy").write_bytes(b"\x93NUMPY\x01\x00\x09\x00{'descr':")
+    header = b"{'descr': '<u2', 'fortran_order': False, 'shape': (-1, 48, 5)}\n"
+    negative = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(999)
+    (folder / "negative.npy").write_bytes(negative)
+    np.save(folder / "flat.npy", np.zeros(7, np.uint8))
+    np.save(folder / "chw.npy", five)
+    raster(folder / "mask.tif", five, mask=five[0] > 2000)
+    with_mask = (folder / "mask.tif").read_bytes()
+    (folder / "mask.tif").write_bytes(with_mask[:-200])  # the end has the tags of the mask
     (folder / "empty.tif").write_bytes(b"")
 
 
@@ -223,8 +237,10 @@ def test_damaged_rasters_raise_no_other_error_than_image_error(tmp_path):
     ("channels", "options", "message"),
     [
         (5, {"bands": (1, 2)}, "--bands names 2 bands, but the model takes 5 channels"),
-        (5, {"bands": (0, 1, 2, 3, 4)}, "bands must be whole numbers from 1"),
+        (5, {"bands": (0, 1, 2, 3, 4)}, "bands must be a list of whole numbers from 1"),
+        (5, {"bands": 5}, "bands must be a list of whole numbers from 1"),
         (5, {"pixel_scale": 0}, "pixel_scale must be a number above 0"),
+        (5, {"pixel_scale": "2"}, "pixel_scale must be a number above 0"),
         (513, {}, "the model takes 513 channels, but at most 512 are supported"),
     ],
 )
@@ -243,3 +259,58 @@ def test_normalize_must_have_a_value_for_each_channel(model_copy):
     folder = model_copy("argmax", transforms=[{"type": "Normalize", "mean": [0.5, 0.5]}])
     with pytest.raises(ConfigError, match="mean of transform Normalize has 2 values, but the"):
         Segmenter(folder / "deploy.yaml", device="cpu")
+
+
+def test_a_path_that_is_not_utf_8_gets_a_sentence(tmp_path):
+    name = os.fsdecode(b"\xb2\xa8.tif")
+    path = os.path.join(tmp_path, name)
+    os.rename(raster(tmp_path / "a.tif", values(5), **UTM), path)
+    with pytest.raises(ImageError, match="its path isn't UTF-8, and GDAL opens only such paths"):
+        read(path, 5)
+    # For a picture OpenCV reads it, and only the georeference is lost.
+    os.rename(raster(tmp_path / "a.tif", values(3, dtype="uint8"), photometric="rgb", **UTM), path)
+    data = source_of(path).read()
+    assert (data.pixels.shape, data.place) == ((48, 64, 3), None)
+
+
+def test_a_masked_array_is_refused():
+    array = np.ma.masked_array(np.zeros((8, 8, 5), np.uint16), True)
+    with pytest.raises(ImageError, match="it is a masked array"):
+        read(array, 5)
+
+
+def test_numpys_integers_are_band_numbers(odd, tmp_path):
+    path = raster(tmp_path / "a.tif", values(6))
+    model = odd / "channels_5" / "deploy.yaml"
+    one, other = (
+        Segmenter(model, device="cpu", bands=bands)(path)
+        for bands in (np.arange(2, 7), range(2, 7))
+    )
+    assert np.array_equal(one, other)
+
+
+def view(image, channels=3, **how):
+    return source_of(image, Reading(channels, **how)).read().view()
+
+
+def test_the_view_of_a_picture_is_the_picture_also_with_a_scale(tmp_path):
+    image = scene(40, 50)
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    for how in ({}, {"scale": 3.0}):
+        assert np.array_equal(view(str(tmp_path / "a.png"), **how), image)
+    assert np.array_equal(view(image[..., :1], 1), image[..., [0, 0, 0]])
+    rgba = np.dstack([image, image[..., 0]])
+    assert np.array_equal(view(rgba, 4), image)
+
+
+@pytest.mark.parametrize("bands", [None, (1, 2, 3), (3, 2, 1)])
+def test_the_view_of_bands_has_the_colours_that_the_file_names(tmp_path, bands):
+    """The bands are blue, green, red and two others, with 16 bits."""
+    colours = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
+    path = raster(tmp_path / "a.tif", values(5))
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [*colours, ColorInterp.undefined, ColorInterp.undefined]
+    seen = view(path, 3 if bands else 5, bands=bands).astype(int)
+    assert seen.min() == 0 and seen.max() == 255
+    for channel, band in enumerate(values(5)[:3]):
+        assert np.corrcoef(seen[..., channel].ravel(), band.ravel())[0, 1] > 0.95
