@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from paddleseg_infer.cpu_config import not_quantised, set_cpu
-from paddleseg_infer.deploy import DeployConfig
+from paddleseg_infer.deploy import EXPORT_PDMODEL, DeployConfig
 from paddleseg_infer.engine_options import (
     CPU_PRECISIONS,
     MAX_THREADS,
@@ -111,7 +111,7 @@ def engine_config(
     if deploy.is_pir and build.version < (3, 0, 0) and any(build.version):
         raise ConfigError(
             f"{shown(deploy.graph)} is a json graph of Paddle 3, which Paddle {build} can't run: "
-            "install Paddle 3, or export again with FLAGS_enable_pir_api=0 for a .pdmodel"
+            f"install Paddle 3, or {EXPORT_PDMODEL}"
         )
     try:
         config = core.AnalysisConfig(deploy.graph, deploy.params)
@@ -167,8 +167,8 @@ def input_name(deploy: DeployConfig) -> str:
     """Returns the name of the graph's input. Raises ConfigError if TensorRT can't run the graph."""
     if deploy.is_pir:
         raise ConfigError(
-            f"{shown(deploy.graph)} is a json graph, which TensorRT can't run: export again "
-            "with FLAGS_enable_pir_api=0 for a .pdmodel, or run without --use_trt"
+            f"{shown(deploy.graph)} is a json graph, which TensorRT can't run: "
+            f"{EXPORT_PDMODEL}, or run without --use_trt"
         )
     return deploy.graph_facts.inputs[0].name
 

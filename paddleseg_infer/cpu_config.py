@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from paddleseg_infer.deploy import DeployConfig
+from paddleseg_infer.deploy import EXPORT_PDMODEL, DeployConfig
 from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.errors import ConfigError, shown
 from paddleseg_infer.machine.paddle_build import PaddleBuild
@@ -81,7 +81,7 @@ def not_quantised(deploy: DeployConfig) -> str:
         return ""
     return (
         f"--precision int8 needs a quantised model, and {shown(deploy.graph)} isn't quantised: "
-        "quantise it with PaddleSlim or bench/quantise.py, or use another precision"
+        "quantise it with python -m bench.quantise or PaddleSlim, or use another precision"
     )
 
 
@@ -90,7 +90,7 @@ def _no_openvino(options: EngineOptions, deploy: DeployConfig, build: PaddleBuil
     if deploy.is_pir:
         return (
             f"{shown(deploy.graph)} is a json graph, which Paddle's OpenVINO engine can't run: "
-            f"export again with FLAGS_enable_pir_api=0 for a .pdmodel, or run without {flag}"
+            f"{EXPORT_PDMODEL}, or run without {flag}"
         )
     if options.precision == "bf16" and deploy.graph_facts.is_quantised:
         return (

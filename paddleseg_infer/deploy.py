@@ -11,10 +11,13 @@ from typing import Any
 import yaml
 
 from paddleseg_infer.errors import ConfigError, ImageError, brief, reason, shown
-from paddleseg_infer.graph import GraphFacts, look_into
+from paddleseg_infer.graph import GraphFacts, look_into, refuse_pointer
 from paddleseg_infer.transforms.paddleseg import Transform, make_transform
 
 ANY_SHAPE = (-1, -1, -1, -1)
+EXPORT_PDMODEL = (
+    "export a .pdmodel, with Paddle 2.6 or, for some networks, with FLAGS_enable_pir_api=0"
+)
 MOST_CHANNELS = 512  # of an OpenCV image
 USUAL_CHANNELS = (1, 3, 4)
 log = logging.getLogger("paddleseg_infer")
@@ -146,6 +149,7 @@ def _read_deploy(path: str) -> Mapping[Any, Any]:
     if len(text) > MAX_YAML_BYTES:
         raise ConfigError("is too large for a deploy.yaml")
     try:
+        refuse_pointer(path, text)
         content = yaml.load(text.decode("utf-8-sig"), _Loader)
     except UnicodeDecodeError:
         raise ConfigError("is not a text file: give the deploy.yaml") from None

@@ -82,8 +82,11 @@ class Judge:
             more = ", ..." if len(unknown) > MOST_IDS_SHOWN else ""
             found = ", ".join(map(str, unknown[:MOST_IDS_SHOWN])) + more
             advice = "if it means no class, give it as --ignore_index"
-            if len(unknown) > 1:
-                advice = "the label map may be for another model"
+            if len(unknown) > 1 or self.ignore_index != UNKNOWN:
+                advice = (
+                    "the label map may be for another model; or give all pixels of no class one "
+                    "id, and name it with --ignore_index"
+                )
             raise ImageError(
                 f"it contains ids that the model, with {classes} classes, doesn't have ({found}): "
                 f"{advice}"

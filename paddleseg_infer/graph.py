@@ -80,12 +80,17 @@ def _open(path: str, read: Callable[[str, BinaryIO], T]) -> T:
         raise ConfigError(f"{shown(path)} can't be read: {reason(error)}") from None
 
 
-def _read_graph(path: str, file: BinaryIO) -> GraphFacts:
-    content = file.read()
+def refuse_pointer(path: str, content: bytes) -> None:
+    """Raises ConfigError if a file has only the address of its content, which git-lfs keeps."""
     if content.startswith(b"version https://git-lfs"):
         raise ConfigError(
-            f"{shown(path)} is a git-lfs pointer, not the graph itself: run `git lfs pull`"
+            f"{shown(path)} is a git-lfs pointer, not the file itself: run `git lfs pull`"
         )
+
+
+def _read_graph(path: str, file: BinaryIO) -> GraphFacts:
+    content = file.read()
+    refuse_pointer(path, content)
     try:
         if content.lstrip().startswith(b"{"):
             held, facts = ".json", _facts_of_json(json.loads(content))
@@ -214,6 +219,8 @@ def _check_params(path: str, file: BinaryIO) -> None:
     elements.
     """
     size = os.fstat(file.fileno()).st_size
+    refuse_pointer(path, file.read(100))
+    file.seek(0)
     cut = ConfigError(f"{shown(path)} is cut off or damaged: export or download it again")
     try:
         while file.tell() < size:

@@ -60,7 +60,8 @@ class SizeTrial:
         if self._multiple and (height % self._multiple or width % self._multiple):
             return (
                 f"its sides must be multiples of {self._multiple}: use --crop_size with such "
-                "multiples, or add `Padding` with a `target_size` of such multiples to the "
+                "multiples, no larger than the smallest image, or add `Padding` with a "
+                "`target_size` of such multiples, no smaller than the largest image, to the "
                 f"transforms in {shown(self._deploy.path)}"
             )
         larger_runs = self._multiple or self._tried[remainders]

@@ -13,6 +13,9 @@ log = logging.getLogger("paddleseg_infer")
 NO_DRIVER = r"CUDA error\((35|803|804)\)"
 # Advice for phrases in Paddle's error messages.
 HINTS = {
+    r"failed to map segment|could not create a (primitive(?! desc)|memory object)|bad_alloc": (
+        "probably there is not enough memory: use --crop_size, a smaller batch, or fewer workers"
+    ),
     r"Out of memory error on GPU|CUDA error\(2\)|_ALLOC_FAILED": (
         "the GPU's memory is full: use a smaller --batch_size or fewer --num_workers; nvidia-smi "
         "shows which other processes use it"
@@ -41,7 +44,7 @@ HINTS = {
 
 
 def hint(text: str) -> str:
-    """Returns advice for an error message of Paddle on a GPU, or "" if the error is unknown."""
+    """Returns advice for an error message of Paddle, or "" if the error is unknown."""
     return next((advice for phrase, advice in HINTS.items() if re.search(phrase, text)), "")
 
 

@@ -6,9 +6,8 @@ import re
 import pytest
 from conftest import ROOT
 
-ROWS = re.findall(
-    r"^\| (`.+?`) \|", (ROOT / "docs" / "errors.md").read_text(encoding="utf-8"), re.M
-)
+PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+ROWS = re.findall(r"^\| (`.+?`) \|", PAGE.split("## The mask is black")[0], re.M)
 LISTED = [message for row in ROWS for message in re.findall(r"`([^`]+)`", row)]
 # These modules define the flags. A message about the value of a flag says which values it takes.
 # arguments.py has parts of the message about the argument of a transform.
@@ -45,11 +44,22 @@ def strings_in(tree):
 
 
 def is_message(node):
-    """Returns whether a node raises an error or logs a warning."""
+    """Returns whether a node makes an error or logs a warning."""
     if isinstance(node, ast.Raise):
         return node.exc is not None
     called = node.func if isinstance(node, ast.Call) else None
+    if isinstance(called, ast.Name):
+        return called.id.endswith("Error") or called.id == "CannotRun"
     return isinstance(called, ast.Attribute) and called.attr == "warning"
+
+
+def reasons(tree):
+    """Yields the nodes that functions return whose result is a text, as the reason of an error."""
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef) and ast.unparse(function.returns or tree) == "str":
+            for node in ast.walk(function):
+                if isinstance(node, ast.Return) and node.value is not None:
+                    yield node.value
 
 
 def trees():
@@ -68,14 +78,13 @@ def test_the_program_has_this_message(strings, message):
 
 
 def raised_and_logged():
-    """Returns the messages of at least three words that the program raises or logs as warnings."""
+    """Returns the errors, warnings and reasons of at least three words."""
     return sorted(
         {
             string
             for path, tree in trees()
             if path.name not in LEFT_OUT
-            for node in ast.walk(tree)
-            if is_message(node)
+            for node in (*filter(is_message, ast.walk(tree)), *reasons(tree))
             for string in strings_in(node)
             if len(re.findall(r"[A-Za-z]{2,}", string)) >= 3
         }
