@@ -92,7 +92,10 @@ def test_truncated_parameters_are_refused_unless_they_end_between_tensors(files,
 def test_a_file_that_holds_no_parameters_is_refused(files, tmp_path, name):
     params = tmp_path / "params"
     params.write_bytes(JUNK[name])
-    with pytest.raises(ConfigError, match="params (doesn't contain Paddle parameters|is cut off|is a git-lfs pointer)"):
+    with pytest.raises(
+        ConfigError,
+        match="params (doesn't contain Paddle parameters|is cut off|is a git-lfs pointer)",
+    ):
         look_into(files[0], str(params))
 
 

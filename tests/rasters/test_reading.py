@@ -273,6 +273,16 @@ def test_a_path_that_is_not_utf_8_gets_a_sentence(tmp_path):
     assert (data.pixels.shape, data.place) == ((48, 64, 3), None)
 
 
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "<i2", ">f4", "u1"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_npy_files_of_every_order_of_bytes_and_axes_are_read(tmp_path, dtype, order):
+    array = np.asarray(np.moveaxis(values(5, dtype="uint8"), 0, 2), dtype, order=order)
+    np.save(tmp_path / "a.npy", array)
+    found = read(str(tmp_path / "a.npy"), 5)
+    assert np.array_equal(found, array)
+    assert found.dtype == array.dtype.newbyteorder("=")
+
+
 def test_a_masked_array_is_refused():
     array = np.ma.masked_array(np.zeros((8, 8, 5), np.uint16), True)
     with pytest.raises(ImageError, match="it is a masked array"):
