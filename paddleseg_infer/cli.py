@@ -109,7 +109,7 @@ def check_together(settings: Settings) -> None:
         for name in idle_with("dry_run", *parts):
             log.warning("--%s has no effect with --dry_run", name)
         return
-    for some in (settings.run, settings.evaluation):
+    for some in (settings.run, settings.model, settings.evaluation):
         for line in without_effect(some, some):
             log.warning("%s", line)
     if settings.run.benchmark:

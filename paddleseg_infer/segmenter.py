@@ -81,7 +81,7 @@ class Segmenter:
             raise ConfigError(
                 f"batch_size must be a whole number above 0, not {model.batch_size!r}"
             )
-        self._tiling = checked_tiling(model.crop_size, model.stride)
+        self._tiling = checked_tiling(model.crop_size, model.stride, model.blend)
         check_sizes(self._tiling, model.network_size, ())
         self.deploy = load_deploy_config(config_path)
         if not self.deploy.transforms:
@@ -276,6 +276,8 @@ class Segmenter:
             raise ConfigError(f"{shown(self.deploy.graph)}: {error}") from None
         output = self._reads.channels_first(output)
         goal.check(self._reads.kind, output.shape[1])
+        if self._tiling:
+            self._tiling.check(self._reads.kind)
         inference = (time.perf_counter() - started) / len(batch.items)
         # The output may be longer than the items: copies of an image may fill the batch.
         for item, values in zip(batch.items, output, strict=False):

@@ -10,6 +10,7 @@ from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.option import BENCHMARK, EVALUATION, LONG_RUNS, TO_DO, option
 
 KINDS = ("mask", "label", "overlay", "score", "probability")  # pictures/kinds.py makes them
+BLENDS = ("mean", "gaussian")  # windows.py has their formulas
 PALETTE_NAMES = ("paddleseg", "cityscapes", "voc")  # pictures/palettes.py has their colours
 MAX_LABEL = 65535  # the largest class id in a 16-bit label map
 UNKNOWN = 255  # the id of pixels that belong to no class
@@ -189,6 +190,16 @@ class ModelOptions:
         "size",
         metavar=("W", "H"),
         shown_default="the same as --crop_size",
+    )
+    blend: str = option(
+        "mean",
+        TO_DO,
+        "how the scores of overlapping windows are averaged: mean, as in PaddleSeg, or gaussian, "
+        "which gives more weight to the middle of each window, against seams",
+        "text",
+        metavar="HOW",
+        choices=BLENDS,
+        needs="windows",
     )
 
 

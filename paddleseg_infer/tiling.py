@@ -18,9 +18,20 @@ class Tiling:
 
     crop: Size
     stride: Size
+    blend: str = "mean"  # one of settings.BLENDS
+
+    def check(self, kind: str) -> None:
+        """Raises ConfigError if such windows can't be joined. For `kind` see forms.output_kind."""
+        if self.blend != "mean" and kind == "labels":
+            raise ConfigError(
+                f"--blend {self.blend} needs scores, but this model gives only labels, which can't "
+                "be averaged: export it with --output_op softmax, or leave out --blend"
+            )
 
 
-def checked_tiling(crop_size: Sequence[int] | None, stride: Sequence[int] | None) -> Tiling | None:
+def checked_tiling(
+    crop_size: Sequence[int] | None, stride: Sequence[int] | None, blend: str = "mean"
+) -> Tiling | None:
     """Returns the Tiling for a crop size and a stride, each (width, height) in pixels.
 
     Returns None without a crop size. Raises ConfigError if a side is below 1, if the stride is
@@ -36,7 +47,7 @@ def checked_tiling(crop_size: Sequence[int] | None, stride: Sequence[int] | None
         raise ConfigError(
             "--stride is larger than --crop_size, so there would be gaps between the windows"
         )
-    return Tiling((crop[1], crop[0]), (steps[1], steps[0]))
+    return Tiling((crop[1], crop[0]), (steps[1], steps[0]), blend)
 
 
 def _sides(name: str, sides: Sequence[int]) -> tuple[int, int]:

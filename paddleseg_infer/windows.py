@@ -1,8 +1,8 @@
 """Cuts large images into windows, and joins the windows' results to one segmentation.
 
 tiling.py computes the windows' positions. Scores are averaged over the windows, as in PaddleSeg's
-own sliding window. Labels can't be averaged: each pixel gets the label of the window whose centre
-is nearest.
+own sliding window, or with weights that are largest in the middle of a window. Labels can't be
+averaged: each pixel gets the label of the window whose centre is nearest.
 """
 
 import time
@@ -19,10 +19,11 @@ from paddleseg_infer.pictures.kinds import Segmentation
 from paddleseg_infer.postprocess import Maps
 from paddleseg_infer.sources.array import WindowSource
 from paddleseg_infer.sources.reading import ImageData
-from paddleseg_infer.tiling import Grid, Tiling, grid_of
+from paddleseg_infer.tiling import Grid, Size, Tiling, grid_of
 
 NO_MEMORY = "there is not enough memory to join its windows"
 ROWS_AT_ONCE = 32
+SMALLEST_WEIGHT = 1e-3
 
 ReadScores = Callable[[np.ndarray], Maps]
 
@@ -51,7 +52,9 @@ def windows_of(
             pixels = data.pixels
             grid = grid_of((pixels.shape[0], pixels.shape[1]), tiling)
             image_bgr = data.view() if keeps_images else None
-            mosaic = Mosaic(replace(item, place=data.place), image_bgr, grid, read_scores)
+            mosaic = Mosaic(
+                replace(item, place=data.place), image_bgr, grid, read_scores, tiling.blend
+            )
         except ImageError as error:
             yield failed(item, error)
             continue
@@ -87,13 +90,19 @@ class Mosaic:
     """One image to which the results of its windows are added, in order."""
 
     def __init__(
-        self, item: Item, image_bgr: np.ndarray | None, grid: Grid, read_scores: ReadScores
+        self,
+        item: Item,
+        image_bgr: np.ndarray | None,
+        grid: Grid,
+        read_scores: ReadScores,
+        blend: str,
     ):
         self.has_failed = False
         self._item = replace(item, source=None)
         self._image_bgr = image_bgr
         self._grid = grid
         self._read_scores = read_scores
+        self._blend = blend
         self._added = 0  # number of windows
         self._times = item.times
         self._ran: set[Ran] = set()
@@ -153,7 +162,7 @@ class Mosaic:
 
     def _add_scores(self, number: int, scores: np.ndarray) -> None:
         if self._band is None:
-            self._band = _Band(len(scores), self._grid)
+            self._band = _Band(len(scores), self._grid, WEIGHTS[self._blend](self._grid.window))
         self._band.add(*self._grid.slices(number), scores)
         row, column = divmod(number, len(self._grid.lefts))
         if column + 1 < len(self._grid.lefts):
@@ -180,25 +189,45 @@ class Mosaic:
             self._labels = self._labels.astype(labels.dtype)
 
 
+def equal_weights(window: Size) -> np.ndarray:
+    """Returns the weight 1 for each pixel of a window, float64 [H, W]."""
+    return np.ones(window)
+
+
+def gaussian_weights(window: Size) -> np.ndarray:
+    """Returns weights, float64 [H, W], that fall from the middle of a window to its borders.
+
+    The formula is that of `compute_importance_map` in MONAI: the product of a normal distribution
+    over the rows and one over the columns, whose deviations are an eighth of the side. No weight is
+    less than SMALLEST_WEIGHT.
+    """
+    rows, columns = (
+        np.exp(-((np.arange(side) - (side - 1) / 2) ** 2) / (2 * (side / 8) ** 2))
+        for side in window
+    )
+    return np.maximum(np.outer(rows, columns), SMALLEST_WEIGHT)
+
+
+WEIGHTS = {"mean": equal_weights, "gaussian": gaussian_weights}
+
+
 class _Band:
     """The sums of scores, float64 [C, rows, W], only of the rows that later windows may overlap.
 
     PaddleSeg also sums in float64, so classes with nearly equal scores are decided in the same way.
     """
 
-    def __init__(self, classes: int, grid: Grid):
+    def __init__(self, classes: int, grid: Grid, weights: np.ndarray):
         self._top = 0  # the row of the image where the band begins
         self._sums = np.zeros((classes, grid.window[0], grid.image[1]))
-        # A pixel's number of windows is the number over its row times the number over its column.
-        self._over_rows = np.zeros(grid.image[0])
-        self._over_columns = np.zeros(grid.image[1])
-        for top in grid.tops:
-            self._over_rows[top : top + grid.window[0]] += 1
-        for left in grid.lefts:
-            self._over_columns[left : left + grid.window[1]] += 1
+        self._total = np.zeros((1, grid.window[0], grid.image[1]))  # of the weights
+        self._weights = weights
+        self._are_equal = bool((weights == 1).all())
 
     def add(self, rows: slice, columns: slice, scores: np.ndarray) -> None:
-        self._sums[:, rows.start - self._top : rows.stop - self._top, columns] += scores
+        here = slice(rows.start - self._top, rows.stop - self._top)
+        self._sums[:, here, columns] += scores if self._are_equal else scores * self._weights
+        self._total[:, here, columns] += self._weights
 
     def means(self, below: int) -> Iterator[tuple[slice, np.ndarray]]:
         """Yields slices of a few rows and their mean scores [C, rows, W], up to row `below`.
@@ -208,14 +237,12 @@ class _Band:
         done = below - self._top
         for start in range(0, done, ROWS_AT_ONCE):
             here = slice(start, min(start + ROWS_AT_ONCE, done))
-            rows = slice(self._top + here.start, self._top + here.stop)
-            counts = self._over_rows[rows, None] * self._over_columns
-            mean = self._sums[:, here]
-            if counts.max() > 1:
-                mean /= counts
-            yield rows, mean
+            mean, total = self._sums[:, here], self._total[:, here]
+            if (total != 1).any():
+                mean /= total
+            yield slice(self._top + here.start, self._top + here.stop), mean
         kept = self._sums.shape[1] - done
-        for plane in self._sums:
+        for plane in (*self._sums, *self._total):
             plane[:kept] = plane[done:].copy()
             plane[kept:] = 0
         self._top = below

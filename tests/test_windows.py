@@ -6,7 +6,7 @@ from conftest import masks, scene, write_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from windows_oracle import paddlesegs_mean, paddlesegs_windows
+from windows_oracle import mean_of_windows, monais_weight, paddlesegs_windows
 
 from paddleseg_infer.batching import Item, Result
 from paddleseg_infer.errors import ConfigError, ImageError
@@ -93,9 +93,11 @@ def segmenter(models, name, **options):
     ("crop", "stride", "batch_size"),
     [((64, 48), None, 1), ((64, 48), (40, 32), 3), ((50, 50), (7, 31), 4), ((500, 40), None, 2)],
 )
-def test_scores_are_joined_by_paddlesegs_formula(models, name, crop, stride, batch_size):
+@pytest.mark.parametrize(("blend", "weight"), [("mean", lambda *_: 1), ("gaussian", monais_weight)])
+def test_scores_are_joined_by_the_formula(models, name, crop, stride, batch_size, blend, weight):
+    """The mean is PaddleSeg's, the gaussian weights are MONAI's."""
     image = scene(150, 200)
-    windows = {"crop_size": crop, "stride": stride, "batch_size": batch_size}
+    windows = {"crop_size": crop, "stride": stride, "batch_size": batch_size, "blend": blend}
     labels = segmenter(models, name, **windows)(image)
     plain = segmenter(models, name, batch_size=batch_size)
     tiling = checked_tiling(crop, stride)
@@ -103,9 +105,15 @@ def test_scores_are_joined_by_paddlesegs_formula(models, name, crop, stride, bat
     frames = [tensor_of(plain, image[grid.slices(at)]) for at in range(len(grid))]
     batches = [frames[at : at + batch_size] for at in range(0, len(frames), batch_size)]
     scores = np.concatenate([plain.load()(np.stack(batch))[0] for batch in batches])
-    mean = paddlesegs_mean(scores, image.shape[:2], grid.window, tiling.stride)
+    mean = mean_of_windows(scores, image.shape[:2], grid.window, tiling.stride, weight)
     expected = mean.argmax(0) if name == "logits" else mean[0] > 0.5
     assert np.array_equal(labels, expected)
+
+
+def test_labels_cannot_be_blended(models):
+    blended = segmenter(models, "argmax", crop_size=(64, 48), stride=(40, 32), blend="gaussian")
+    with pytest.raises(ConfigError, match="--blend gaussian needs scores, but this model gives"):
+        blended(scene(150, 200))
 
 
 @pytest.mark.parametrize("name", ["argmax", "keepdim", "resize", "labels300"])

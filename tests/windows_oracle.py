@@ -1,5 +1,7 @@
 """Computes PaddleSeg's sliding windows with numpy. Tests compare the program with it."""
 
+import math
+
 import numpy as np
 
 
@@ -13,14 +15,26 @@ def paddlesegs_windows(image, crop, stride):
     return starts
 
 
-def paddlesegs_mean(window_scores, image, crop, stride):
-    """Returns the float64 mean of the windows' scores [C, h, w], by slide_inference's formula."""
+def monais_weight(y, x, height, width):
+    """Returns the weight of a window's pixel, by the formula of MONAI's compute_importance_map."""
+    squares = ((y - (height - 1) / 2) / (height / 8)) ** 2 + (
+        (x - (width - 1) / 2) / (width / 8)
+    ) ** 2
+    return max(math.exp(-squares / 2), 1e-3)
+
+
+def mean_of_windows(window_scores, image, crop, stride, weight=lambda *place: 1):
+    """Returns the float64 mean of the windows' scores [C, h, w], by slide_inference's formula.
+
+    `weight` returns the weight of a pixel, given its place in a window and the window's size.
+    """
+    weights = np.array([[weight(y, x, *crop) for x in range(crop[1])] for y in range(crop[0])])
     tops, lefts = paddlesegs_windows(image, crop, stride)
     total = np.zeros((len(window_scores[0]), *image))
     count = np.zeros(image)
     places = [(top, left) for top in tops for left in lefts]
     for (top, left), scores in zip(places, window_scores, strict=True):
         rows, columns = slice(top, top + crop[0]), slice(left, left + crop[1])
-        total[:, rows, columns] += scores
-        count[rows, columns] += 1
+        total[:, rows, columns] += scores * weights
+        count[rows, columns] += weights
     return total / count

@@ -205,6 +205,7 @@ def test_the_parser_has_these_defaults():
         "custom_color": ("paddleseg",),
         "threshold": 0.5,
         "bands": None,
+        "blend": "mean",
         "pixel_scale": None,
         "crop_size": None,
         "stride": None,
