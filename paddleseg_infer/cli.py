@@ -109,7 +109,7 @@ def check_together(settings: Settings) -> None:
         for name in idle_with("dry_run", *parts):
             log.warning("--%s has no effect with --dry_run", name)
         return
-    for some in (settings.run, settings.model, settings.evaluation):
+    for some in (settings.run, settings.saving, settings.model, settings.evaluation):
         for line in without_effect(some, some):
             log.warning("%s", line)
     if settings.run.benchmark:
@@ -250,7 +250,7 @@ def say_numbers(summary: "Summary", settings: Settings, seconds: float) -> None:
     """Prints the numbers of images, and the summary's table if there is a report."""
     done, skipped = summary.counts["done"], summary.counts["skipped"]
     existed = f", {skipped} skipped" if skipped else ""
-    plurals = {"probability": "probabilities"}
+    plurals = {"probability": "probabilities", "geojson": "polygons"}
     pictures = ", ".join(plurals.get(kind, f"{kind}s") for kind in settings.saving.save)
     say(
         f"{done} of {summary.total} images done in {seconds:.1f} s, {len(summary.failed)} failed"

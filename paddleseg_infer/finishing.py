@@ -16,6 +16,7 @@ from paddleseg_infer.errors import ImageError, RunError
 from paddleseg_infer.evaluation import Judge
 from paddleseg_infer.pictures.files import target_of, write_whole
 from paddleseg_infer.pictures.kinds import Pictures, Segmentation
+from paddleseg_infer.pictures.polygons import sieved
 from paddleseg_infer.postprocess import OutputReader, label_map, restore
 from paddleseg_infer.settings import UNKNOWN
 
@@ -107,6 +108,7 @@ class Finisher:
     reads: OutputReader
     network_size: bool  # whether the pictures keep the size of the network's output
     has_class_255: bool | None  # None if only the labels show it
+    min_area: int | None = None  # pixels: smaller regions get the label of a neighbour
 
     def image(self, goal: Goal, output: Output) -> Result:
         """Returns the Result that the goal makes from one image's output."""
@@ -133,6 +135,9 @@ class Finisher:
             place.fill(segmentation.labels, UNKNOWN)
             if segmentation.score is not None:
                 place.fill(segmentation.score, 0)
+        if self.min_area is not None:
+            labels = sieved(segmentation.labels, self.min_area, segmentation.place)
+            segmentation = replace(segmentation, labels=labels)
         return goal.finish(item, segmentation)
 
     def window(self, output: Output) -> Result:

@@ -31,6 +31,7 @@ from paddleseg_infer.errors import ConfigError, EngineError, ImageError, RunErro
 from paddleseg_infer.evaluation import judge_for
 from paddleseg_infer.finishing import Finisher, Goal, LabelMaps, Output, SavedPictures, results_of
 from paddleseg_infer.forms import class_count
+from paddleseg_infer.machine.optional import RASTERIO_HINT, rasterio_module
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.outcomes import Job
 from paddleseg_infer.pictures.files import prepare_save_dir
@@ -81,6 +82,11 @@ class Segmenter:
             raise ConfigError(
                 f"batch_size must be a whole number above 0, not {model.batch_size!r}"
             )
+        if (min_area := model.min_area) is not None:
+            if not isinstance(min_area, int) or min_area < 1:
+                raise ConfigError(f"min_area must be a whole number above 0, not {min_area!r}")
+            if rasterio_module() is None:
+                raise ConfigError(f"--min_area needs rasterio: {RASTERIO_HINT}")
         self._tiling = checked_tiling(model.crop_size, model.stride, model.blend)
         check_sizes(self._tiling, model.network_size, ())
         self.deploy = load_deploy_config(config_path)
@@ -100,7 +106,7 @@ class Segmenter:
         classes = class_count(self.deploy.graph_facts) or len(self.deploy.class_names)
         # With --unknown_below, 255 in the labels is no class: the model has fewer.
         has_class_255 = classes > UNKNOWN if classes or self._has_unknown else None
-        self._finisher = Finisher(self._reads, model.network_size, has_class_255)
+        self._finisher = Finisher(self._reads, model.network_size, has_class_255, min_area)
         # Reading and saving use no more threads than the engine.
         self._threads = min(threads, self.options.cpu_threads or 1)
         self._engine: Engine | None = None
@@ -178,7 +184,8 @@ class Segmenter:
         check_sizes(self._tiling, self._finisher.network_size, saving.save)
         palette = palette_of(saving.custom_color)
         of_unknown = "unknown" if self._has_unknown else ""
-        pictures = Pictures(saving.save, palette, self.deploy.class_names, of_unknown)
+        names = self.deploy.class_names
+        pictures = Pictures(saving.save, palette, names, saving.wgs84, of_unknown)
         make_save_dir = make_save_dir or self._make_save_dir
         judge = judge_for(self.deploy, evaluation)
         goal = SavedPictures(pictures, saving.save_dir, make_save_dir, on_run_error, judge)

@@ -9,7 +9,14 @@ from dataclasses import MISSING, dataclass
 from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.option import BENCHMARK, EVALUATION, LONG_RUNS, TO_DO, option
 
-KINDS = ("mask", "label", "overlay", "score", "probability")  # pictures/kinds.py makes them
+KINDS = (
+    "mask",
+    "label",
+    "overlay",
+    "score",
+    "probability",
+    "geojson",
+)  # pictures/kinds.py makes them
 BLENDS = ("mean", "gaussian")  # windows.py has their formulas
 PALETTE_NAMES = ("paddleseg", "cityscapes", "voc")  # pictures/palettes.py has their colours
 MAX_LABEL = 65535  # the largest class id in a 16-bit label map
@@ -106,8 +113,8 @@ class SavingOptions:
         "the pictures to save for each image, one or more of: mask (class ids in colours), label "
         "(class ids in grey, with 16 bits if an id is above 255), overlay (the mask over the "
         "image, with a legend), score (the probability of the chosen class, in grey), probability "
-        "(those of all classes, as .npz files of float16 [classes, H, W]); all but the mask are "
-        "saved in subfolders of these names",
+        "(those of all classes, as .npz files of float16 [classes, H, W]), geojson (a polygon for "
+        "each region; needs rasterio); all but the mask are saved in subfolders of these names",
         "choices",
         metavar="KIND",
         choices=KINDS,
@@ -120,6 +127,13 @@ class SavingOptions:
         "words",
         metavar="COLOR",
         shown_default="paddleseg",
+    )
+    wgs84: bool = option(
+        False,
+        TO_DO,
+        "give the polygons of --save geojson the coordinates of WGS 84, as RFC 7946 wants it, and "
+        "not those of the image's file",
+        needs="polygons",
     )
 
 
@@ -174,6 +188,15 @@ class ModelOptions:
         "set pixels whose best class has a probability below X to 255, which is no class",
         "share",
         metavar="X",
+    )
+    min_area: int | None = option(
+        None,
+        TO_DO,
+        "give each region of fewer than N pixels the class of its largest neighbour; needs "
+        "rasterio",
+        "whole",
+        metavar="N",
+        most=2_000_000_000,
     )
     crop_size: tuple[int, int] | None = option(
         None,

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import secrets
 import struct
 import tempfile
@@ -14,6 +15,7 @@ from paddleseg_infer.errors import ConfigError, ImageError, RunError, reason, sh
 from paddleseg_infer.formats import tags
 
 PNG, GEOTIFF = ".png", ".tif"
+OWN_SUFFIXES = {"probability": ".npz", "geojson": ".geojson"}
 SOFTWARE = "paddleseg-infer"  # the tag of a GeoTIFF that names the program
 PART_SUFFIX = ".paddleseg-infer.part"
 STALE_SECONDS = 24 * 3600
@@ -31,9 +33,9 @@ def target_of(kind: str, stem: str, suffix: str = PNG) -> str:
     """Returns the path of one of an image's files, relative to save_dir.
 
     All kinds but the mask are in a folder with the kind's name. `suffix` is that of masks and label
-    maps, PNG or GEOTIFF. Probabilities are .npz files, and other pictures are PNGs.
+    maps, PNG or GEOTIFF. Kinds that aren't in OWN_SUFFIXES are PNGs.
     """
-    own = {"mask": suffix, "label": suffix, "probability": ".npz"}.get(kind, PNG)
+    own = {"mask": suffix, "label": suffix, **OWN_SUFFIXES}.get(kind, PNG)
     return stem + own if kind == "mask" else os.path.join(kind, stem + own)
 
 
@@ -136,6 +138,22 @@ def whole_tiff(path: str) -> tuple[int, int] | None:
     ends = [start + count for start, count in zip(starts, sizes, strict=False) if count]
     is_whole = ends and len(ends) == len(starts) and max(*ends, tiff.end(every=True)) <= length
     return size if is_whole and is_own else None
+
+
+GEOJSON_SIZE, GEOJSON_END = "size", b"\n]}\n"  # the member with the size, and the last bytes
+
+
+def whole_geojson(path: str) -> tuple[int, int] | None:
+    """Returns (width, height) of the image of a complete file of polygons, else None."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(200)
+            file.seek(-len(GEOJSON_END), os.SEEK_END)
+            is_whole = file.read() == GEOJSON_END
+    except OSError:
+        return None
+    size = re.search(rb'"%s": \[(\d+), (\d+)\]' % GEOJSON_SIZE.encode(), head)
+    return (int(size[1]), int(size[2])) if size and is_whole else None
 
 
 PROBABILITY_ENTRY = "probability.npy"  # the name of the array's file in an .npz file

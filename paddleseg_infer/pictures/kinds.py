@@ -10,10 +10,12 @@ import numpy as np
 from PIL import Image
 
 from paddleseg_infer.errors import ConfigError, ImageError
+from paddleseg_infer.machine.optional import RASTERIO_HINT, rasterio_module
 from paddleseg_infer.pictures.files import GEOTIFF, PNG, PROBABILITY_ENTRY
 from paddleseg_infer.pictures.geotiff import encode_geotiff
 from paddleseg_infer.pictures.overlay import legend_names, overlay
 from paddleseg_infer.pictures.palettes import CLASSES, PADDLESEG
+from paddleseg_infer.pictures.polygons import encode_geojson
 from paddleseg_infer.place import Place
 
 log = logging.getLogger("paddleseg_infer")
@@ -42,6 +44,7 @@ class Pictures:
     kinds: Sequence[str] = ("mask",)  # keys of KINDS, in the order of encoding
     palette: bytes = PADDLESEG  # 256 colours, RGB
     names: Sequence[str] = ()  # the classes' names, for the legend
+    to_wgs84: bool = False  # whether polygons have the coordinates of WGS 84
     of_unknown: str = ""  # the legend's name of pixels of no class
 
     def __post_init__(self) -> None:
@@ -50,6 +53,8 @@ class Pictures:
             raise ConfigError(
                 f"kinds must be one or more of {', '.join(KINDS)}, not {self.kinds!r}"
             )
+        if "geojson" in self.kinds and rasterio_module() is None:
+            raise ConfigError(f"--save geojson needs rasterio: {RASTERIO_HINT}")
         if len(self.palette) != 3 * CLASSES:
             raise ConfigError(f"a palette has {CLASSES} colours of 3 bytes")
 
@@ -156,10 +161,17 @@ def _overlay(segmentation: Segmentation, pictures: Pictures) -> bytes:
     return _png_of_photo(picture)
 
 
+def _geojson(segmentation: Segmentation, pictures: Pictures) -> bytes:
+    """Returns a GeoJSON file of the regions of each class."""
+    names = legend_names(pictures.names, pictures.of_unknown)
+    return encode_geojson(segmentation.labels, segmentation.place, names, pictures.to_wgs84)
+
+
 KINDS = {
     "mask": _mask,
     "label": _label,
     "overlay": _overlay,
     "score": _score,
     "probability": _probability,
+    "geojson": _geojson,
 }

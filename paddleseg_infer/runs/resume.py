@@ -3,10 +3,18 @@
 import os
 
 from paddleseg_infer.outcomes import Job, Outcome
-from paddleseg_infer.pictures.files import GEOTIFF, PNG, target_of, whole_npz, whole_png, whole_tiff
+from paddleseg_infer.pictures.files import (
+    GEOTIFF,
+    PNG,
+    target_of,
+    whole_geojson,
+    whole_npz,
+    whole_png,
+    whole_tiff,
+)
 from paddleseg_infer.settings import Settings
 
-CHECKS = {PNG: whole_png, GEOTIFF: whole_tiff, ".npz": whole_npz}
+CHECKS = {PNG: whole_png, GEOTIFF: whole_tiff, ".npz": whole_npz, ".geojson": whole_geojson}
 
 
 def skipped(job: Job, settings: Settings) -> Outcome | None:

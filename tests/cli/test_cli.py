@@ -206,6 +206,8 @@ def test_the_parser_has_these_defaults():
         "threshold": 0.5,
         "bands": None,
         "blend": "mean",
+        "min_area": None,
+        "wgs84": False,
         "pixel_scale": None,
         "crop_size": None,
         "stride": None,

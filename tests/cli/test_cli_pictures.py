@@ -8,7 +8,7 @@ import pytest
 import yaml
 from conftest import masks, read_mask
 from PIL import Image
-from windows_oracle import paddlesegs_mean
+from windows_oracle import mean_of_windows
 
 from paddleseg_infer.pictures.files import PART_SUFFIX
 from paddleseg_infer.pictures.overlay import legend
@@ -179,7 +179,7 @@ def scores_of(segment, image, crop_size=None, stride=None):
         for output, (r, c) in zip(outputs, places, strict=True)
     ]
     steps = stride[::-1] if stride else image.shape[:2]
-    return paddlesegs_mean(resized, image.shape[:2], grid.window, steps)
+    return mean_of_windows(resized, image.shape[:2], grid.window, steps)
 
 
 def test_no_file_is_replaced_if_one_picture_cannot_be_made(infer, models, photos, tmp_path):

@@ -10,8 +10,8 @@ from PIL import Image
 
 from paddleseg_infer import settings
 from paddleseg_infer.errors import ConfigError, ImageError
-from paddleseg_infer.pictures import kinds as pictures
-from paddleseg_infer.pictures.kinds import Pictures, Segmentation, encode_mask
+from paddleseg_infer.pictures import overlay as pictures
+from paddleseg_infer.pictures.kinds import KINDS, Pictures, Segmentation, encode_mask
 from paddleseg_infer.pictures.overlay import shares
 from paddleseg_infer.pictures.palettes import PADDLESEG, PALETTES
 
@@ -31,13 +31,13 @@ def blocks(seed=0, classes=5, dtype=np.uint8):
 
 def decoded(segmentation, **options):
     """Returns the pictures of a segmentation as arrays, by kind."""
-    kinds = tuple(kind for kind in pictures.KINDS if kind != "probability")
+    kinds = tuple(kind for kind in KINDS if kind not in ("probability", "geojson"))
     options = {"kinds": kinds, **options}
     return {kind: opened(data) for kind, data in Pictures(**options).encoded(segmentation)}
 
 
 def test_the_flag_offers_all_kinds_of_pictures():
-    assert tuple(pictures.KINDS) == settings.KINDS
+    assert tuple(KINDS) == settings.KINDS
 
 
 def test_a_mask_holds_the_class_ids_and_the_palette():
@@ -90,10 +90,7 @@ def test_labels_of_more_than_256_classes_have_16_bits():
     labels = blocks(classes=300, dtype=np.uint16)
     found = decoded(Segmentation(labels, None, scene(*SIZE)), kinds=("label", "overlay"))
     assert np.array_equal(found["label"], labels)
-    assert (
-        Image.open(io.BytesIO(pictures.KINDS["label"](Segmentation(labels), Pictures()))).mode
-        == "I;16"
-    )
+    assert Image.open(io.BytesIO(KINDS["label"](Segmentation(labels), Pictures()))).mode == "I;16"
     with pytest.raises(
         ImageError, match="a mask has 8 bits, which hold 0 to 255: use --save label, with 16"
     ):
@@ -133,13 +130,13 @@ def test_the_legend_names_the_classes_present():
     assert pictures.legend_entries(labels, names) == [
         *((0, "sky  98.7 %"), (7, "7  1.0 %"), (3, "3  0.3 %"), (2, "boat  <0.1 %"))
     ]
-    legend = pictures.legend(labels, Pictures(names=names))
+    legend = pictures.legend(labels, names, PADDLESEG)
     assert box_colours(legend) == [COLOURS[class_id].tolist() for class_id in (0, 7, 3, 2)]
 
 
 def test_the_legends_entries_are_side_by_side_where_the_image_is_wide():
     labels = np.arange(5, dtype=np.uint8).repeat(400)[None].repeat(10, axis=0)
-    wide, high = (pictures.legend(each, Pictures()) for each in (labels, labels.T))
+    wide, high = (pictures.legend(each, (), PADDLESEG) for each in (labels, labels.T))
     assert wide.shape[1] == 2000
     assert 3 * wide.shape[0] < high.shape[0]
     assert high.shape[1] < 500

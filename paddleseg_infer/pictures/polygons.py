@@ -1,0 +1,119 @@
+"""Traces the regions of a label map, and writes them as a GeoJSON file of polygons."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from paddleseg_infer.errors import ImageError
+from paddleseg_infer.machine.optional import one_line, rasterio_module
+from paddleseg_infer.pictures.files import GEOJSON_END, GEOJSON_SIZE
+from paddleseg_infer.place import Place
+
+CONNECTIVITY = 4  # pixels that touch only at a corner are in two regions
+WGS84 = "EPSG:4326"
+DECIMALS = 9  # of degrees; 1e-9 degrees are 0.1 mm
+
+
+def encode_geojson(
+    labels: np.ndarray, place: Place | None, names: Sequence[str], to_wgs84: bool
+) -> bytes:
+    """Returns a GeoJSON file with a polygon for each connected region of one class id.
+
+    `labels` is uint8 or uint16 [H, W]. Pixels without data are in no region. The coordinates are
+    those of the transform in `place`, whose coordinate system is named in the member `crs`, or WGS
+    84 with `to_wgs84`. Without a transform they are pixels: x to the right and y down, from the
+    upper left corner of the image. Raises ImageError.
+    """
+    has_grid = place is not None and place.transform is not None and not place.gcps
+    grid = place if has_grid and place and not place.transform.is_identity else None
+    crs = grid.crs if grid else None
+    if to_wgs84 and crs is None:
+        raise ImageError(
+            "--wgs84 needs a coordinate system and a transform, which the image doesn't have: "
+            "without --wgs84 the polygons have the coordinates that it has, or pixels"
+        )
+    head: dict[str, Any] = {"type": "FeatureCollection", GEOJSON_SIZE: list(labels.shape[::-1])}
+    if crs is not None and not to_wgs84:
+        authority = crs.to_authority()
+        name = "urn:ogc:def:crs:{}::{}".format(*authority) if authority else crs.to_wkt()
+        head["crs"] = {"type": "name", "properties": {"name": name}}
+    start = json.dumps(head)[:-1] + ', "features": [\n'
+    try:
+        features = _features(labels, place.valid if place else None, grid, names, to_wgs84)
+        lines = ",\n".join(json.dumps(feature, separators=(",", ":")) for feature in features)
+    except rasterio_module().errors.RasterioError as error:
+        raise ImageError(f"its polygons can't be made: {one_line(error)}") from None
+    return start.encode() + lines.encode() + GEOJSON_END
+
+
+def sieved(labels: np.ndarray, smallest: int, place: Place | None) -> np.ndarray:
+    """Returns labels [H, W] in which no region has fewer than `smallest` pixels.
+
+    A smaller region gets the label of its largest neighbour, by GDAL's sieve filter. Pixels without
+    data don't change, and are no neighbours.
+    """
+    valid = place.valid if place is not None else None
+    result: np.ndarray = rasterio_module().features.sieve(
+        labels, min(smallest, labels.size), mask=valid, connectivity=CONNECTIVITY
+    )
+    return result if valid is None else np.where(valid, result, labels)
+
+
+def _features(
+    labels: np.ndarray,
+    valid: np.ndarray | None,
+    grid: Place | None,
+    names: Sequence[str],
+    to_wgs84: bool,
+) -> Iterator[dict[str, Any]]:
+    rasterio = rasterio_module()
+    is_projected = grid is not None and grid.crs is not None and grid.crs.is_projected
+    pixel_area = abs(grid.transform.determinant) if grid else 0.0
+    for shape, value in rasterio.features.shapes(labels, valid, CONNECTIVITY):
+        rings = [np.array(ring) for ring in shape["coordinates"]]  # float64 [N, 2], closed
+        class_id = int(value)
+        # The first ring is the border; the others are holes.
+        pixels = round(2 * abs(_area(rings[0])) - sum(abs(_area(ring)) for ring in rings))
+        properties: dict[str, Any] = {
+            "class": class_id,
+            "name": (names[class_id] if class_id < len(names) else "") or str(class_id),
+            "pixels": pixels,
+        }
+        if is_projected:
+            properties["area"] = pixels * pixel_area
+        if grid is not None:
+            rings = [_placed(ring, grid.transform) for ring in rings]
+        if to_wgs84 and grid is not None:
+            rings = [_in_wgs84(ring, grid.crs) for ring in rings]
+        # RFC 7946: counter-clockwise borders, clockwise holes
+        turned = [
+            ring if (_area(ring) > 0) == (number == 0) else ring[::-1]
+            for number, ring in enumerate(rings)
+        ]
+        if grid is None:
+            turned = [ring.astype(int) for ring in turned]
+        coordinates = [ring.tolist() for ring in turned]
+        geometry = {"type": "Polygon", "coordinates": coordinates}
+        yield {"type": "Feature", "properties": properties, "geometry": geometry}
+
+
+def _area(ring: np.ndarray) -> float:
+    """Returns the area of a closed ring [N, 2], negative if it is clockwise (y upwards)."""
+    x, y = ring[:, 0] - ring[0, 0], ring[:, 1] - ring[0, 1]  # near 0, which keeps them exact
+    return float(np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1])) / 2
+
+
+def _placed(ring: np.ndarray, transform: Any) -> np.ndarray:
+    x, y = ring.T
+    a, b, c, d, e, f = transform[:6]
+    return np.column_stack([a * x + b * y + c, d * x + e * y + f])
+
+
+def _in_wgs84(ring: np.ndarray, crs: Any) -> np.ndarray:
+    x, y = rasterio_module().warp.transform(crs, WGS84, ring[:, 0], ring[:, 1])
+    degrees = np.round(np.column_stack([x, y]), DECIMALS)
+    if not np.isfinite(degrees).all():
+        raise ImageError("a corner of its polygons can't be converted to WGS 84")
+    return degrees
