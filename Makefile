@@ -101,7 +101,8 @@ $(VENV)/ready-to-run: requirements.txt
 	@$(call install,$(VENV)) -r $(VENV)/requirements.txt $(OLD_NUMPY)
 	@touch $@
 
-$(VENV)/ready-to-test: $(VENV)/ready-to-run requirements/dev.txt requirements/ray.txt pyproject.toml
+$(VENV)/ready-to-test: $(VENV)/ready-to-run requirements/dev.txt requirements/geo.txt requirements/ray.txt \
+		pyproject.toml
 	@echo "Installing requirements/dev.txt into $(VENV) (only the first time)"
 	@$(call install,$(VENV)) -r requirements/dev.txt \
 		$(if $(PADDLE),,-r requirements/ray.txt)

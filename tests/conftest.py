@@ -60,6 +60,13 @@ def json_models(pytestconfig):
     return cached_models(pytestconfig, "json")
 
 
+@pytest.fixture(scope="session")
+def odd(pytestconfig):
+    """The folder of models that are not as PaddleSeg's: see make_odd_models.py."""
+    form = "json" if PADDLE[:2] == (3, 3) else "pdmodel"  # 3.3 can't save an argmax in a pdmodel
+    return cached_models(pytestconfig, form, "make_odd_models.py")
+
+
 @pytest.fixture
 def model_copy(models, tmp_path):
     """A function that copies a model, so that a test can damage it. It returns the new folder."""

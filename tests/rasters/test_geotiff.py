@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import rasterio
-from conftest import ROOT, cached_models, scene
+from conftest import ROOT, scene
 from made import GRIDS, UTM, raster, values
 from PIL import Image
 
@@ -26,11 +26,6 @@ KINDS = {
     "floats": values(5, dtype="float32"),
 }
 needs_gdal = pytest.mark.skipif(not shutil.which("gdalinfo"), reason="GDAL's tools are missing")
-
-
-@pytest.fixture(scope="module")
-def odd(pytestconfig):
-    return cached_models(pytestconfig, "pdmodel", "make_odd_models.py")
 
 
 @pytest.fixture(scope="module")

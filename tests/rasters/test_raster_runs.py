@@ -6,16 +6,11 @@ import re
 import cv2
 import numpy as np
 import pytest
-from conftest import cached_models, masks, scene
+from conftest import masks, scene
 from made import GRIDS, UTM, raster, values
 from PIL import Image
 
 PICTURE = np.moveaxis(scene(48, 64), 2, 0)
-
-
-@pytest.fixture(scope="module")
-def odd(pytestconfig):
-    return cached_models(pytestconfig, "pdmodel", "make_odd_models.py")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import oracle
 import pytest
 import rasterio
-from conftest import cached_models, scene
+from conftest import scene
 from made import UTM, raster, values
 from PIL import Image
 from rasterio.enums import ColorInterp
@@ -19,12 +19,6 @@ from paddleseg_infer.sources.reading import Reading
 from paddleseg_infer.sources.source import source_of
 
 CHANNELS = (1, 2, 4, 5, 13)
-
-
-@pytest.fixture(scope="module")
-def odd(pytestconfig):
-    """Models of 1, 2, 4, 5 and 13 channels, which give scores of five classes."""
-    return cached_models(pytestconfig, "pdmodel", "make_odd_models.py")
 
 
 def read(image, channels, **how):
