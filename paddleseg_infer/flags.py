@@ -61,7 +61,15 @@ def positive(text: str) -> float:
 def ratio(text: str) -> float:
     """Returns a number above 0, which may be written as a fraction, for example 255/4095."""
     above, slash, below = text.partition("/")
-    return positive(above) / positive(below) if slash else positive(text)
+    try:
+        value = float(above) / float(below if slash else 1)
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"must be a number above 0, or a fraction such as 255/4095, not {text!r}"
+        )
+    return value
 
 
 def share(text: str) -> float:

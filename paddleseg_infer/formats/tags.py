@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 WIDTH, HEIGHT, BITS, COMPRESSION, ORIENTATION = 256, 257, 258, 259, 274
-SOFTWARE = 305
+SOFTWARE, PHOTOMETRIC = 305, 262
+WHITE_IS_0, BLACK_IS_0 = 0, 1  # of PHOTOMETRIC
 STRIPS, BANDS, STRIP_BYTES, VALUES, TILES, TILE_BYTES = 273, 277, 279, 339, 324, 325
 FIRST_PRIVATE = 700  # tags from this number on don't concern the pixels
 FLOATING = 3  # of VALUES

@@ -53,6 +53,6 @@ class PathSource:
             )
         pixels = decode_image(data, self.path, transforms, reading.channels)
         if data.startswith(TIFF_MARKS):
-            raster.note_lost_depth(self.path, data)
+            raster.note_losses(self.path, data)
             return ImageData(pixels, raster.place_of_picture(self.path, data, pixels.shape))
         return ImageData(pixels)

@@ -85,12 +85,20 @@ def place_of_picture(path: str, data: bytes, shape: tuple[int, ...]) -> Place | 
         return None
 
 
-def note_lost_depth(path: str, data: bytes) -> None:
-    """Logs a line, once, if a TIFF of more than 8 bits is read as a picture of 8 bits."""
+def note_losses(path: str, data: bytes) -> None:
+    """Logs a line, once, if a TIFF loses bits or bands because it is read as a picture."""
     try:
-        bits = tags.Tags(io.BytesIO(data)).first(tags.BITS, 1)
+        tiff = tags.Tags(io.BytesIO(data))
+        bits, bands = tiff.first(tags.BITS, 1), tiff.first(tags.BANDS, 1)
+        is_grey = tiff.first(tags.PHOTOMETRIC) in (tags.WHITE_IS_0, tags.BLACK_IS_0)
     except tags.DAMAGED:
         return
+    if is_grey and bands >= COLOURS:
+        _note_once(
+            "grey",
+            f"{shown(path)} has {bands} bands that it doesn't call colours: such TIFFs are read as "
+            "grey pictures of the first band, as in PaddleSeg; --bands 1 2 3 reads three bands",
+        )
     if bits > 8:
         _note_once(
             "bits",
@@ -191,19 +199,17 @@ def _valid(raster: Any, bands: Sequence[int]) -> np.ndarray | None:
     """Returns which pixels [H, W] have data; None if the file says nothing about it.
 
     The alpha band has no data where it is 0. (GDAL itself regards it as a mask only beside one or
-    three other bands.) A mask and a nodata value count where they are the same in all of `bands`.
+    three other bands.) A mask and a nodata value count where all of `bands` have it, but alpha.
     """
-    valid = None
-    for band, colour in enumerate(raster.colorinterp, 1):
-        if colour.name == "alpha":
-            valid = raster.read(band) > 0
-    flags = [raster.mask_flag_enums[band - 1] for band in bands]
-    names = {flag.name for each in flags for flag in each}
-    if names == {"all_valid"} or (valid is not None and "nodata" not in names):
+    alphas = [at for at, each in enumerate(raster.colorinterp, 1) if each.name == "alpha"]
+    valid = raster.read(alphas[0]) > 0 if alphas else None
+    colours = [band for band in bands if band not in alphas] or list(bands)
+    names = {flag.name for band in colours for flag in raster.mask_flag_enums[band - 1]}
+    if names == {"all_valid"} or (alphas and "alpha" in names):  # that mask is the alpha band
         return valid
     some = np.zeros(raster.shape, bool)
     # A mask of the whole file is the same for all bands.
-    for band in bands[:1] if "per_dataset" in names else bands:
+    for band in colours[:1] if "per_dataset" in names else colours:
         some |= raster.read_masks(band) > 0
     return some if valid is None else some & valid
 

@@ -1,19 +1,20 @@
 """How files and arrays become the channels of the network's input."""
 
-import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
 from paddleseg_infer.deploy import DeployConfig
-from paddleseg_infer.errors import ConfigError, ImageError
+from paddleseg_infer.errors import ConfigError, ImageError, brief
 from paddleseg_infer.formats.npy import TYPES
 from paddleseg_infer.place import Place
 
 COLOURS = 3
 BGR, RGB = (0, 1, 2), (2, 1, 0)  # the places of blue, green and red
+SCALES = (1e-12, 1e12)  # beyond them, values of float32 become 0 or infinite
 VIEW_PERCENTILES = (2, 98)  # the values that are black and white in the picture of a raster
 
 
@@ -71,10 +72,15 @@ def reading_for(
                 f"--bands names {len(bands)} bands, but the model takes {channels} channels: "
                 "name one band for each channel"
             )
-    is_number = isinstance(pixel_scale, int | float) and math.isfinite(pixel_scale)
-    if pixel_scale is not None and not (is_number and pixel_scale > 0):
-        raise ConfigError(f"pixel_scale must be a number above 0, not {pixel_scale!r}")
-    return Reading(channels, bands, pixel_scale)
+    if pixel_scale is None:
+        return Reading(channels, bands)
+    is_number = isinstance(pixel_scale, Real) and not isinstance(pixel_scale, bool)
+    low, high = SCALES
+    if not (is_number and low <= pixel_scale <= high):
+        raise ConfigError(
+            f"pixel_scale must be a number from {low:g} to {high:g}, not {brief(pixel_scale)}"
+        )
+    return Reading(channels, bands, float(pixel_scale))
 
 
 @dataclass(frozen=True, eq=False)

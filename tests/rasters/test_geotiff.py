@@ -267,6 +267,28 @@ def test_an_alpha_band_beside_any_number_of_bands_is_a_mask(run_of, order):
         assert np.array_equal(mask.read_masks(1) > 0, HALF)
 
 
+@pytest.mark.parametrize("bands", ["1 2 3 5 4", "4 1 2 3 5"])
+@pytest.mark.parametrize("how", ["mask", "nodata"])
+def test_a_mask_or_a_nodata_value_counts_beside_an_alpha_band(odd, tmp_path, bands, how):
+    """The alpha band says that there is data everywhere."""
+    pixels = values(5)
+    pixels[3] = 65535
+    if how == "nodata":
+        pixels[[0, 1, 2, 4]] = np.where(HALF, pixels[[0, 1, 2, 4]], 0)
+    path = raster(tmp_path / "a.tif", pixels, **({"nodata": 0} if how == "nodata" else {}), **UTM)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+        file.colorinterp = [
+            rasterio.enums.ColorInterp.alpha if band == 4 else rasterio.enums.ColorInterp.gray
+            for band in range(1, 6)
+        ]
+        if how == "mask":
+            file.write_mask(HALF)
+    segmenter = Segmenter(
+        odd / "channels_5" / "deploy.yaml", device="cpu", bands=list(map(int, bands.split()))
+    )
+    assert np.array_equal(segmenter(path) == 255, ~HALF)
+
+
 def test_a_mask_of_single_bands_is_a_mask(run_of, tmp_path):
     folder, _ = run_of({"a": (KINDS["five bands"], UTM)})
     flags = {f"INTERNAL_MASK_FLAGS_{number}": "0" for number in range(1, 6)}

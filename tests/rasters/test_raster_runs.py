@@ -233,3 +233,22 @@ def test_a_folder_of_every_bad_raster_ends_with_a_sentence_for_each(infer, odd, 
     assert run.code == 1
     assert "2 of 19 images done" in run.out  # five.tif and five.npy
     assert len(re.findall("^failed: .*: .*", run.err, re.M)) == 17
+
+
+def test_bands_that_are_no_colours_for_the_file_get_a_line(infer, models, tmp_path):
+    """OpenCV, and so PaddleSeg, reads only the first band of such a TIFF."""
+    bands = values(3, dtype="uint8")
+    path = raster(tmp_path / "a.tif", bands, photometric="minisblack")
+    assert np.array_equal(cv2.imread(path), np.dstack([bands[0]] * 3))
+    command = ("--config", models / "argmax" / "deploy.yaml", "--image_path", path)
+    assert "a.tif has 3 bands that it doesn't call colours" in infer(*command).err
+    raster(tmp_path / "a.tif", bands, photometric="rgb")
+    assert "colours" not in infer(*command).err
+
+
+@pytest.mark.parametrize("scale", ["1/0", "1/3/4", "/", "0", "-1", "inf"])
+def test_a_wrong_scale_is_quoted_whole(infer, models, tmp_path, scale):
+    command = ("--config", models / "argmax" / "deploy.yaml", "--image_path", "a.tif")
+    run = infer(*command, f"--pixel_scale={scale}")
+    assert run.code == 2
+    assert f"must be a number above 0, or a fraction such as 255/4095, not {scale!r}" in run.err

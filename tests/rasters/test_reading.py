@@ -233,8 +233,10 @@ def test_damaged_rasters_raise_no_other_error_than_image_error(tmp_path):
         (5, {"bands": (1, 2)}, "--bands names 2 bands, but the model takes 5 channels"),
         (5, {"bands": (0, 1, 2, 3, 4)}, "bands must be a list of whole numbers from 1"),
         (5, {"bands": 5}, "bands must be a list of whole numbers from 1"),
-        (5, {"pixel_scale": 0}, "pixel_scale must be a number above 0"),
-        (5, {"pixel_scale": "2"}, "pixel_scale must be a number above 0"),
+        *(
+            (5, {"pixel_scale": wrong}, "pixel_scale must be a number from 1e-12 to 1e.12, not ")
+            for wrong in (0, "2", True, 1e-46, 10**400, float("nan"))
+        ),
         (513, {}, "the model takes 513 channels, but at most 512 are supported"),
     ],
 )
