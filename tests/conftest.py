@@ -67,6 +67,26 @@ def odd(pytestconfig):
     return cached_models(pytestconfig, form, "make_odd_models.py")
 
 
+@pytest.fixture(scope="session")
+def run_of(odd, models, tmp_path_factory):
+    """A function that segments rasters, and returns the folders of the inputs and the masks."""
+
+    import made  # it needs rasterio, which not all environments have
+
+    def run(named, model="channels_5", *more):
+        folder = tmp_path_factory.mktemp("rasters")
+        (folder / "in").mkdir()
+        for name, (bands, options) in named.items():
+            made.raster(folder / "in" / f"{name}.tif", bands, **options)
+        of = (models if model == "argmax" else odd) / model / "deploy.yaml"
+        arguments = ["--config", of, "--image_path", folder / "in", "--save_dir", folder / "out"]
+        arguments += ["--device", "cpu", "--save", "mask", "label", *more]
+        subprocess.run([sys.executable, ROOT / "infer.py", *arguments], check=True)
+        return folder / "in", folder / "out"
+
+    return run
+
+
 @pytest.fixture
 def model_copy(models, tmp_path):
     """A function that copies a model, so that a test can damage it. It returns the new folder."""

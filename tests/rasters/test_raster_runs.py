@@ -224,7 +224,7 @@ def test_npy_files_of_a_folder_are_images(infer, odd, tmp_path):
 
 
 def test_a_folder_of_every_bad_raster_ends_with_a_sentence_for_each(infer, odd, tmp_path):
-    from test_reading import make_bad_files
+    from test_bad_rasters import make_bad_files
 
     (tmp_path / "in").mkdir()
     make_bad_files(tmp_path / "in")
