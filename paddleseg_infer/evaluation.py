@@ -1,6 +1,7 @@
 """Counts the pixels of masks, and compares masks with the label maps of a data set."""
 
 import io
+import os
 import struct
 import zlib
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from PIL import PngImagePlugin
 
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.errors import ConfigError, ImageError, brief, reason, shown
-from paddleseg_infer.formats.known import PNG_SIGNATURE
+from paddleseg_infer.formats.known import PNG_SIGNATURE, TIFF_SIGNATURES
 from paddleseg_infer.forms import class_count
+from paddleseg_infer.machine.optional import RASTERIO_HINT, one_line, rasterio_module
 from paddleseg_infer.outcomes import Areas, Job, Pixels
-from paddleseg_infer.settings import UNKNOWN, EvaluationOptions
+from paddleseg_infer.settings import MAX_LABEL, UNKNOWN, EvaluationOptions
 
 # cv2.calcHist counts in float32, which is exact up to this number.
 MOST_COUNTED = 1 << 24
@@ -108,17 +110,19 @@ def judge_for(deploy: DeployConfig, evaluation: EvaluationOptions) -> Judge:
 
 
 def read_label_map(path: str) -> np.ndarray:
-    """Returns the class ids of a PNG file, uint8 or uint16 [H, W]. Raises ImageError.
+    """Returns the class ids of a PNG or TIFF file, uint8 or uint16 [H, W]. Raises ImageError.
 
-    These are the pixel values of a grey PNG, and the palette's indices of a palette PNG.
+    These are the pixel values of a grey picture, and the indices of a palette. TIFFs need rasterio.
     """
     try:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
         raise ImageError(f"it can't be read: {reason(error)}") from None
+    if data.startswith(TIFF_SIGNATURES):
+        return _ids_of_tiff(path)
     if not data.startswith(PNG_SIGNATURE):
-        raise ImageError("it is not a PNG file")
+        raise ImageError("it is neither a PNG nor a TIFF")
     if b"acTL" in data[: data.find(b"IDAT")]:
         raise ImageError("it is an animation: save its ids as a PNG of one picture")
     try:
@@ -135,6 +139,29 @@ def read_label_map(path: str) -> np.ndarray:
     bits = data[BIT_DEPTH_AT]
     if image.mode == "L" and bits < 8:  # Pillow spreads these values over 0 to 255
         ids = ids // (255 // ((1 << bits) - 1))
+    return ids.astype(np.uint8 if ids.dtype.itemsize == 1 else np.uint16)
+
+
+def _ids_of_tiff(path: str) -> np.ndarray:
+    rasterio = rasterio_module()
+    if rasterio is None:
+        raise ImageError(f"it is a TIFF, which needs rasterio: {RASTERIO_HINT}")
+    try:
+        with rasterio.open(os.path.abspath(path), driver="GTiff") as raster:
+            bands, kind = raster.count, raster.dtypes[0]
+            ids = raster.read(1)
+    except (rasterio.errors.RasterioError, OSError, ValueError, LookupError) as error:
+        raise ImageError(f"it is cut off or damaged ({one_line(error)})") from None
+    if bands != 1 or not np.issubdtype(ids.dtype, np.integer):
+        raise ImageError(
+            f"it has {bands} bands of {kind}, not one of whole numbers: save the class ids in one "
+            "band"
+        )
+    if ids.size and (ids.min() < 0 or ids.max() > MAX_LABEL):
+        raise ImageError(
+            f"it has values from {ids.min()} to {ids.max()}, but a class id is 0 to {MAX_LABEL}: "
+            "give pixels of no class such an id, and name it with --ignore_index"
+        )
     return ids.astype(np.uint8 if ids.dtype.itemsize == 1 else np.uint16)
 
 

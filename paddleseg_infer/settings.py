@@ -234,8 +234,8 @@ class EvaluationOptions:
         None,
         EVALUATION,
         "compare the masks with label maps, and print the mean IoU and other metrics: a folder "
-        "that has, for each image, a PNG with the same relative path and stem; or a text file "
-        "whose lines name an image and its label map",
+        "that has, for each image, a PNG or TIFF with the same relative path and stem; or a text "
+        "file whose lines name an image and its label map",
         "text",
         metavar="PATH",
         idle_with=("benchmark",),

@@ -51,6 +51,7 @@ OTHER_SIGNATURES = {
 }
 OTHERS = {name: re.compile(pattern, re.DOTALL) for name, pattern in OTHER_SIGNATURES.items()}
 PNG_SIGNATURE = b"\x89PNG"
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 HEAD_BYTES = 4096
 
 

@@ -1,14 +1,13 @@
 """Makes GeoTIFFs of label maps, with the grid of the image."""
 
 import logging
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from paddleseg_infer.errors import ImageError
-from paddleseg_infer.machine.optional import RASTERIO_HINT, one_line, rasterio_module
+from paddleseg_infer.machine.optional import one_line, rasterio_module
 from paddleseg_infer.pictures.files import SOFTWARE
 from paddleseg_infer.place import Place
 from paddleseg_infer.settings import UNKNOWN
@@ -63,16 +62,3 @@ def _check_crs(data: bytes, place: Place) -> None:
         wanted, found = (place.gcps_crs, raster.gcps[1]) if place.gcps else (place.crs, raster.crs)
     if wanted != found:
         log.warning("%s: its coordinate system can't be kept in a GeoTIFF", place.name)
-
-
-def read_geotiff(path: str) -> np.ndarray:
-    """Returns the class ids of a GeoTIFF that this program made, [H, W]. Raises ImageError."""
-    rasterio = rasterio_module()
-    if rasterio is None:
-        raise ImageError(f"a GeoTIFF needs rasterio: {RASTERIO_HINT}")
-    try:
-        with rasterio.open(os.path.abspath(path), driver="GTiff") as raster:
-            labels: np.ndarray = raster.read(1)
-            return labels
-    except rasterio.errors.RasterioError as error:
-        raise ImageError(one_line(error)) from None

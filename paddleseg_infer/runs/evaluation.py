@@ -13,8 +13,7 @@ from paddleseg_infer.evaluation import NO_MEMORY, Judge, read_label_map
 from paddleseg_infer.machine.limits import usable_processors
 from paddleseg_infer.metrics import metrics_of
 from paddleseg_infer.outcomes import Areas, Interrupted, Outcome, Pixels
-from paddleseg_infer.pictures.files import GEOTIFF, target_of
-from paddleseg_infer.pictures.geotiff import read_geotiff
+from paddleseg_infer.pictures.files import target_of
 from paddleseg_infer.runs.signals import answered_by, interrupt
 from paddleseg_infer.settings import SavingOptions
 
@@ -35,8 +34,7 @@ def with_skipped(
     def compared(outcome: Outcome) -> Outcome:
         path = os.path.join(saving.save_dir, target_of(kind, outcome.job.stem, outcome.suffix))
         try:
-            labels = read_geotiff(path) if outcome.suffix == GEOTIFF else read_label_map(path)
-            pixels = judge.pixels(outcome.job, labels)
+            pixels = judge.pixels(outcome.job, read_label_map(path))
         except (ImageError, MemoryError) as error:
             why = str(error) or NO_MEMORY
             pixels = Pixels({}, label_error=f"the {kind} {shown(path)} can't be read: {why}")

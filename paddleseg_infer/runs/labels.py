@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from paddleseg_infer.errors import ConfigError, reason, shown
-from paddleseg_infer.formats.known import PNG_SIGNATURE
+from paddleseg_infer.formats.known import PNG_SIGNATURE, TIFF_SIGNATURES
 from paddleseg_infer.outcomes import Job
 from paddleseg_infer.pictures.files import GEOTIFF, PNG, target_of
 from paddleseg_infer.runs.lists import place_finder, read_list
+
+LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 
 
 def with_labels(
@@ -17,13 +19,13 @@ def with_labels(
 ) -> list[Job]:
     """Returns the jobs with the paths of their label maps, which may not exist.
 
-    `label_path` is a folder, a list of images and label maps, or the PNG of a single image. A job
-    keeps None if the list doesn't name a label map for its image. Raises ConfigError if
+    `label_path` is a folder, a list of images and label maps, or the label map of a single image. A
+    job keeps None if the list doesn't name a label map for its image. Raises ConfigError if
     `label_path` can't be used, or if a label map is also an image or would be overwritten.
     """
     if os.path.isdir(label_path):
         labelled = [replace(job, label=_below(label_path, job)) for job in jobs]
-    elif _is_png(label_path):
+    elif _is_label_map(label_path):
         if len(jobs) > 1:
             raise ConfigError(
                 f"--label_path {shown(label_path)} is one label map, but there are {len(jobs)} "
@@ -37,17 +39,21 @@ def with_labels(
 
 
 def _below(folder: str, job: Job) -> str:
-    """Returns the path below `folder` with the image's relative path and stem."""
+    """Returns the path below `folder` with the image's relative path and stem.
+
+    The suffix is that of the file that exists, or .png.
+    """
     stem = job.stem
     if os.path.basename(stem) == os.path.basename(job.image):  # the mask's name has the suffix too
         stem = os.path.splitext(stem)[0]
-    return os.path.join(folder, stem + ".png")
+    paths = [os.path.join(folder, stem + suffix) for suffix in LABEL_SUFFIXES]
+    return next(filter(os.path.exists, paths), paths[0])
 
 
-def _is_png(path: str) -> bool:
+def _is_label_map(path: str) -> bool:
     try:
         with open(path, "rb") as file:
-            return file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE
+            return file.read(len(PNG_SIGNATURE)).startswith((PNG_SIGNATURE, *TIFF_SIGNATURES))
     except OSError as error:
         raise ConfigError(f"--label_path {shown(path)} can't be read: {reason(error)}") from None
 

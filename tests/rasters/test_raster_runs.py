@@ -252,3 +252,18 @@ def test_a_wrong_scale_is_quoted_whole(infer, models, tmp_path, scale):
     run = infer(*command, f"--pixel_scale={scale}")
     assert run.code == 2
     assert f"must be a number above 0, or a fraction such as 255/4095, not {scale!r}" in run.err
+
+
+def test_label_maps_may_be_tiffs(infer, models, rasters, tmp_path):
+    command = ("--config", models / "argmax" / "deploy.yaml", "--image_path", rasters)
+    assert infer(*command, "--save", "label").code == 0
+    lab = tmp_path / "output" / "label"  # labels of a.tif and b.tif are GeoTIFFs, of c.png a PNG
+    run = infer(*command, "--save_dir", "again", "--label_path", lab)
+    assert "3 of 3 masks compared" in run.out
+    assert "accuracy 1.0000" in run.out
+    raster(lab / "a.tif", np.full((1, 48, 64), -1, np.int16))
+    raster(lab / "b.tif", values(2, dtype="uint8"))
+    run = infer(*command, "--save_dir", "again", "--label_path", lab)
+    assert run.code == 1
+    assert "a.tif: it has values from -1 to -1, but a class id is 0 to 65535" in run.err
+    assert "b.tif: it has 2 bands of uint8, not one of whole numbers" in run.err

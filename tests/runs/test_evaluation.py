@@ -127,7 +127,7 @@ def test_the_reports_of_shards_add_up_to_that_of_the_whole(start, data, tmp_path
 
 BAD = {
     "0/0.png": ("labels/0/0.png: it can't be read: no such file or directory", None),
-    "0/3.png": ("labels/0/3.png: it is not a PNG file", b"\xff\xd8\xff\xe0"),
+    "0/3.png": ("labels/0/3.png: it is neither a PNG nor a TIFF", b"\xff\xd8\xff\xe0"),
     "0/6.png": ("labels/0/6.png: it is 64x47, but its image is 64x48", (47, 64)),
     "0/9.png": (
         "labels/0/9.png: it contains ids that the model, with 8 classes, doesn't have (8, 11): "
