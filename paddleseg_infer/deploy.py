@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from paddleseg_infer.errors import ConfigError, ImageError, brief, reason, shown
-from paddleseg_infer.graph import GraphFacts, look_into, refuse_pointer
+from paddleseg_infer.graph import LFS_POINTER, LFS_START, GraphFacts, look_into
 from paddleseg_infer.transforms.paddleseg import Transform, make_transform
 
 ANY_SHAPE = (-1, -1, -1, -1)
@@ -148,8 +148,9 @@ def _read_deploy(path: str) -> Mapping[Any, Any]:
         raise ConfigError(f"can't be read: {reason(error)}") from None
     if len(text) > MAX_YAML_BYTES:
         raise ConfigError("is too large for a deploy.yaml")
+    if text.startswith(LFS_START):
+        raise ConfigError(f"is {LFS_POINTER}")
     try:
-        refuse_pointer(path, text)
         content = yaml.load(text.decode("utf-8-sig"), _Loader)
     except UnicodeDecodeError:
         raise ConfigError("is not a text file: give the deploy.yaml") from None

@@ -58,6 +58,10 @@ class GraphFacts:
         return any("quantize" in kind for kind in self.operators)
 
 
+LFS_START = b"version https://git-lfs"
+LFS_POINTER = "a git-lfs pointer, not the file itself: run `git lfs pull`"
+
+
 def look_into(graph: str, params: str) -> GraphFacts:
     """Returns the graph's facts, and checks the parameters.
 
@@ -82,10 +86,8 @@ def _open(path: str, read: Callable[[str, BinaryIO], T]) -> T:
 
 def refuse_pointer(path: str, content: bytes) -> None:
     """Raises ConfigError if a file has only the address of its content, which git-lfs keeps."""
-    if content.startswith(b"version https://git-lfs"):
-        raise ConfigError(
-            f"{shown(path)} is a git-lfs pointer, not the file itself: run `git lfs pull`"
-        )
+    if content.startswith(LFS_START):
+        raise ConfigError(f"{shown(path)} is {LFS_POINTER}")
 
 
 def _read_graph(path: str, file: BinaryIO) -> GraphFacts:

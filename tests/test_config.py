@@ -126,6 +126,7 @@ def test_a_file_with_a_byte_order_mark_is_read(export):
         (GOOD.replace("Normalize", "RandomBlur"), "RandomBlur is for training"),
         (GOOD.replace("Normalize", "Padding"), "Padding needs the argument target_size"),
         (GOOD.replace("Normalize", "ScalePadding"), "after ScalePadding the image is uint8"),
+        ("version https://git-lfs.github.com/spec/v1\noid 0\n", "is a git-lfs pointer, not the"),
         (GOOD.replace("]}", "], input_shape: [3, 9, 9]}"), "`input_shape` must be four"),
         (GOOD.replace("]}", "], input_shape: 512}"), "`input_shape` must be four"),
         (GOOD.replace("]}", "], input_shape: [1, 3, 0, 9]}"), "`input_shape` must be four"),
