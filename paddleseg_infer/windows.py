@@ -5,6 +5,7 @@ own sliding window, or with weights that are largest in the middle of a window. 
 averaged: each pixel gets the label of the window whose centre is nearest.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import numpy as np
 
 from paddleseg_infer.batching import Item, Result, failed
 from paddleseg_infer.errors import ImageError
+from paddleseg_infer.machine.limits import available_memory
 from paddleseg_infer.outcomes import Ran, Times
 from paddleseg_infer.pictures.kinds import Segmentation
 from paddleseg_infer.postprocess import Maps
@@ -21,9 +23,13 @@ from paddleseg_infer.sources.array import WindowSource
 from paddleseg_infer.sources.reading import ImageData
 from paddleseg_infer.tiling import Grid, Size, Tiling, grid_of
 
+log = logging.getLogger("paddleseg_infer")
+
 NO_MEMORY = "there is not enough memory to join its windows"
 ROWS_AT_ONCE = 32
 SMALLEST_WEIGHT = 1e-3
+SUM_BYTES = 8  # of a sum in float64
+MUCH = 1e9  # bytes
 
 ReadScores = Callable[[np.ndarray], Maps]
 
@@ -145,6 +151,8 @@ class Mosaic:
                 self._add_scores(number, result.scores)
         except (MemoryError, cv2.error):
             return ImageError(NO_MEMORY)
+        except ImageError as error:
+            return error
         self._added += 1
         self._ran.update(result.item.ran)
         self.took(result.item.times.plus(postprocess=time.perf_counter() - started))
@@ -162,6 +170,7 @@ class Mosaic:
 
     def _add_scores(self, number: int, scores: np.ndarray) -> None:
         if self._band is None:
+            _check_memory(len(scores), self._grid)
             self._band = _Band(len(scores), self._grid, WEIGHTS[self._blend](self._grid.window))
         self._band.add(*self._grid.slices(number), scores)
         row, column = divmod(number, len(self._grid.lefts))
@@ -206,6 +215,24 @@ def gaussian_weights(window: Size) -> np.ndarray:
         for side in window
     )
     return np.maximum(np.outer(rows, columns), SMALLEST_WEIGHT)
+
+
+def _check_memory(classes: int, grid: Grid) -> None:
+    """Raises ImageError if there isn't enough memory for the sums of one row of windows.
+
+    Logs a line if they need much. The system would give the memory, and end the process later.
+    """
+    (rows, _), (_, width) = grid.window, grid.image
+    needed = (classes + 1) * rows * width * SUM_BYTES
+    available = available_memory()
+    what = f"the scores of {classes} classes in a row of windows, {width}x{rows} pixels, need "
+    if needed > available:
+        raise ImageError(
+            f"{what}{needed / 1e9:.1f} GB of memory, but only {available / 1e9:.1f} GB are "
+            "available: use a --crop_size of less height"
+        )
+    if needed > MUCH:
+        log.info("%s%.1f GB of memory", what, needed / 1e9)
 
 
 WEIGHTS = {"mean": equal_weights, "gaussian": gaussian_weights}

@@ -110,6 +110,25 @@ def test_scores_are_joined_by_the_formula(models, name, crop, stride, batch_size
     assert np.array_equal(labels, expected)
 
 
+def test_the_memory_for_the_scores_is_announced_or_refused(models, monkeypatch, caplog):
+    """Six numbers of eight bytes for each pixel of a row of windows: five classes and a weight."""
+    caplog.set_level("INFO")
+    windows = segmenter(models, "logits", crop_size=(64, 48))
+    image = scene(100, 200)
+    classes = windows.load()(tensor_of(windows, image)[None])[0].shape[1]
+    needed = (classes + 1) * 48 * 200 * 8
+    monkeypatch.setattr("paddleseg_infer.windows.available_memory", lambda: needed - 1)
+    figures = f"{needed / 1e9:.1f} GB of memory"
+    with pytest.raises(
+        ImageError, match=f"classes in a row of windows, 200x48 pixels, need {figures}"
+    ):
+        windows(image)
+    monkeypatch.setattr("paddleseg_infer.windows.available_memory", lambda: needed)
+    monkeypatch.setattr("paddleseg_infer.windows.MUCH", needed - 1)
+    assert windows(image).shape == (100, 200)
+    assert f"a row of windows, 200x48 pixels, need {figures}" in caplog.text
+
+
 def test_labels_cannot_be_blended(models):
     blended = segmenter(models, "argmax", crop_size=(64, 48), stride=(40, 32), blend="gaussian")
     with pytest.raises(ConfigError, match="--blend gaussian needs scores, but this model gives"):
@@ -191,7 +210,10 @@ def test_an_image_that_does_not_fit_in_memory_fails_alone():
     assert (too_wide.index, str(too_wide.error)) == (0, NO_MEMORY)
     many_classes = Result(window, scores=np.zeros((200_000, 1, 1), np.float32))
     [failed] = put_together([many_classes])
-    assert (failed.index, str(failed.error)) == (1, NO_MEMORY)
+    assert failed.index == 1
+    assert "scores of 200000 classes in a row of windows, 1000000000x1 pixels, need 16" in str(
+        failed.error
+    )
 
 
 def test_labels_equal_those_of_paddlesegs_slide_inference(models):
