@@ -117,14 +117,14 @@ def test_the_memory_for_the_scores_is_announced_or_refused(models, monkeypatch, 
     image = scene(100, 200)
     classes = windows.load()(tensor_of(windows, image)[None])[0].shape[1]
     needed = (classes + 1) * 48 * 200 * 8
-    monkeypatch.setattr("paddleseg_infer.windows.available_memory", lambda: needed - 1)
+    monkeypatch.setattr("paddleseg_infer.blending.available_memory", lambda: needed - 1)
     figures = f"{needed / 1e9:.1f} GB of memory"
     with pytest.raises(
         ImageError, match=f"classes in a row of windows, 200x48 pixels, need {figures}"
     ):
         windows(image)
-    monkeypatch.setattr("paddleseg_infer.windows.available_memory", lambda: needed)
-    monkeypatch.setattr("paddleseg_infer.windows.MUCH", needed - 1)
+    monkeypatch.setattr("paddleseg_infer.blending.available_memory", lambda: needed)
+    monkeypatch.setattr("paddleseg_infer.blending.MUCH", needed - 1)
     assert windows(image).shape == (100, 200)
     assert f"a row of windows, 200x48 pixels, need {figures}" in caplog.text
 
