@@ -63,8 +63,8 @@ class Band:
     PaddleSeg also sums in float64, so classes with nearly equal scores are decided in the same way.
     """
 
-    def __init__(self, classes: int, grid: Grid, weights: np.ndarray):
-        self._top = 0  # the row of the image where the band begins
+    def __init__(self, classes: int, grid: Grid, weights: np.ndarray, top: int = 0):
+        self._top = top  # the row of the image where the band begins
         self._sums = np.zeros((classes, grid.window[0], grid.image[1]))
         self._total = np.zeros((1, grid.window[0], grid.image[1]))  # of the weights
         self._weights = weights

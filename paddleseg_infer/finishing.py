@@ -14,11 +14,14 @@ import numpy as np
 from paddleseg_infer.batching import Item, Result, failed
 from paddleseg_infer.errors import ImageError, RunError
 from paddleseg_infer.evaluation import Judge
-from paddleseg_infer.pictures.files import target_of, write_whole
+from paddleseg_infer.outcomes import Pixels
+from paddleseg_infer.pictures.files import GEOTIFF, target_of, write_whole
 from paddleseg_infer.pictures.kinds import Pictures, Segmentation
 from paddleseg_infer.pictures.polygons import sieved
 from paddleseg_infer.postprocess import OutputReader, label_map, restore
 from paddleseg_infer.settings import UNKNOWN
+from paddleseg_infer.strips import StripMaker, Strips
+from paddleseg_infer.tiling import Tiling
 
 
 class Goal(Protocol):
@@ -40,6 +43,15 @@ class Goal(Protocol):
     def finish(self, item: Item, segmentation: Segmentation) -> Result:
         """Makes the Result of one image, in any thread. Raises ImageError or RunError."""
 
+    def strips_of(self, item: Item, tiling: Tiling) -> Strips | None:
+        """Returns where the labels of a large image go row by row; None if it is read whole.
+
+        Raises ImageError.
+        """
+
+    def finish_strips(self, item: Item, strips: Strips) -> Result:
+        """Makes the Result of a large image whose labels are in files. Raises ImageError."""
+
 
 class LabelMaps:
     """Returns label maps to the caller and saves nothing."""
@@ -55,6 +67,12 @@ class LabelMaps:
     def finish(self, item: Item, segmentation: Segmentation) -> Result:
         return Result(item, labels=segmentation.labels)
 
+    def strips_of(self, item: Item, tiling: Tiling) -> Strips | None:
+        return None
+
+    def finish_strips(self, item: Item, strips: Strips) -> Result:
+        raise NotImplementedError  # a caller gets label maps in memory
+
 
 @dataclass(frozen=True)
 class SavedPictures:
@@ -69,6 +87,7 @@ class SavedPictures:
     make_save_dir: Callable[[str], None]
     on_run_error: Callable[[RunError], None]
     judge: Judge
+    make_strips: StripMaker
 
     def check(self, kind: str, channels: int) -> None:
         self.pictures.check(kind, channels)
@@ -91,6 +110,22 @@ class SavedPictures:
             raise
         size = segmentation.labels.shape[::-1]
         return Result(item, size=size, pixels=pixels, suffix=segmentation.suffix)
+
+    def strips_of(self, item: Item, tiling: Tiling) -> Strips | None:
+        # Other pictures, and a comparison with a label map, need the whole label map.
+        if set(self.pictures.kinds) <= {"mask", "label"} and self.judge.classes is None:
+            return self.make_strips(item, tiling)
+        return None
+
+    def finish_strips(self, item: Item, strips: Strips) -> Result:
+        assert item.job is not None
+        for kind in reversed(self.pictures.kinds):
+            palette = self.pictures.palette if kind == "mask" else None
+            target = target_of(kind, item.job.stem, GEOTIFF)
+            strips.write(target, self.pictures.names, palette)
+        strips.remove()
+        pixels = Pixels(strips.counts)
+        return Result(item, size=strips.size[::-1], pixels=pixels, suffix=GEOTIFF)
 
 
 @dataclass(frozen=True)
@@ -123,6 +158,10 @@ class Finisher:
             maps = maps.restored(item.undo)
         images = maps.labels, maps.score, item.image_bgr, maps.probability
         return self._finished(goal, item, Segmentation(*images, place))
+
+    def strips(self, goal: Goal, item: Item, strips: Strips) -> Result:
+        """Returns the Result of a large image whose labels are in files."""
+        return timed(item, partial(goal.finish_strips, item, strips))
 
     def mosaic(self, goal: Goal, item: Item, segmentation: Segmentation) -> Result:
         """Returns the Result of an image whose windows are joined."""

@@ -41,8 +41,9 @@ from paddleseg_infer.postprocess import OutputReader
 from paddleseg_infer.settings import UNKNOWN, EvaluationOptions, ModelOptions, SavingOptions
 from paddleseg_infer.sources.reading import reading_for
 from paddleseg_infer.sources.source import Image, source_of
+from paddleseg_infer.strips import StripMaker, Strips
 from paddleseg_infer.tiling import check_sizes, checked_tiling
-from paddleseg_infer.windows import put_together, windows_of
+from paddleseg_infer.windows import Cutter, put_together
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -87,6 +88,7 @@ class Segmenter:
                 raise ConfigError(f"min_area must be a whole number above 0, not {min_area!r}")
             if rasterio_module() is None:
                 raise ConfigError(f"--min_area needs rasterio: {RASTERIO_HINT}")
+        self._model = model
         self._tiling = checked_tiling(model.crop_size, model.stride, model.blend)
         check_sizes(self._tiling, model.network_size, ())
         self.deploy = load_deploy_config(config_path)
@@ -168,13 +170,15 @@ class Segmenter:
         saving: SavingOptions = SavingOptions(),
         evaluation: EvaluationOptions = EvaluationOptions(),
         *,
+        resume: bool = False,
         make_save_dir: Callable[[str], None] | None = None,
         on_batch: Callable[[], None] = nothing,
         on_run_error: Callable[[RunError], None] = nothing,
     ) -> Iterator[Result]:
         """Segments each job's image and saves its pictures. Yields a Result for each job.
 
-        If `evaluation` has a `label_path`, each mask is compared with the file `label` of its job.
+        With `resume`, an image of which a killed run has finished some rows goes on below them. If
+        `evaluation` has a `label_path`, each mask is compared with the file `label` of its job.
         `make_save_dir` is called with the output folder after the engine is loaded. By default the
         folder is made, but only once: if it vanishes later, it isn't made again.
         `on_batch` is called before each batch. `on_run_error` is called immediately, in the thread
@@ -184,11 +188,14 @@ class Segmenter:
         check_sizes(self._tiling, self._finisher.network_size, saving.save)
         palette = palette_of(saving.custom_color)
         of_unknown = "unknown" if self._has_unknown else ""
-        names = self.deploy.class_names
-        pictures = Pictures(saving.save, palette, names, saving.wgs84, of_unknown)
+        named = self.deploy.class_names, saving.wgs84, of_unknown
+        pictures = Pictures(saving.save, palette, *named)
         make_save_dir = make_save_dir or self._make_save_dir
         judge = judge_for(self.deploy, evaluation)
-        goal = SavedPictures(pictures, saving.save_dir, make_save_dir, on_run_error, judge)
+        parts = self.deploy, self._model, self.options, self._reading
+        has_class_255 = self._finisher.has_class_255
+        maker = StripMaker(*parts, has_class_255, saving.save_dir, resume, on_run_error)
+        goal = SavedPictures(pictures, saving.save_dir, make_save_dir, on_run_error, judge, maker)
         items = (
             Item(source_of(job.image, self._reading), shown(job.image), index, job)
             for index, job in enumerate(jobs)
@@ -204,14 +211,19 @@ class Segmenter:
                 yield from self._run(items, goal, whole, pool, on_batch)
                 return
             read_scores = partial(self._reads, kinds=goal.pictures.kinds)
-            windows = windows_of(items, self._tiling, read_scores, "overlay" in goal.pictures.kinds)
+            keeps_images = "overlay" in goal.pictures.kinds
+            cutter = Cutter(self._tiling, read_scores, keeps_images, goal.strips_of)
+            windows = cutter.windows(items)
             results = self._run(windows, goal, self._finisher.window, pool, on_batch)
             finishing: deque[Future[Result]] = deque()
             for done in put_together(results):
                 if isinstance(done, Result):
                     yield done
                     continue
-                make = partial(self._finisher.mosaic, goal, done.item, done.segmentation())
+                if isinstance(done.rows, Strips):
+                    make = partial(self._finisher.strips, goal, done.item, done.rows)
+                else:
+                    make = partial(self._finisher.mosaic, goal, done.item, done.segmentation())
                 finishing.append(pool.submit(make))
                 # The newest one goes on while the next image's windows are run.
                 yield from results_of(finishing, len(finishing) - 1)

@@ -88,6 +88,11 @@ class Grid:
         top, left = self.tops[row], self.lefts[column]
         return slice(top, top + self.window[0]), slice(left, left + self.window[1])
 
+    def first_row_below(self, done: int) -> int:
+        """Returns the first row of the grid whose windows contain rows of the image from `done`."""
+        ends = [top + self.window[0] for top in self.tops]
+        return next((row for row, end in enumerate(ends) if end > done), len(ends) - 1)
+
     def nearest(self, number: int) -> tuple[slice, slice]:
         """Returns the rows and columns that are nearer to this window's centre than to others.
 

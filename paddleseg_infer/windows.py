@@ -8,6 +8,8 @@ averaged: each pixel gets the label of the window whose centre is nearest.
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -19,12 +21,13 @@ from paddleseg_infer.outcomes import Ran, Times
 from paddleseg_infer.pictures.kinds import Segmentation
 from paddleseg_infer.postprocess import Maps
 from paddleseg_infer.sources.array import WindowSource
+from paddleseg_infer.sources.large import LargeWindow
 from paddleseg_infer.sources.reading import ImageData
-from paddleseg_infer.tiling import Grid, Tiling, grid_of
+from paddleseg_infer.sources.source import Source
+from paddleseg_infer.strips import Strips
+from paddleseg_infer.tiling import Grid, Size, Tiling, grid_of
 
 NO_MEMORY = "there is not enough memory to join its windows"
-
-ReadScores = Callable[[np.ndarray], Maps]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -35,37 +38,78 @@ class WindowItem(Item):
     number: int  # the window's number in the image's grid
 
 
-def windows_of(
-    items: Iterable[Item], tiling: Tiling, read_scores: ReadScores, keeps_images: bool
-) -> Iterator[WindowItem | Result]:
-    """Yields the windows of each image, row by row, or a failed Result if it can't be read.
+class LabelRows(Protocol):
+    """Takes the labels of an image's windows, from the top to the bottom."""
 
-    `read_scores` returns the maps of scores [C, H, W]. If `keeps_images` is true, a mosaic keeps
-    its image for a picture. If a window has failed, the image's remaining windows are left out.
-    """
-    for item in items:
-        started = time.perf_counter()
+    def put(self, rows: slice, columns: slice, labels: np.ndarray) -> None:
+        """Puts labels, uint8 or uint16, in their place."""
+
+    def complete(self, stop: int) -> None:
+        """Is called when all rows above `stop` are final."""
+
+
+class WholeLabels:
+    """The labels of an image in memory."""
+
+    def __init__(self, size: Size):
+        self.labels = np.zeros(size, np.uint8)
+
+    def put(self, rows: slice, columns: slice, labels: np.ndarray) -> None:
+        if labels.dtype.itemsize > self.labels.itemsize:
+            self.labels = self.labels.astype(labels.dtype)
+        self.labels[rows, columns] = labels
+
+    def complete(self, stop: int) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Cutter:
+    """Cuts images into windows."""
+
+    tiling: Tiling
+    read_scores: Callable[[np.ndarray], Maps]  # returns the maps of scores [C, H, W]
+    keeps_images: bool  # whether a mosaic keeps its image for a picture
+    # Returns where a large image's labels are written row by row; None for one that is read whole.
+    strips_of: Callable[[Item, Tiling], Strips | None]
+
+    def windows(self, items: Iterable[Item]) -> Iterator[WindowItem | Result]:
+        """Yields the windows of each image, row by row, or a failed Result if it can't be read.
+
+        If a window has failed, the image's remaining windows are left out.
+        """
+        for item in items:
+            started = time.perf_counter()
+            try:
+                mosaic, first, source_of = self._begun(item)
+            except ImageError as error:
+                yield failed(item, error)
+                continue
+            except MemoryError:
+                yield failed(item, ImageError(NO_MEMORY))
+                continue
+            mosaic.took(Times(preprocess=time.perf_counter() - started))
+            for number in range(first, len(mosaic.grid)):
+                if mosaic.has_failed:
+                    break
+                source = source_of(*mosaic.grid.slices(number))
+                yield WindowItem(source, item.name, mosaic=mosaic, number=number)
+
+    def _begun(self, item: Item) -> "tuple[Mosaic, int, Callable[[slice, slice], Source]]":
+        """Returns an image's Mosaic, its first window, and what makes the source of a window."""
         assert item.source is not None
-        try:
-            data = item.source.read()
-            pixels = data.pixels
-            grid = grid_of((pixels.shape[0], pixels.shape[1]), tiling)
-            image_bgr = data.view() if keeps_images else None
-            mosaic = Mosaic(
-                replace(item, place=data.place), image_bgr, grid, read_scores, tiling.blend
-            )
-        except ImageError as error:
-            yield failed(item, error)
-            continue
-        except MemoryError:
-            yield failed(item, ImageError(NO_MEMORY))
-            continue
-        mosaic.took(Times(preprocess=time.perf_counter() - started))
-        for number in range(len(grid)):
-            if mosaic.has_failed:
-                break
-            window = WindowSource(ImageData(pixels[grid.slices(number)]))
-            yield WindowItem(window, item.name, mosaic=mosaic, number=number)
+        strips = self.strips_of(item, self.tiling)
+        if strips is not None:
+            grid = grid_of(strips.size, self.tiling)
+            first = grid.first_row_below(strips.done) * len(grid.lefts)
+            mosaic = Mosaic(item, None, grid, self, strips, first)
+            return mosaic, first, partial(LargeWindow, strips.large)
+        data = item.source.read()
+        grid = grid_of((data.pixels.shape[0], data.pixels.shape[1]), self.tiling)
+        image_bgr = data.view() if self.keeps_images else None
+        item = replace(item, place=data.place)
+        mosaic = Mosaic(item, image_bgr, grid, self, WholeLabels(grid.image), 0)
+        return mosaic, 0, lambda *where: WindowSource(ImageData(data.pixels[where]))
 
 
 def put_together(results: Iterable[Result]) -> "Iterator[Mosaic | Result]":
@@ -93,26 +137,27 @@ class Mosaic:
         item: Item,
         image_bgr: np.ndarray | None,
         grid: Grid,
-        read_scores: ReadScores,
-        blend: str,
+        cutter: Cutter,
+        rows: WholeLabels | Strips,
+        first: int,
     ):
+        """`first` is the number of the first window that is added."""
         self.has_failed = False
+        self.grid = grid
+        self.rows = rows
         self._item = replace(item, source=None)
         self._image_bgr = image_bgr
-        self._grid = grid
-        self._read_scores = read_scores
-        self._blend = blend
-        self._added = 0  # number of windows
+        self._cutter = cutter
+        self._added = first  # number of windows
         self._times = item.times
         self._ran: set[Ran] = set()
-        self._labels = np.zeros(grid.image, np.uint8)
         self._score: np.ndarray | None = None
         self._probability: np.ndarray | None = None
         self._band: Band | None = None
 
     @property
     def is_whole(self) -> bool:
-        return self._added == len(self._grid)
+        return self._added == len(self.grid)
 
     @property
     def item(self) -> Item:
@@ -120,13 +165,17 @@ class Mosaic:
         return replace(self._item, times=self._times, ran=tuple(sorted(self._ran)))
 
     def segmentation(self) -> Segmentation:
+        """Returns the whole segmentation of an image that is in memory."""
+        assert isinstance(self.rows, WholeLabels)
         return Segmentation(
-            self._labels, self._score, self._image_bgr, self._probability, self._item.place
+            self.rows.labels, self._score, self._image_bgr, self._probability, self._item.place
         )
 
     def fail(self) -> None:
         """Marks the image as failed, so that its remaining windows are left out."""
         self.has_failed = True
+        if isinstance(self.rows, Strips):
+            self.rows.close()
 
     def took(self, times: Times) -> None:
         self._times = self._times.plus(*times)
@@ -152,40 +201,37 @@ class Mosaic:
         return None
 
     def _add_labels(self, number: int, labels: np.ndarray) -> None:
-        rows, columns = self._grid.slices(number)
-        own_rows, own_columns = self._grid.nearest(number)
+        rows, columns = self.grid.slices(number)
+        own_rows, own_columns = self.grid.nearest(number)
         inner = (
             slice(own_rows.start - rows.start, own_rows.stop - rows.start),
             slice(own_columns.start - columns.start, own_columns.stop - columns.start),
         )
-        self._make_room_for(labels)
-        self._labels[own_rows, own_columns] = labels[inner]
+        self.rows.put(own_rows, own_columns, labels[inner])
+        if (number + 1) % len(self.grid.lefts) == 0:
+            self.rows.complete(own_rows.stop)
 
     def _add_scores(self, number: int, scores: np.ndarray) -> None:
+        row, column = divmod(number, len(self.grid.lefts))
         if self._band is None:
-            check_memory(len(scores), self._grid)
-            self._band = Band(len(scores), self._grid, WEIGHTS[self._blend](self._grid.window))
-        self._band.add(*self._grid.slices(number), scores)
-        row, column = divmod(number, len(self._grid.lefts))
-        if column + 1 < len(self._grid.lefts):
+            check_memory(len(scores), self.grid)
+            weights = WEIGHTS[self._cutter.tiling.blend](self.grid.window)
+            self._band = Band(len(scores), self.grid, weights, self.grid.tops[row])
+        self._band.add(*self.grid.slices(number), scores)
+        if column + 1 < len(self.grid.lefts):
             return
-        is_last = row + 1 == len(self._grid.tops)
-        below = self._grid.image[0] if is_last else self._grid.tops[row + 1]
+        is_last = row + 1 == len(self.grid.tops)
+        below = self.grid.image[0] if is_last else self.grid.tops[row + 1]
         for rows, mean in self._band.means(below):
-            maps = self._read_scores(mean)
-            self._make_room_for(maps.labels)
-            self._labels[rows] = maps.labels
+            maps = self._cutter.read_scores(mean)
+            self.rows.put(rows, slice(None), maps.labels)
             if maps.score is not None:
                 if self._score is None:
-                    self._score = np.zeros(self._grid.image, np.uint8)
+                    self._score = np.zeros(self.grid.image, np.uint8)
                 self._score[rows] = maps.score
             if maps.probability is not None:
                 if self._probability is None:
-                    shape = len(maps.probability), *self._grid.image
+                    shape = len(maps.probability), *self.grid.image
                     self._probability = np.zeros(shape, np.float16)
                 self._probability[:, rows] = maps.probability
-
-    def _make_room_for(self, labels: np.ndarray) -> None:
-        """Converts the image's labels to uint16 if those of a window are uint16."""
-        if labels.dtype.itemsize > self._labels.itemsize:
-            self._labels = self._labels.astype(labels.dtype)
+        self.rows.complete(below)

@@ -15,7 +15,7 @@ from paddleseg_infer.segmenter import Segmenter
 from paddleseg_infer.sources.array import ArraySource
 from paddleseg_infer.sources.reading import ImageData
 from paddleseg_infer.tiling import Tiling, checked_tiling, grid_of
-from paddleseg_infer.windows import NO_MEMORY, put_together, windows_of
+from paddleseg_infer.windows import NO_MEMORY, Cutter, put_together
 
 SIDES = st.integers(1, 60)
 SIZES = st.tuples(SIDES, SIDES)
@@ -187,6 +187,10 @@ def test_an_image_too_large_for_the_memory_runs_in_windows(models, tmp_path, mon
     assert segmenter(models, "resize")(path).shape == (5000, 6000)  # Resize makes it small
 
 
+def windows_of(items, tiling):
+    return Cutter(tiling, None, False, lambda item, tiling: None).windows(items)
+
+
 class WideSource:
     """A source with an image of one row, which needs no memory."""
 
@@ -204,8 +208,6 @@ def test_an_image_that_does_not_fit_in_memory_fails_alone():
     [too_wide, window] = windows_of(
         [Item(WideSource(10**15), "", 0), Item(WideSource(10**9), "", 1)],
         Tiling((1, 10**15), (1, 10**15)),
-        None,
-        False,
     )
     assert (too_wide.index, str(too_wide.error)) == (0, NO_MEMORY)
     many_classes = Result(window, scores=np.zeros((200_000, 1, 1), np.float32))
@@ -237,7 +239,7 @@ def test_labels_equal_those_of_paddlesegs_slide_inference(models):
 
 def test_after_a_failed_window_the_images_other_windows_are_not_run():
     images = [Item(ArraySource(scene(side, side)), "", side) for side in (64, 32)]
-    windows = windows_of(images, Tiling((32, 32), (32, 32)), None, False)
+    windows = windows_of(images, Tiling((32, 32), (32, 32)))
     taken = []
 
     def results():

@@ -18,6 +18,7 @@ def rasterio_module() -> Any:
         import rasterio.features  # type: ignore[import-untyped]
         import rasterio.io  # type: ignore[import-untyped]
         import rasterio.warp  # type: ignore[import-untyped]
+        import rasterio.windows  # type: ignore[import-untyped]
     except ImportError:
         return None
     # Ordinary TIFFs are no reason for a warning, and this program reports GDAL's errors itself.

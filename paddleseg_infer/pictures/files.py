@@ -9,7 +9,7 @@ import secrets
 import struct
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from paddleseg_infer.errors import ConfigError, ImageError, RunError, reason, shown
 from paddleseg_infer.formats import tags
@@ -83,6 +83,23 @@ def _write(data: bytes, save_dir: str, target: str) -> None:
             raise
     finally:
         os.close(there)
+
+
+@contextlib.contextmanager
+def whole_file(save_dir: str, target: str) -> Iterator[str]:
+    """Yields a path in the folder of `target` below `save_dir`. The file there becomes `target`.
+
+    If the block raises an error, the file is removed. Raises ImageError or OSError.
+    """
+    folder = _make_folders(save_dir, os.path.dirname(target))
+    part = os.path.join(folder, f".{secrets.token_hex(8)}{PART_SUFFIX}")
+    try:
+        yield part
+        os.replace(part, os.path.join(save_dir, target))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
 
 
 def _may_write(save_dir: str) -> bool:

@@ -1,7 +1,9 @@
 """Makes GeoTIFFs of label maps, with the grid of the image."""
 
+import contextlib
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,41 +26,88 @@ def encode_geotiff(
     ImageError.
     """
     rasterio = rasterio_module()
-    height, width = labels.shape
+    options = _options(place, labels.shape, labels.dtype.name)
+    try:
+        with rasterio.io.MemoryFile() as memory:
+            with memory.open(driver="GTiff", **options) as raster:
+                _describe(raster, place, names, palette)
+                raster.write(labels, 1)
+            data = bytes(memory.read())
+        # From other memory, where GDAL doesn't find the second file that it may have written
+        with rasterio.io.MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
+            _check_crs(raster, place)
+        return data
+    except rasterio.errors.RasterioError as error:
+        raise ImageError(f"its GeoTIFF can't be made: {one_line(error)}") from None
+
+
+def write_geotiff(
+    path: str,
+    rows: Iterable[np.ndarray],
+    size: tuple[int, ...],
+    dtype: str,
+    place: Place,
+    names: Sequence[str] = (),
+    palette: bytes | None = None,
+) -> None:
+    """Writes such a GeoTIFF of `size` (height, width) to a file, from parts of a few rows each.
+
+    Raises ImageError.
+    """
+    rasterio = rasterio_module()
+    beside = path + ".aux.xml"
+    try:
+        with rasterio.open(path, "w", driver="GTiff", **_options(place, size, dtype)) as raster:
+            _describe(raster, place, names, palette)
+            top = 0
+            for part in rows:
+                window = rasterio.windows.Window(0, top, size[1], len(part))
+                raster.write(part.astype(dtype, copy=False), 1, window=window)
+                top += len(part)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside)
+        with rasterio.open(path, driver="GTiff") as raster:
+            _check_crs(raster, place)
+    except (rasterio.errors.RasterioError, OSError) as error:
+        raise ImageError(f"its GeoTIFF can't be made: {one_line(error)}") from None
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside)
+
+
+def _options(place: Place, size: tuple[int, ...], dtype: str) -> dict[str, Any]:
     options: dict[str, Any] = {"nodata": UNKNOWN} if place.has_mask else {}
     options |= {"crs": place.gcps_crs if place.gcps else place.crs}
     if place.gcps:  # a GeoTIFF has either control points or a transform
         options |= {"gcps": place.gcps}
     elif place.transform is not None and not place.transform.is_identity:
         options |= {"transform": place.transform}
-    options |= {"count": 1, "width": width, "height": height, "dtype": labels.dtype.name}
-    options |= {"tiled": True, "compress": "deflate", "BIGTIFF": "IF_SAFER", "rpcs": place.rpcs}
+    options |= {"count": 1, "height": size[0], "width": size[1], "dtype": dtype}
+    return options | {
+        "tiled": True,
+        "compress": "deflate",
+        "BIGTIFF": "IF_SAFER",
+        "rpcs": place.rpcs,
+    }
+
+
+def _describe(raster: Any, place: Place, names: Sequence[str], palette: bytes | None) -> None:
+    """Writes the names of the program and the classes, and the colours."""
     tags = {f"CLASS_{number}": name for number, name in enumerate(names)}
     tags["TIFFTAG_SOFTWARE"] = SOFTWARE
     if place.is_point and not place.gcps:  # GDAL 3.10 moves control points if it finds this tag
         tags["AREA_OR_POINT"] = "Point"
-    try:
-        with rasterio.io.MemoryFile() as memory:
-            with memory.open(driver="GTiff", **options) as raster:
-                raster.update_tags(**tags)
-                if palette is not None:
-                    colours = np.frombuffer(palette, np.uint8).reshape(-1, 3).tolist()
-                    raster.write_colormap(1, dict(enumerate(map(tuple, colours))))
-                raster.write(labels, 1)
-            data = bytes(memory.read())
-        _check_crs(data, place)
-        return data
-    except rasterio.errors.RasterioError as error:
-        raise ImageError(f"its GeoTIFF can't be made: {one_line(error)}") from None
+    raster.update_tags(**tags)
+    if palette is not None:
+        colours = np.frombuffer(palette, np.uint8).reshape(-1, 3).tolist()
+        raster.write_colormap(1, dict(enumerate(map(tuple, colours))))
 
 
-def _check_crs(data: bytes, place: Place) -> None:
+def _check_crs(raster: Any, place: Place) -> None:
     """Logs a line if a GeoTIFF has lost its coordinate system.
 
     GDAL keeps a system that doesn't fit into the file in a second file, which isn't saved.
     """
-    # From other memory, where GDAL doesn't find that second file
-    with rasterio_module().io.MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
-        wanted, found = (place.gcps_crs, raster.gcps[1]) if place.gcps else (place.crs, raster.crs)
+    wanted, found = (place.gcps_crs, raster.gcps[1]) if place.gcps else (place.crs, raster.crs)
     if wanted != found:
         log.warning("%s: its coordinate system can't be kept in a GeoTIFF", place.name)

@@ -100,6 +100,7 @@ class Segment:
             to_do,
             self._settings.saving,
             self._settings.evaluation,
+            resume=self._settings.run.resume,
             make_save_dir=_make_nothing,
             on_batch=self._set_deadline,
         )

@@ -67,5 +67,6 @@ def _here(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
         engine=settings.engine,
         sample=[job.image for job in to_do],
     )
-    for result in segmenter.save(to_do, settings.saving, settings.evaluation):
+    resume = settings.run.resume
+    for result in segmenter.save(to_do, settings.saving, settings.evaluation, resume=resume):
         yield result.outcome

@@ -162,6 +162,7 @@ def _results(segmenter: "Segmenter", reporting: Reporting, orders: Orders) -> "I
             some,
             orders.settings.saving,
             orders.settings.evaluation,
+            resume=orders.settings.run.resume,
             make_save_dir=orders.make_save_dir,
             on_batch=reporting.begin,
             on_run_error=reporting.stop,

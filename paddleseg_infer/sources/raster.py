@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def read_bands(
     check_tiff_file(path)
     with _opened(path) as raster:
         bands = list(reading.bands or range(1, reading.channels + 1))
-        _check_bands(path, raster, reading, bands)
+        check_bands(path, raster, reading, bands)
         dtype = np.dtype(raster.dtypes[0])
         height, width = raster.shape
         held = dtype.itemsize + (FLOAT_BYTES if dtype != np.uint8 else 0)
@@ -52,7 +53,7 @@ def read_bands(
         place = _place_of(path, raster, bands)
         bgr = _colours_of(raster, bands)
     if pixels.dtype.kind == "f":
-        pixels = _usable(pixels, place)
+        pixels = usable(pixels, place)
     if reading.channels == COLOURS:  # three channels are BGR in this program
         blue, green, red = (COLOURS - 1 - each for each in bgr)
         return ImageData(pixels[..., ::-1], place, (blue, green, red))
@@ -119,7 +120,7 @@ def check_finite(pixels: np.ndarray, advice: str = "replace them") -> None:
         )
 
 
-def _check_bands(path: str, raster: Any, reading: Reading, bands: Sequence[int]) -> None:
+def check_bands(path: str, raster: Any, reading: Reading, bands: Sequence[int]) -> None:
     """Raises ImageError if the bands can't be read. Logs a line if there are more of them."""
     if max(bands) > raster.count:
         raise ImageError(
@@ -139,7 +140,7 @@ def _check_bands(path: str, raster: Any, reading: Reading, bands: Sequence[int])
         )
 
 
-def _usable(pixels: np.ndarray, place: Place) -> np.ndarray:
+def usable(pixels: np.ndarray, place: Place) -> np.ndarray:
     """Returns floating-point pixels as float32, with 0 for unusable values without data.
 
     Raises ImageError for unusable values elsewhere.
@@ -155,62 +156,81 @@ def _usable(pixels: np.ndarray, place: Place) -> np.ndarray:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[Any]:
-    """Opens a TIFF. Turns rasterio's errors, also those of the caller's reads, to ImageError."""
-    rasterio = rasterio_module()
+def errors_as_image_errors() -> Iterator[None]:
+    """Turns the errors of rasterio in the block to ImageError."""
+    # rasterio raises others than its own errors too, for example for damaged metadata.
+    own = rasterio_module().errors.RasterioError
+    try:
+        yield
+    except (own, OSError, ValueError, LookupError, TypeError) as error:
+        raise ImageError(f"the TIFF can't be read: {one_line(error)}") from None
+
+
+def opened_for_long(path: str) -> Any:
+    """Opens a TIFF, which the caller closes. Raises ImageError."""
     try:
         os.fsencode(path).decode("utf-8")
     except UnicodeDecodeError:
         raise ImageError(
             "its path isn't UTF-8, and GDAL opens only such paths: rename it"
         ) from None
-    # rasterio raises others than its own errors too, for example for damaged metadata.
-    errors = (rasterio.errors.RasterioError, OSError, ValueError, LookupError, TypeError)
-    try:
+    with errors_as_image_errors():
         # Only this driver, and an absolute path, so that no path means something else to GDAL.
-        with (
-            rasterio.Env(GDAL_CACHEMAX=CACHE_MB),
-            rasterio.open(os.path.abspath(path), driver="GTiff") as raster,
-        ):
-            yield raster
-    except errors as error:
-        raise ImageError(f"the TIFF can't be read: {one_line(error)}") from None
+        return rasterio_module().open(os.path.abspath(path), driver="GTiff")
 
 
-def _place_of(path: str, raster: Any, bands: Sequence[int]) -> Place:
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    """Opens a TIFF. Turns rasterio's errors, also those of the caller's reads, to ImageError."""
+    with (
+        rasterio_module().Env(GDAL_CACHEMAX=CACHE_MB),
+        opened_for_long(path) as raster,
+        errors_as_image_errors(),
+    ):
+        yield raster
+
+
+def grid_of(path: str, raster: Any) -> Place:
+    """Returns the place of a TIFF, without its mask."""
     if GEOLOCATION in raster.tag_namespaces():
         log.warning("%s: its geolocation arrays can't be kept in the mask", shown(path))
     gcps, gcps_crs = raster.gcps
-    valid = _valid(raster, bands)
+    is_point = raster.tags().get("AREA_OR_POINT") == "Point"
     return Place(
-        shown(path),
-        raster.crs,
-        raster.transform,
-        tuple(gcps),
-        gcps_crs,
-        raster.rpcs,
-        raster.tags().get("AREA_OR_POINT") == "Point",
-        valid is not None,
-        None if valid is None or valid.all() else valid,
+        shown(path), raster.crs, raster.transform, tuple(gcps), gcps_crs, raster.rpcs, is_point
     )
 
 
-def _valid(raster: Any, bands: Sequence[int]) -> np.ndarray | None:
+def _place_of(path: str, raster: Any, bands: Sequence[int]) -> Place:
+    valid = valid_pixels(raster, bands)
+    kept = None if valid is None or valid.all() else valid
+    return replace(grid_of(path, raster), has_mask=valid is not None, valid=kept)
+
+
+def window_of(rows: slice, columns: slice) -> Any:
+    """Returns rasterio's window of these rows and columns."""
+    return rasterio_module().windows.Window.from_slices(rows, columns)
+
+
+def valid_pixels(
+    raster: Any, bands: Sequence[int], where: tuple[slice, slice] | None = None
+) -> np.ndarray | None:
     """Returns which pixels [H, W] have data; None if the file says nothing about it.
 
-    The alpha band has no data where it is 0. (GDAL itself regards it as a mask only beside one or
-    three other bands.) A mask and a nodata value count where all of `bands` have it, but alpha.
+    With `where`, only those rows and columns are read. The alpha band has no data where it is 0.
+    (GDAL itself regards it as a mask only beside one or three other bands.) A mask and a nodata
+    value count where all of `bands` have it, but alpha.
     """
+    window = window_of(*where) if where else None
     alphas = [at for at, each in enumerate(raster.colorinterp, 1) if each.name == "alpha"]
-    valid = raster.read(alphas[0]) > 0 if alphas else None
+    valid = raster.read(alphas[0], window=window) > 0 if alphas else None
     colours = [band for band in bands if band not in alphas] or list(bands)
     names = {flag.name for band in colours for flag in raster.mask_flag_enums[band - 1]}
     if names == {"all_valid"} or (alphas and "alpha" in names):  # that mask is the alpha band
         return valid
-    some = np.zeros(raster.shape, bool)
     # A mask of the whole file is the same for all bands.
-    for band in colours[:1] if "per_dataset" in names else colours:
-        some |= raster.read_masks(band) > 0
+    looked_at = colours[:1] if "per_dataset" in names else colours
+    some = np.logical_or.reduce([raster.read_masks(b, window=window) > 0 for b in looked_at])
     return some if valid is None else some & valid
 
 

@@ -1,0 +1,260 @@
+"""Large TIFFs are read, run and written one row of windows at a time, and can be resumed."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import ROOT, masks, scene, write_image
+from made import HALF, UTM, raster, values, with_nodata
+
+from paddleseg_infer import strips
+from paddleseg_infer.errors import RunError
+from paddleseg_infer.outcomes import Job
+from paddleseg_infer.segmenter import Segmenter
+from paddleseg_infer.settings import EvaluationOptions, SavingOptions
+from paddleseg_infer.sources import large
+from paddleseg_infer.sources.reading import Reading
+
+RGB = np.moveaxis(scene(150, 200), 2, 0)
+WINDOWS = {"crop_size": (64, 48), "stride": (50, 30)}
+TILES = {"tiled": True, "blockxsize": 32, "blockysize": 32}
+
+
+@pytest.fixture(autouse=True)
+def every_raster_is_large(monkeypatch):
+    monkeypatch.setattr(large, "LARGE", 0)
+
+
+def save(model, path, folder, kinds=("mask", "label"), label_path=None, resume=False, **options):
+    """Segments a raster, and returns its Result and the number of batches that were run."""
+    batches = []
+    with_windows = Segmenter(model / "deploy.yaml", device="cpu", **{**WINDOWS, **options})
+    [result] = with_windows.save(
+        [Job(str(path), "a", label_path)],
+        SavingOptions(str(folder), kinds),
+        EvaluationOptions(label_path),
+        resume=resume,
+        on_batch=lambda: batches.append(1),
+    )
+    return result, len(batches)
+
+
+def ids(path):
+    with rasterio.open(path) as file:
+        return file.read(1)
+
+
+def parts(folder):
+    return sorted(Path(folder).glob(".*.part/*"))
+
+
+RASTERS = {
+    "picture": (RGB, {"photometric": "rgb", **UTM}, "logits"),
+    "picture in tiles": (RGB, {"photometric": "rgb", **TILES, **UTM}, "argmax"),
+    "planes": (RGB, {"photometric": "rgb", "interleave": "band"}, "foreground"),
+    "many classes": (RGB, {"photometric": "rgb", **UTM}, "labels300"),
+    "bands": (values(6, 150, 200), {**TILES, **UTM}, "channels_5"),
+    "nodata": (
+        with_nodata(values(5, dtype="int16"), -9999),
+        {"nodata": -9999, **UTM},
+        "channels_5",
+    ),
+    "nan": (
+        with_nodata(values(5, dtype="float32"), np.nan),
+        {"nodata": float("nan"), **UTM},
+        "channels_5",
+    ),
+    "mask": (values(5), {"mask": HALF, **TILES, **UTM}, "channels_5"),
+}
+
+
+@pytest.mark.parametrize("name", RASTERS)
+@pytest.mark.parametrize("blend", ["mean", "gaussian"])
+def test_the_labels_are_those_of_the_whole_raster(odd, models, tmp_path, monkeypatch, name, blend):
+    bands, options, model = RASTERS[name]
+    if blend == "gaussian" and model in ("argmax", "labels300"):
+        pytest.skip("labels can't be blended")
+    folder = (odd if model.startswith("channels") else models) / model
+    kinds = ("label",) if model == "labels300" else ("mask", "label")
+    path = raster(tmp_path / "a.tif", bands, **options)
+    result, _ = save(folder, path, tmp_path / "rows", kinds, blend=blend)
+    assert result.error is None, result.error
+    assert result.suffix == ".tif"
+    monkeypatch.setattr(large, "LARGE", 1 << 40)
+    whole, _ = save(folder, path, tmp_path / "whole", kinds, blend=blend)
+    assert whole.error is None, whole.error
+    assert (result.size, result.pixels) == (whole.size, whole.pixels)
+    for kind in kinds:
+        target = "a" if kind == "mask" else "label/a"
+        rows = tmp_path / "rows" / f"{target}.tif"
+        assert np.array_equal(ids(rows), ids(tmp_path / "whole" / f"{target}{whole.suffix}"))
+        if whole.suffix == ".tif":
+            with (
+                rasterio.open(rows) as one,
+                rasterio.open(tmp_path / "whole" / f"{target}.tif") as other,
+            ):
+                assert (one.crs, one.transform) == (other.crs, other.transform)
+                assert (one.nodata, one.tags()) == (other.nodata, other.tags())
+    assert parts(tmp_path / "rows") == []
+    assert masks(tmp_path / "rows") == masks(tmp_path / "rows")  # nothing else is left
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A function: after so many files of rows the disk is full."""
+
+    def fill(after):
+        written = []
+
+        def write(data, save_dir, target):
+            if strips.NAME.fullmatch(os.path.basename(target)):
+                written.append(target)
+                if len(written) > after:
+                    raise RunError("no space left on device")
+            return real(data, save_dir, target)
+
+        real = strips.write_whole
+        monkeypatch.setattr(strips, "write_whole", write)
+        return lambda: monkeypatch.setattr(strips, "write_whole", real)
+
+    return fill
+
+
+@pytest.mark.parametrize("model", ["argmax", "logits"])
+@pytest.mark.parametrize("after", [0, 1, 2, 4])
+def test_a_stopped_run_goes_on_in_the_middle_of_an_image(
+    models, tmp_path, full_disk, model, after, caplog
+):
+    caplog.set_level("INFO")
+    path = raster(tmp_path / "a.tif", RGB, photometric="rgb", **UTM)
+    _, all_batches = save(models / model, path, tmp_path / "undisturbed")
+    space = full_disk(after)
+    with pytest.raises(RunError, match="no space left"):
+        save(models / model, path, tmp_path / "out")
+    space()
+    assert len(parts(tmp_path / "out")) == after + 2  # the state and the lock
+    result, batches = save(models / model, path, tmp_path / "out", resume=True)
+    assert result.error is None
+    one, other = (ids(tmp_path / folder / "a.tif") for folder in ("undisturbed", "out"))
+    assert np.array_equal(one, other)
+    assert sum(result.pixels.classes.values()) == 150 * 200
+    assert parts(tmp_path / "out") == []
+    assert (batches < all_batches) == (after > 1)  # the first rows need the second windows too
+    assert ("rows exist" in caplog.text) == (after > 0)
+
+
+@pytest.mark.parametrize("change", ["stride", "image", "row", "no resume"])
+def test_rows_that_do_not_fit_are_not_used(models, tmp_path, full_disk, change, caplog):
+    caplog.set_level("INFO")
+    path = raster(tmp_path / "a.tif", RGB, photometric="rgb", **UTM)
+    space = full_disk(3)
+    with pytest.raises(RunError):
+        save(models / "logits", path, tmp_path / "out")
+    space()
+    options = {"stride": (64, 48)} if change == "stride" else {}
+    if change == "image":
+        os.utime(path, (1, 1))
+    if change == "row":  # damaged
+        first = parts(tmp_path / "out")[0]
+        first.write_bytes(first.read_bytes()[:-1])
+    resume = change != "no resume"
+    save(models / "logits", path, tmp_path / "out", resume=resume, **options)
+    save(models / "logits", path, tmp_path / "again", **options)
+    one, other = (ids(tmp_path / folder / "a.tif") for folder in ("again", "out"))
+    assert np.array_equal(one, other)
+    assert ("its rows aren't used" in caplog.text) == (change in ("stride", "image"))
+
+
+def test_two_runs_on_one_image_do_not_disturb_each_other(models, tmp_path, full_disk):
+    path = raster(tmp_path / "a.tif", RGB, photometric="rgb", **UTM)
+    space = full_disk(1)
+    with pytest.raises(RunError):
+        save(models / "logits", path, tmp_path / "out")
+    space()
+    folder = parts(tmp_path / "out")[0].parent
+    opened = os.open(folder, os.O_RDONLY)
+    fcntl.flock(opened, fcntl.LOCK_EX)
+    before = [each.read_bytes() for each in parts(tmp_path / "out")]
+    result, _ = save(models / "logits", path, tmp_path / "out")
+    assert "another run is working on this image" in str(result.error)
+    assert [each.read_bytes() for each in parts(tmp_path / "out")] == before
+    os.close(opened)
+    result, _ = save(models / "logits", path, tmp_path / "out")
+    assert result.error is None
+
+
+@pytest.mark.parametrize(
+    "options", [{"kinds": ("mask", "overlay")}, {"min_area": 3}, {"label_path": "labels"}]
+)
+def test_what_needs_the_whole_label_map_is_made_in_memory(models, tmp_path, options, monkeypatch):
+    monkeypatch.setattr(strips.StripMaker, "__call__", None, raising=True)
+    path = raster(tmp_path / "a.tif", RGB, photometric="rgb", **UTM)
+    if "min_area" in options:
+        monkeypatch.undo()
+        monkeypatch.setattr(large, "LARGE", 0)
+        monkeypatch.setattr(strips, "large_raster", None)
+    if "label_path" in options:
+        label = write_image(tmp_path / "l.png", (150, 200))
+        options = {"label_path": str(label)}
+    result, _ = save(models / "argmax", path, tmp_path / "out", **options)
+    assert result.error is None
+    assert (tmp_path / "out" / "a.tif").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [
+        ({"photometric": "minisblack"}, "uint8"),
+        ({"photometric": "rgb"}, "uint16"),
+        ({"photometric": "ycbcr", "compress": "jpeg"}, "uint8"),
+    ],
+)
+def test_pictures_that_opencv_decodes_otherwise_are_read_whole(tmp_path, options, dtype):
+    path = raster(tmp_path / "a.tif", RGB.astype(dtype), **options)
+    assert large.large_raster(path, Reading()) is None
+    assert large.large_raster(path, Reading(bands=(1, 2, 3))) is not None
+
+
+def test_a_bad_large_raster_fails_alone(odd, tmp_path):
+    path = raster(tmp_path / "a.tif", values(3), **UTM)
+    result, _ = save(odd / "channels_5", path, tmp_path / "out")
+    assert "the TIFF has 3 bands, but the model takes 5 channels" in str(result.error)
+
+
+SCRIPT = """
+import sys
+from paddleseg_infer import cli
+from paddleseg_infer.sources import large
+large.LARGE = 0
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_killed_run_goes_on(models, tmp_path):
+    bands = np.tile(RGB, (1, 8, 8))
+    path = raster(tmp_path / "a.tif", bands, photometric="rgb", **TILES, **UTM)
+    command = [sys.executable, "-c", SCRIPT, "--config", models / "logits" / "deploy.yaml"]
+    command += ["--image_path", path, "--crop_size", "64", "48", "--device", "cpu", "--resume"]
+    undisturbed = [*command, "--save_dir", tmp_path / "undisturbed"]
+    subprocess.run(undisturbed, check=True, cwd=ROOT)
+    command += ["--save_dir", tmp_path / "out"]
+    for rows in (3, 9, 20):
+        process = subprocess.Popen(command, cwd=ROOT)
+        while len(parts(tmp_path / "out")) < rows + 2 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (tmp_path / "out" / "a.tif").exists()
+    result = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
+    assert "1 of 1 images done" in result.stdout
+    assert "rows exist" in result.stderr
+    one, other = (ids(tmp_path / folder / "a.tif") for folder in ("undisturbed", "out"))
+    assert np.array_equal(one, other)
+    assert parts(tmp_path / "out") == []
