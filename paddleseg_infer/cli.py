@@ -102,7 +102,8 @@ def check_together(settings: Settings) -> None:
     """Raises ConfigError for options that exclude each other. Logs options without effect."""
     palette_of(settings.saving.custom_color)
     tiling = checked_tiling(settings.model.crop_size, settings.model.stride)
-    check_sizes(tiling, settings.model.network_size, settings.saving.save)
+    saving = settings.saving
+    check_sizes(tiling, settings.model.network_size, saving.save, saving.wgs84)
     check_evaluation(settings)
     parts = (settings.run, settings.saving, settings.model, settings.engine, settings.evaluation)
     if settings.run.dry_run:

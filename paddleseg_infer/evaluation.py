@@ -14,7 +14,7 @@ from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.errors import ConfigError, ImageError, brief, reason, shown
 from paddleseg_infer.formats.known import PNG_SIGNATURE, TIFF_SIGNATURES
 from paddleseg_infer.forms import class_count
-from paddleseg_infer.machine.optional import RASTERIO_HINT, one_line, rasterio_module
+from paddleseg_infer.machine.optional import RASTERIO_HINT, gdal_errors, one_line, rasterio_module
 from paddleseg_infer.outcomes import Areas, Job, Pixels
 from paddleseg_infer.settings import MAX_LABEL, UNKNOWN, EvaluationOptions
 
@@ -150,11 +150,15 @@ def _ids_of_tiff(path: str) -> np.ndarray:
         with rasterio.open(os.path.abspath(path), driver="GTiff") as raster:
             bands, kind = raster.count, raster.dtypes[0]
             ids = raster.read(1)
-    except (rasterio.errors.RasterioError, OSError, ValueError, LookupError) as error:
+    except gdal_errors() + (
+        OSError,
+        ValueError,
+        LookupError,
+    ) as error:
         raise ImageError(f"it is cut off or damaged ({one_line(error)})") from None
     if bands != 1 or not np.issubdtype(ids.dtype, np.integer):
         raise ImageError(
-            f"it has {bands} bands of {kind}, not one of whole numbers: save the class ids in one "
+            f"its bands are {bands} of {kind}, not one of whole numbers: save the class ids in one "
             "band"
         )
     if ids.size and (ids.min() < 0 or ids.max() > MAX_LABEL):

@@ -31,12 +31,12 @@ from paddleseg_infer.errors import ConfigError, EngineError, ImageError, RunErro
 from paddleseg_infer.evaluation import judge_for
 from paddleseg_infer.finishing import Finisher, Goal, LabelMaps, Output, SavedPictures, results_of
 from paddleseg_infer.forms import class_count
-from paddleseg_infer.machine.optional import RASTERIO_HINT, rasterio_module
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.outcomes import Job
 from paddleseg_infer.pictures.files import prepare_save_dir
 from paddleseg_infer.pictures.kinds import Pictures
 from paddleseg_infer.pictures.palettes import palette_of
+from paddleseg_infer.pictures.polygons import check_min_area
 from paddleseg_infer.postprocess import OutputReader
 from paddleseg_infer.settings import UNKNOWN, EvaluationOptions, ModelOptions, SavingOptions
 from paddleseg_infer.sources.reading import reading_for
@@ -83,11 +83,7 @@ class Segmenter:
             raise ConfigError(
                 f"batch_size must be a whole number above 0, not {model.batch_size!r}"
             )
-        if (min_area := model.min_area) is not None:
-            if not isinstance(min_area, int) or min_area < 1:
-                raise ConfigError(f"min_area must be a whole number above 0, not {min_area!r}")
-            if rasterio_module() is None:
-                raise ConfigError(f"--min_area needs rasterio: {RASTERIO_HINT}")
+        check_min_area(model.min_area)
         self._model = model
         self._tiling = checked_tiling(model.crop_size, model.stride, model.blend)
         check_sizes(self._tiling, model.network_size, ())
@@ -108,7 +104,7 @@ class Segmenter:
         classes = class_count(self.deploy.graph_facts) or len(self.deploy.class_names)
         # With --unknown_below, 255 in the labels is no class: the model has fewer.
         has_class_255 = classes > UNKNOWN if classes or self._has_unknown else None
-        self._finisher = Finisher(self._reads, model.network_size, has_class_255, min_area)
+        self._finisher = Finisher(self._reads, model.network_size, has_class_255, model.min_area)
         # Reading and saving use no more threads than the engine.
         self._threads = min(threads, self.options.cpu_threads or 1)
         self._engine: Engine | None = None
@@ -185,7 +181,7 @@ class Segmenter:
         where saving fails; the RunError itself is raised only after the next job has been read.
         Raises ConfigError, and RunError if no more pictures can be saved.
         """
-        check_sizes(self._tiling, self._finisher.network_size, saving.save)
+        check_sizes(self._tiling, self._finisher.network_size, saving.save, saving.wgs84)
         palette = palette_of(saving.custom_color)
         of_unknown = "unknown" if self._has_unknown else ""
         named = self.deploy.class_names, saving.wgs84, of_unknown

@@ -23,7 +23,7 @@ import numpy as np
 from paddleseg_infer.batching import Item
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.engine_options import EngineOptions
-from paddleseg_infer.errors import ImageError, RunError
+from paddleseg_infer.errors import ImageError, RunError, reason
 from paddleseg_infer.evaluation import histogram
 from paddleseg_infer.pictures.files import PART_SUFFIX, whole_file, whole_tiff, write_whole
 from paddleseg_infer.pictures.geotiff import write_geotiff
@@ -59,10 +59,14 @@ class StripMaker:
         path = item.job.image
         if self.model.min_area is not None or (large := large_raster(path, self.reading)) is None:
             return None
-        found = os.stat(path)
-        image = [*large.size, found.st_size, found.st_mtime_ns]
         rows = min(tiling.crop[0], large.size[0])
-        return Strips(self, large, item.job.stem, {**self._state, "image": image}, rows)
+        try:
+            found = os.stat(path)
+            image = [*large.size, found.st_size, found.st_mtime_ns]
+            return Strips(self, large, item.job.stem, {**self._state, "image": image}, rows)
+        except OSError as error:
+            large.close()
+            raise ImageError(f"it can't be read: {reason(error)}") from None
 
     @cached_property
     def _state(self) -> dict[str, Any]:
@@ -150,7 +154,9 @@ class Strips:
         """Writes the whole label map to a GeoTIFF below save_dir. Raises ImageError."""
         dtype = "uint16" if any(name.endswith("uint16") for name in self._files) else "uint8"
         if dtype != "uint8" and palette is not None:
-            raise ImageError("a mask holds 256 classes, and an id is above 255: use --save label")
+            raise ImageError(
+                "a mask holds 256 classes, and an id is above 255: use --save label, and --resume"
+            )
         place = replace(self.large.place, has_mask=self._has_nodata)
         try:
             with whole_file(self._save_dir, target) as path:
@@ -158,7 +164,7 @@ class Strips:
                 if whole_tiff(path) is None:
                     raise ImageError("its GeoTIFF can't be made: the disk may be full")
         except OSError as error:
-            raise ImageError(f"it can't be saved: {error.strerror}") from None
+            raise ImageError(f"it can't be saved: {reason(error)}") from None
 
     def remove(self) -> None:
         """Removes the files, after the GeoTIFFs are written."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from paddleseg_infer.errors import ConfigError, brief
+from paddleseg_infer.settings import BLENDS
 
 Size = tuple[int, int]  # height, width
 
@@ -35,8 +36,10 @@ def checked_tiling(
     """Returns the Tiling for a crop size and a stride, each (width, height) in pixels.
 
     Returns None without a crop size. Raises ConfigError if a side is below 1, if the stride is
-    larger than the crop size, or for a stride without a crop size.
+    larger than the crop size, for a stride without a crop size, or for an unknown `blend`.
     """
+    if blend not in BLENDS:
+        raise ConfigError(f"blend must be one of {', '.join(BLENDS)}, not {brief(blend)}")
     if crop_size is None:
         if stride is not None:
             raise ConfigError("--stride has no effect without --crop_size")
@@ -60,13 +63,21 @@ def _sides(name: str, sides: Sequence[int]) -> tuple[int, int]:
     return width, height
 
 
-def check_sizes(tiling: Tiling | None, network_size: bool, kinds: Sequence[str]) -> None:
+def check_sizes(
+    tiling: Tiling | None, network_size: bool, kinds: Sequence[str], wgs84: bool = False
+) -> None:
     """Raises ConfigError for options that contradict --network_size."""
     if tiling and network_size:
         raise ConfigError("--crop_size makes masks of the image's size: leave out --network_size")
     if "overlay" in kinds and network_size:
         raise ConfigError(
             "--save overlay makes pictures of the image's size: leave out --network_size"
+        )
+
+    if wgs84 and "geojson" in kinds and network_size:
+        raise ConfigError(
+            "--wgs84 needs the coordinates of the image, which masks of --network_size don't have: "
+            "leave out one of them"
         )
 
 

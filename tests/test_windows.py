@@ -129,6 +129,13 @@ def test_the_memory_for_the_scores_is_announced_or_refused(models, monkeypatch, 
     assert f"a row of windows, 200x48 pixels, need {figures}" in caplog.text
 
 
+@pytest.mark.parametrize("blend", ["foo", None, ["mean"]])
+@pytest.mark.parametrize("crop", [None, (8, 8)])
+def test_an_unknown_blend_is_refused(blend, crop):
+    with pytest.raises(ConfigError, match="blend must be one of mean, gaussian, not"):
+        checked_tiling(crop, None, blend)
+
+
 def test_labels_cannot_be_blended(models):
     blended = segmenter(models, "argmax", crop_size=(64, 48), stride=(40, 32), blend="gaussian")
     with pytest.raises(ConfigError, match="--blend gaussian needs scores, but this model gives"):

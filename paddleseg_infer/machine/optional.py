@@ -1,16 +1,20 @@
 """Packages that the program can use but doesn't need."""
 
 import logging
+import os
 import warnings
 from functools import cache
 from typing import Any
 
+CACHE_MB = "64"
 RASTERIO_HINT = "run pip install -r requirements/geo.txt"
 
 
 @cache
 def rasterio_module() -> Any:
     """Returns the module rasterio, or None if it isn't installed."""
+    # By default GDAL keeps up to 5 % of the memory full of tiles, in each worker.
+    os.environ.setdefault("GDAL_CACHEMAX", CACHE_MB)
     try:
         import rasterio  # type: ignore[import-untyped]
         import rasterio.enums  # type: ignore[import-untyped]
@@ -25,6 +29,13 @@ def rasterio_module() -> Any:
     warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
     logging.getLogger("rasterio").setLevel(logging.CRITICAL + 1)
     return rasterio
+
+
+def gdal_errors() -> tuple[type[Exception], ...]:
+    """Returns the errors of rasterio and of GDAL, which have no common base class."""
+    import rasterio._err
+
+    return rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError
 
 
 def one_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from paddleseg_infer.errors import ImageError
-from paddleseg_infer.machine.optional import one_line, rasterio_module
+from paddleseg_infer.machine.optional import gdal_errors, one_line, rasterio_module
 from paddleseg_infer.pictures.files import SOFTWARE
 from paddleseg_infer.place import Place
 from paddleseg_infer.settings import UNKNOWN
@@ -37,7 +37,7 @@ def encode_geotiff(
         with rasterio.io.MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
             _check_crs(raster, place)
         return data
-    except rasterio.errors.RasterioError as error:
+    except gdal_errors() as error:
         raise ImageError(f"its GeoTIFF can't be made: {one_line(error)}") from None
 
 
@@ -68,7 +68,7 @@ def write_geotiff(
             os.unlink(beside)
         with rasterio.open(path, driver="GTiff") as raster:
             _check_crs(raster, place)
-    except (rasterio.errors.RasterioError, OSError) as error:
+    except gdal_errors() + (OSError,) as error:
         raise ImageError(f"its GeoTIFF can't be made: {one_line(error)}") from None
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from paddleseg_infer.errors import ImageError
-from paddleseg_infer.machine.optional import one_line, rasterio_module
+from paddleseg_infer.errors import ConfigError, ImageError
+from paddleseg_infer.machine.optional import RASTERIO_HINT, gdal_errors, one_line, rasterio_module
 from paddleseg_infer.pictures.files import GEOJSON_END, GEOJSON_SIZE
 from paddleseg_infer.place import Place
 
@@ -43,16 +43,26 @@ def encode_geojson(
     try:
         features = _features(labels, place.valid if place else None, grid, names, to_wgs84)
         lines = ",\n".join(json.dumps(feature, separators=(",", ":")) for feature in features)
-    except rasterio_module().errors.RasterioError as error:
+    except gdal_errors() as error:
         raise ImageError(f"its polygons can't be made: {one_line(error)}") from None
     return start.encode() + lines.encode() + GEOJSON_END
 
 
-def sieved(labels: np.ndarray, smallest: int, place: Place | None) -> np.ndarray:
-    """Returns labels [H, W] in which no region has fewer than `smallest` pixels.
+def check_min_area(smallest: int | None) -> None:
+    """Raises ConfigError unless `sieved` can join regions of fewer than `smallest` pixels."""
+    if smallest is None:
+        return
+    if not isinstance(smallest, int | np.integer) or isinstance(smallest, bool) or smallest < 1:
+        raise ConfigError(f"min_area must be a whole number above 0, not {smallest!r}")
+    if rasterio_module() is None:
+        raise ConfigError(f"--min_area needs rasterio: {RASTERIO_HINT}")
 
-    A smaller region gets the label of its largest neighbour, by GDAL's sieve filter. Pixels without
-    data don't change, and are no neighbours.
+
+def sieved(labels: np.ndarray, smallest: int, place: Place | None) -> np.ndarray:
+    """Returns labels [H, W] in which regions of fewer than `smallest` pixels are joined.
+
+    Each gets the label of its largest neighbour, by GDAL's sieve filter, which leaves a region as
+    it is if that neighbour is small too. Pixels without data don't change, and are no neighbours.
     """
     valid = place.valid if place is not None else None
     result: np.ndarray = rasterio_module().features.sieve(
@@ -116,4 +126,10 @@ def _in_wgs84(ring: np.ndarray, crs: Any) -> np.ndarray:
     degrees = np.round(np.column_stack([x, y]), DECIMALS)
     if not np.isfinite(degrees).all():
         raise ImageError("a corner of its polygons can't be converted to WGS 84")
+    longitudes = degrees[:, 0]
+    if np.abs(longitudes).max() > 180 or np.abs(np.diff(longitudes)).max() > 180:
+        raise ImageError(
+            "its polygons cross the 180th meridian or contain a pole, where --wgs84 would spread "
+            "them around the earth: remove --wgs84"
+        )
     return degrees

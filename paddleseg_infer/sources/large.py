@@ -56,7 +56,9 @@ class LargeRaster:
         if not self.place.has_mask:
             return None
         with self._turn, raster.errors_as_image_errors():
-            return raster.valid_pixels(self._raster, self._bands, (rows, slice(0, self.size[1])))
+            where = rows, slice(0, self.size[1])
+            valid = raster.valid_pixels(self._raster, self._bands, where)
+        return None if valid is None or valid.all() else valid
 
     def close(self) -> None:
         with self._turn:

@@ -13,7 +13,7 @@ import numpy as np
 from paddleseg_infer.errors import ImageError, shown
 from paddleseg_infer.formats import tags
 from paddleseg_infer.formats.checks import check_tiff_file
-from paddleseg_infer.machine.optional import RASTERIO_HINT, one_line, rasterio_module
+from paddleseg_infer.machine.optional import RASTERIO_HINT, gdal_errors, one_line, rasterio_module
 from paddleseg_infer.place import Place
 from paddleseg_infer.preprocess import check_is_file, check_memory
 from paddleseg_infer.sources.reading import BGR, COLOURS, RGB, ImageData, Reading
@@ -23,7 +23,6 @@ log = logging.getLogger("paddleseg_infer")
 
 GREATEST = 1e30  # larger values overflow in the network
 FLOAT_BYTES = 4  # of a value that is converted to float32
-CACHE_MB = 64  # of GDAL, which would use 5 % of the memory in each worker
 GEOLOCATION = "GEOLOCATION"  # GDAL's name of a grid of coordinates, which a GeoTIFF can't hold
 _noted: set[str] = set()  # what this process has logged a line about
 
@@ -159,10 +158,14 @@ def usable(pixels: np.ndarray, place: Place) -> np.ndarray:
 def errors_as_image_errors() -> Iterator[None]:
     """Turns the errors of rasterio in the block to ImageError."""
     # rasterio raises others than its own errors too, for example for damaged metadata.
-    own = rasterio_module().errors.RasterioError
     try:
         yield
-    except (own, OSError, ValueError, LookupError, TypeError) as error:
+    except gdal_errors() + (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+    ) as error:
         raise ImageError(f"the TIFF can't be read: {one_line(error)}") from None
 
 
@@ -182,11 +185,7 @@ def opened_for_long(path: str) -> Any:
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
     """Opens a TIFF. Turns rasterio's errors, also those of the caller's reads, to ImageError."""
-    with (
-        rasterio_module().Env(GDAL_CACHEMAX=CACHE_MB),
-        opened_for_long(path) as raster,
-        errors_as_image_errors(),
-    ):
+    with opened_for_long(path) as raster, errors_as_image_errors():
         yield raster
 
 

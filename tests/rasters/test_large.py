@@ -222,6 +222,18 @@ def test_pictures_that_opencv_decodes_otherwise_are_read_whole(tmp_path, options
     assert large.large_raster(path, Reading(bands=(1, 2, 3))) is not None
 
 
+def test_a_model_with_a_class_255_has_no_nodata(odd, tmp_path):
+    bands = {"bands": (1, 2, 3)}
+    path = raster(tmp_path / "a.tif", values(3, dtype="int16"), nodata=-9999, **UTM)
+    result, _ = save(odd / "classes_256", path, tmp_path / "out", **bands)
+    assert result.error is None, result.error
+    with rasterio.open(tmp_path / "out" / "a.tif") as mask:
+        assert mask.nodata is None
+    raster(path, with_nodata(values(3, dtype="int16"), -9999), nodata=-9999, **UTM)
+    result, _ = save(odd / "classes_256", path, tmp_path / "out", **bands)
+    assert "255 is also a class of this model" in str(result.error)
+
+
 def test_a_bad_large_raster_fails_alone(odd, tmp_path):
     path = raster(tmp_path / "a.tif", values(3), **UTM)
     result, _ = save(odd / "channels_5", path, tmp_path / "out")

@@ -123,6 +123,26 @@ def test_wgs84_needs_a_coordinate_system(place):
         encode_geojson(np.zeros((3, 4), np.uint8), place, (), to_wgs84=True)
 
 
+@pytest.mark.parametrize(
+    ("crs", "transform", "message"),
+    [
+        (
+            "EPSG:32601",
+            (100, 0, 262_000, 0, -100, 5_000_000),
+            "cross the 180th meridian or contain",
+        ),
+        ("EPSG:3413", (20_000, 0, -200_000, 0, -20_000, 200_000), "cross the 180th meridian or"),
+        ("EPSG:4326", (0.1, 0, 179, 0, -0.1, 10), "cross the 180th meridian or contain a pole"),
+        ("ESRI:104905", (0.1, 0, 10, 0, -0.1, 10), "its polygons can't be made"),  # Mars
+        ("EPSG:32633", (10, 0, 5e9, 0, -10, 5e6), "can't be (made|converted to WGS 84)"),
+    ],
+)
+def test_wgs84_refuses_what_it_would_get_wrong(crs, transform, message):
+    place = place_of(crs=crs, transform=rasterio.Affine(*transform))
+    with pytest.raises(ImageError, match=message):
+        encode_geojson(np.zeros((20, 30), np.uint8), place, (), to_wgs84=True)
+
+
 @settings(max_examples=60, deadline=None)
 @given(label_maps(), st.integers(1, 30), st.booleans())
 def test_min_area_is_gdals_sieve(labels, smallest, has_mask):

@@ -266,4 +266,4 @@ def test_label_maps_may_be_tiffs(infer, models, rasters, tmp_path):
     run = infer(*command, "--save_dir", "again", "--label_path", lab)
     assert run.code == 1
     assert "a.tif: it has values from -1 to -1, but a class id is 0 to 65535" in run.err
-    assert "b.tif: it has 2 bands of uint8, not one of whole numbers" in run.err
+    assert "b.tif: its bands are 2 of uint8, not one of whole numbers" in run.err
