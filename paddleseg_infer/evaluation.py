@@ -146,15 +146,12 @@ def _ids_of_tiff(path: str) -> np.ndarray:
     rasterio = rasterio_module()
     if rasterio is None:
         raise ImageError(f"it is a TIFF, which needs rasterio: {RASTERIO_HINT}")
+    errors: tuple[type[Exception], ...] = (*gdal_errors(), OSError, ValueError, LookupError)
     try:
         with rasterio.open(os.path.abspath(path), driver="GTiff") as raster:
             bands, kind = raster.count, raster.dtypes[0]
             ids = raster.read(1)
-    except gdal_errors() + (
-        OSError,
-        ValueError,
-        LookupError,
-    ) as error:
+    except errors as error:
         raise ImageError(f"it is cut off or damaged ({one_line(error)})") from None
     if bands != 1 or not np.issubdtype(ids.dtype, np.integer):
         raise ImageError(

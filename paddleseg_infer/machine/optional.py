@@ -33,7 +33,7 @@ def rasterio_module() -> Any:
 
 def gdal_errors() -> tuple[type[Exception], ...]:
     """Returns the errors of rasterio and of GDAL, which have no common base class."""
-    import rasterio._err
+    import rasterio._err  # type: ignore[import-untyped]
 
     return rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError
 

@@ -56,6 +56,7 @@ def write_geotiff(
     """
     rasterio = rasterio_module()
     beside = path + ".aux.xml"
+    errors: tuple[type[Exception], ...] = (*gdal_errors(), OSError)
     try:
         with rasterio.open(path, "w", driver="GTiff", **_options(place, size, dtype)) as raster:
             _describe(raster, place, names, palette)
@@ -68,7 +69,7 @@ def write_geotiff(
             os.unlink(beside)
         with rasterio.open(path, driver="GTiff") as raster:
             _check_crs(raster, place)
-    except gdal_errors() + (OSError,) as error:
+    except errors as error:
         raise ImageError(f"its GeoTIFF can't be made: {one_line(error)}") from None
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -158,14 +158,11 @@ def usable(pixels: np.ndarray, place: Place) -> np.ndarray:
 def errors_as_image_errors() -> Iterator[None]:
     """Turns the errors of rasterio in the block to ImageError."""
     # rasterio raises others than its own errors too, for example for damaged metadata.
+    others = OSError, ValueError, LookupError, TypeError
+    errors: tuple[type[Exception], ...] = (*gdal_errors(), *others)
     try:
         yield
-    except gdal_errors() + (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-    ) as error:
+    except errors as error:
         raise ImageError(f"the TIFF can't be read: {one_line(error)}") from None
 
 
