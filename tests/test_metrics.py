@@ -150,7 +150,7 @@ def test_a_file_without_one_id_per_pixel_is_refused(tmp_path):
         with pytest.raises(ImageError, match=why):
             read_label_map(as_png(tmp_path / name, image))
     Image.fromarray(colours).save(tmp_path / "jpeg", "JPEG")
-    with pytest.raises(ImageError, match="it is not a PNG file"):
+    with pytest.raises(ImageError, match="it is neither a PNG nor a TIFF"):
         read_label_map(str(tmp_path / "jpeg"))
     with pytest.raises(ImageError, match="it can't be read: no such file"):
         read_label_map(str(tmp_path / "none"))
