@@ -8,6 +8,11 @@ import numpy as np
 from paddleseg_infer.errors import ImageError
 from paddleseg_infer.settings import UNKNOWN
 
+MIXED = (
+    f"it has pixels without data, whose id is {UNKNOWN}, but {UNKNOWN} is also a class of this "
+    "model: remove the mask or the nodata value from the file"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Place:
@@ -40,10 +45,7 @@ class Place:
         if not has_class_255:
             return self
         if self.valid is not None:
-            raise ImageError(
-                f"it has pixels without data, whose id is {UNKNOWN}, but {UNKNOWN} is also a class "
-                "of this model: remove the mask or the nodata value from the file"
-            )
+            raise ImageError(MIXED)
         return replace(self, has_mask=False)
 
     def fill(self, values: np.ndarray, filling: int) -> None:

@@ -27,7 +27,7 @@ from paddleseg_infer.errors import ImageError, RunError, reason
 from paddleseg_infer.evaluation import histogram
 from paddleseg_infer.pictures.files import PART_SUFFIX, whole_file, whole_tiff, write_whole
 from paddleseg_infer.pictures.geotiff import write_geotiff
-from paddleseg_infer.place import Place
+from paddleseg_infer.place import MIXED, Place
 from paddleseg_infer.settings import UNKNOWN, ModelOptions
 from paddleseg_infer.sources.large import LargeRaster, large_raster
 from paddleseg_infer.sources.reading import Reading
@@ -98,7 +98,8 @@ class Strips:
         self._folder = os.path.join(self._save_dir, self._below)
         self._state = state
         self._lock: int | None = None
-        self._has_nodata = large.place.has_mask
+        self._has_nodata = large.place.has_mask and not maker.has_class_255
+        self._is_filled = False  # whether pixels without data have got the id UNKNOWN
         self._counts: Counter[int] = Counter()
         self._files: list[str] = []
         self.done = self._found() if maker.resume else 0
@@ -142,6 +143,9 @@ class Strips:
         rows = slice(self._top, stop)
         place = Place(has_mask=self.large.place.has_mask, valid=self.large.valid(rows))
         self._has_nodata &= place.for_labels(labels, self._maker.has_class_255).has_mask
+        self._is_filled |= place.valid is not None
+        if self._is_filled and not self._has_nodata:  # one is in this part, the other in another
+            raise ImageError(MIXED)
         place.fill(labels, UNKNOWN)
         self._count(labels)
         name = f"{rows.start:09}-{rows.stop:09}.{labels.dtype.name}"
@@ -218,6 +222,11 @@ class Strips:
                 break
             self._files.append(name)
             done = int(name[10:19])
+        if self._maker.has_class_255 is None and self._counts[UNKNOWN]:
+            # The files don't say whether these pixels are of a class or without data.
+            self._counts.clear()
+            self._files.clear()
+            return 0
         if done:
             log.info("%s: %d of %d rows exist", self.large.place.name, done, self.size[0])
         return done

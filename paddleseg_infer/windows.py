@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -38,29 +37,20 @@ class WindowItem(Item):
     number: int  # the window's number in the image's grid
 
 
-class LabelRows(Protocol):
-    """Takes the labels of an image's windows, from the top to the bottom."""
-
-    def put(self, rows: slice, columns: slice, labels: np.ndarray) -> None:
-        """Puts labels, uint8 or uint16, in their place."""
-
-    def complete(self, stop: int) -> None:
-        """Is called when all rows above `stop` are final."""
-
-
 class WholeLabels:
-    """The labels of an image in memory."""
+    """The labels of an image in memory. `Strips` has the same methods for files."""
 
     def __init__(self, size: Size):
         self.labels = np.zeros(size, np.uint8)
 
     def put(self, rows: slice, columns: slice, labels: np.ndarray) -> None:
+        """Puts labels, uint8 or uint16, in their place."""
         if labels.dtype.itemsize > self.labels.itemsize:
             self.labels = self.labels.astype(labels.dtype)
         self.labels[rows, columns] = labels
 
     def complete(self, stop: int) -> None:
-        pass
+        """Is called when all rows above `stop` are final."""
 
 
 @dataclass(frozen=True)

@@ -234,6 +234,20 @@ def test_a_model_with_a_class_255_has_no_nodata(odd, tmp_path):
     assert "255 is also a class of this model" in str(result.error)
 
 
+@pytest.mark.parametrize("without_data", [slice(0, 48), slice(96, 150)])
+def test_class_255_and_no_data_in_different_rows_are_not_mixed(odd, tmp_path, without_data):
+    """This model gives each pixel the label 255, and declares no number of classes."""
+    mask = np.ones((150, 200), bool)
+    mask[without_data] = False
+    path = raster(tmp_path / "a.tif", values(3, 150, 200), mask=mask, **UTM)
+    how = {"bands": (1, 2, 3), "stride": (64, 48)}
+    result, _ = save(odd / "ids_undeclared", path, tmp_path / "out", **how)
+    assert "255 is also a class of this model" in str(result.error)
+    assert not (tmp_path / "out" / "a.tif").exists()
+    again, _ = save(odd / "ids_undeclared", path, tmp_path / "out", resume=True, **how)
+    assert "255 is also a class of this model" in str(again.error)
+
+
 def test_a_bad_large_raster_fails_alone(odd, tmp_path):
     path = raster(tmp_path / "a.tif", values(3), **UTM)
     result, _ = save(odd / "channels_5", path, tmp_path / "out")
