@@ -26,6 +26,7 @@ from paddleseg_infer.engines.load import load
 from paddleseg_infer.engines.setup import Setup
 from paddleseg_infer.errors import SegmentationError
 from paddleseg_infer.evaluation import judge_for
+from paddleseg_infer.label_maps import in_memory
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.machine.processor import missing_for_bf16
 from paddleseg_infer.outcomes import Job
@@ -118,7 +119,7 @@ def compare(
         for name, got in outputs.items():
             unlike[name].append(margin[got != outputs["oneDNN"]])
             mask = restore(got, [*frame.undo, Resized(*frame.size)])
-            compared = judge.pixels(job, mask)
+            compared = judge.pixels(job, in_memory(mask))
             if compared.areas:
                 evaluations[name].add(compared.areas)
             elif compared.label_error:

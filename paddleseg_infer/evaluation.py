@@ -1,29 +1,20 @@
 """Counts the pixels of masks, and compares masks with the label maps of a data set."""
 
-import io
-import os
-import struct
-import zlib
+from collections import Counter
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import PngImagePlugin
 
 from paddleseg_infer.deploy import DeployConfig
-from paddleseg_infer.errors import ConfigError, ImageError, brief, reason, shown
-from paddleseg_infer.formats.known import PNG_SIGNATURE, TIFF_SIGNATURES
+from paddleseg_infer.errors import ConfigError, ImageError, shown
 from paddleseg_infer.forms import class_count
-from paddleseg_infer.machine.optional import RASTERIO_HINT, gdal_errors, one_line, rasterio_module
+from paddleseg_infer.label_maps import LabelMap, opened_label_map
 from paddleseg_infer.outcomes import Areas, Job, Pixels
-from paddleseg_infer.settings import MAX_LABEL, UNKNOWN, EvaluationOptions
+from paddleseg_infer.settings import UNKNOWN, EvaluationOptions
 
 # cv2.calcHist counts in float32, which is exact up to this number.
 MOST_COUNTED = 1 << 24
-BIT_DEPTH_AT = 24  # the place of a PNG's number of bits per value, which is in its first chunk
-MODES = ("1", "L", "P", "I", "I;16")  # Pillow's names of images with one number per pixel
-# What Pillow raises for a damaged PNG
-DAMAGED = (OSError, SyntaxError, ValueError, LookupError, struct.error, zlib.error)
 MOST_IDS_SHOWN = 5
 ROWS_AT_ONCE = 256
 NO_MEMORY = "there is not enough memory for it"
@@ -48,13 +39,12 @@ class Judge:
                 f"names {self.classes}, and --label_path needs the right number: name all classes"
             )
 
-    def pixels(self, job: Job, labels: np.ndarray) -> Pixels:
-        """Returns the pixels of a mask, uint8 or uint16 [H, W].
+    def pixels(self, job: Job, labels: LabelMap) -> Pixels:
+        """Returns the pixels of a mask, whose class ids are `labels`.
 
         If its label map can't be used, the result says why; that is no error.
         """
-        counts = histogram(labels)
-        classes = {int(class_id): int(counts[class_id]) for class_id in np.flatnonzero(counts)}
+        classes = _counts_of(labels)
         if self.classes is None:
             return Pixels(classes)
         try:
@@ -67,22 +57,26 @@ class Judge:
                     "classes: the mask is of another model, or `labels` in deploy.yaml doesn't "
                     "name all classes"
                 )
-            truth = self._truth(job.label, labels.shape, self.classes)
-            return Pixels(classes, areas_of(labels, truth, self.classes, self.ignore_index))
+            with opened_label_map(job.label) as truth:
+                return Pixels(classes, self._areas(labels, truth, self.classes))
         except (ImageError, MemoryError) as error:
             return Pixels(classes, label_error=str(error) or NO_MEMORY)
 
-    def _truth(self, path: str, size: tuple[int, ...], classes: int) -> np.ndarray:
-        """Returns the label map of an image with the height and width `size`. Raises ImageError."""
-        truth = read_label_map(path)
-        if truth.shape != size:
-            (rows, columns), (height, width) = truth.shape, size
+    def _areas(self, labels: LabelMap, truth: LabelMap, classes: int) -> Areas:
+        """Compares a mask with its label map. Raises ImageError."""
+        if truth.size != labels.size:
+            (rows, columns), (height, width) = truth.size, labels.size
             raise ImageError(f"it is {columns}x{rows}, but its image is {width}x{height}")
-        ids = np.flatnonzero(histogram(truth))
-        unknown = [int(each) for each in ids if each >= classes and each != self.ignore_index]
+        areas = Areas((0,) * classes, (0,) * classes, (0,) * classes, 0)
+        found: set[int] = set()
+        for part in labels.parts():
+            ids = truth.rows(part)
+            found.update(np.flatnonzero(histogram(ids)).tolist())
+            areas = areas.plus(areas_of(labels.rows(part), ids, classes, self.ignore_index))
+        unknown = [each for each in sorted(found) if each >= classes and each != self.ignore_index]
         if unknown:
             more = ", ..." if len(unknown) > MOST_IDS_SHOWN else ""
-            found = ", ".join(map(str, unknown[:MOST_IDS_SHOWN])) + more
+            shown_ids = ", ".join(map(str, unknown[:MOST_IDS_SHOWN])) + more
             advice = "if it means no class, give it as --ignore_index"
             if len(unknown) > 1 or self.ignore_index != UNKNOWN:
                 advice = (
@@ -90,10 +84,19 @@ class Judge:
                     "id, and name it with --ignore_index"
                 )
             raise ImageError(
-                f"it contains ids that the model, with {classes} classes, doesn't have ({found}): "
-                f"{advice}"
+                f"it contains ids that the model, with {classes} classes, doesn't have "
+                f"({shown_ids}): {advice}"
             )
-        return truth
+        return areas
+
+
+def _counts_of(labels: LabelMap) -> dict[int, int]:
+    """Returns the number of pixels of each class id that is in `labels`."""
+    counts: Counter[int] = Counter()
+    for part in labels.parts():
+        of_part = histogram(labels.rows(part))
+        counts.update({int(each): int(of_part[each]) for each in np.flatnonzero(of_part)})
+    return dict(sorted(counts.items()))
 
 
 def judge_for(deploy: DeployConfig, evaluation: EvaluationOptions) -> Judge:
@@ -107,63 +110,6 @@ def judge_for(deploy: DeployConfig, evaluation: EvaluationOptions) -> Judge:
             f"declare: list the classes' names as `labels` in {shown(deploy.path)}"
         )
     return Judge(classes, evaluation.ignore_index)
-
-
-def read_label_map(path: str) -> np.ndarray:
-    """Returns the class ids of a PNG or TIFF file, uint8 or uint16 [H, W]. Raises ImageError.
-
-    These are the pixel values of a grey picture, and the indices of a palette. TIFFs need rasterio.
-    """
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise ImageError(f"it can't be read: {reason(error)}") from None
-    if data.startswith(TIFF_SIGNATURES):
-        return _ids_of_tiff(path)
-    if not data.startswith(PNG_SIGNATURE):
-        raise ImageError("it is neither a PNG nor a TIFF")
-    if b"acTL" in data[: data.find(b"IDAT")]:
-        raise ImageError("it is an animation: save its ids as a PNG of one picture")
-    try:
-        # Not Image.open, which refuses images of more than 179 megapixels.
-        image = PngImagePlugin.PngImageFile(io.BytesIO(data))
-        ids = np.asarray(image)
-    except DAMAGED as error:
-        raise ImageError(f"it is cut off or damaged ({brief(str(error))})") from None
-    if image.mode not in MODES:
-        raise ImageError(
-            f"it has several values per pixel ({image.mode}), not one class id: save the ids as a "
-            "grey PNG, or as a palette PNG"
-        )
-    bits = data[BIT_DEPTH_AT]
-    if image.mode == "L" and bits < 8:  # Pillow spreads these values over 0 to 255
-        ids = ids // (255 // ((1 << bits) - 1))
-    return ids.astype(np.uint8 if ids.dtype.itemsize == 1 else np.uint16)
-
-
-def _ids_of_tiff(path: str) -> np.ndarray:
-    rasterio = rasterio_module()
-    if rasterio is None:
-        raise ImageError(f"it is a TIFF, which needs rasterio: {RASTERIO_HINT}")
-    errors: tuple[type[Exception], ...] = (*gdal_errors(), OSError, ValueError, LookupError)
-    try:
-        with rasterio.open(os.path.abspath(path), driver="GTiff") as raster:
-            bands, kind = raster.count, raster.dtypes[0]
-            ids = raster.read(1)
-    except errors as error:
-        raise ImageError(f"it is cut off or damaged ({one_line(error)})") from None
-    if bands != 1 or not np.issubdtype(ids.dtype, np.integer):
-        raise ImageError(
-            f"its bands are {bands} of {kind}, not one of whole numbers: save the class ids in one "
-            "band"
-        )
-    if ids.size and (ids.min() < 0 or ids.max() > MAX_LABEL):
-        raise ImageError(
-            f"it has values from {ids.min()} to {ids.max()}, but a class id is 0 to {MAX_LABEL}: "
-            "give pixels of no class such an id, and name it with --ignore_index"
-        )
-    return ids.astype(np.uint8 if ids.dtype.itemsize == 1 else np.uint16)
 
 
 def areas_of(labels: np.ndarray, truth: np.ndarray, classes: int, ignore_index: int) -> Areas:

@@ -14,9 +14,11 @@ import numpy as np
 from paddleseg_infer.batching import Item, Result, failed
 from paddleseg_infer.errors import ImageError, RunError
 from paddleseg_infer.evaluation import Judge
-from paddleseg_infer.outcomes import Pixels
+from paddleseg_infer.label_maps import in_memory
 from paddleseg_infer.pictures.files import GEOTIFF, target_of, write_whole
 from paddleseg_infer.pictures.kinds import Pictures, Segmentation
+from paddleseg_infer.pictures.large import KINDS as LARGE_KINDS
+from paddleseg_infer.pictures.large import LargeLabels, save_picture, sieved_labels
 from paddleseg_infer.pictures.polygons import sieved
 from paddleseg_infer.postprocess import OutputReader, label_map, restore
 from paddleseg_infer.settings import UNKNOWN
@@ -49,8 +51,8 @@ class Goal(Protocol):
         Raises ImageError.
         """
 
-    def finish_strips(self, item: Item, strips: Strips) -> Result:
-        """Makes the Result of a large image whose labels are in files. Raises ImageError."""
+    def finish_large(self, item: Item, large: LargeLabels) -> Result:
+        """Makes the Result of a large image. Raises ImageError or RunError."""
 
 
 class LabelMaps:
@@ -70,7 +72,7 @@ class LabelMaps:
     def strips_of(self, item: Item, tiling: Tiling) -> Strips | None:
         return None
 
-    def finish_strips(self, item: Item, strips: Strips) -> Result:
+    def finish_large(self, item: Item, large: LargeLabels) -> Result:
         raise NotImplementedError  # a caller gets label maps in memory
 
 
@@ -98,7 +100,7 @@ class SavedPictures:
 
     def finish(self, item: Item, segmentation: Segmentation) -> Result:
         assert item.job is not None
-        pixels = self.judge.pixels(item.job, segmentation.labels)
+        pixels = self.judge.pixels(item.job, in_memory(segmentation.labels))
         try:
             # All pictures are encoded before the first is written. The order of writing is
             # reversed, so that the mask, which is the first kind, is written last.
@@ -112,20 +114,16 @@ class SavedPictures:
         return Result(item, size=size, pixels=pixels, suffix=segmentation.suffix)
 
     def strips_of(self, item: Item, tiling: Tiling) -> Strips | None:
-        # Other pictures, and a comparison with a label map, need the whole label map.
-        if set(self.pictures.kinds) <= {"mask", "label"} and self.judge.classes is None:
+        if set(self.pictures.kinds) <= set(LARGE_KINDS):
             return self.make_strips(item, tiling)
         return None
 
-    def finish_strips(self, item: Item, strips: Strips) -> Result:
+    def finish_large(self, item: Item, large: LargeLabels) -> Result:
         assert item.job is not None
+        pixels = self.judge.pixels(item.job, large.ids)
         for kind in reversed(self.pictures.kinds):
-            palette = self.pictures.palette if kind == "mask" else None
-            target = target_of(kind, item.job.stem, GEOTIFF)
-            strips.write(target, self.pictures.names, palette)
-        strips.remove()
-        pixels = Pixels(strips.counts)
-        return Result(item, size=strips.size[::-1], pixels=pixels, suffix=GEOTIFF)
+            save_picture(kind, large, self.pictures, self.save_dir, item.job.stem)
+        return Result(item, size=large.ids.size[::-1], pixels=pixels, suffix=GEOTIFF)
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,13 @@ class Finisher:
 
     def strips(self, goal: Goal, item: Item, strips: Strips) -> Result:
         """Returns the Result of a large image whose labels are in files."""
-        return timed(item, partial(goal.finish_strips, item, strips))
+        return timed(item, partial(self._strips, goal, item, strips))
+
+    def _strips(self, goal: Goal, item: Item, strips: Strips) -> Result:
+        with strips.finished() as large:
+            if self.min_area is not None:
+                large = sieved_labels(large, self.min_area)
+            return goal.finish_large(item, large)
 
     def mosaic(self, goal: Goal, item: Item, segmentation: Segmentation) -> Result:
         """Returns the Result of an image whose windows are joined."""

@@ -32,6 +32,7 @@ NEEDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "--use_trt and a GPU",
         lambda engine: engine.precision != "fp32",
     ),
+    "masks": ("--save mask or label", lambda saving: not {"mask", "label"}.isdisjoint(saving.save)),
     "polygons": ("--save geojson", lambda saving: "geojson" in saving.save),
     "windows": ("--crop_size", lambda model: model.crop_size),
     "label maps": ("--label_path", lambda evaluation: evaluation.label_path),

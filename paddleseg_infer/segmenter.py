@@ -185,12 +185,12 @@ class Segmenter:
         palette = palette_of(saving.custom_color)
         of_unknown = "unknown" if self._has_unknown else ""
         named = self.deploy.class_names, saving.wgs84, of_unknown
-        pictures = Pictures(saving.save, palette, *named)
+        pictures = Pictures(saving.save, palette, *named, saving.overviews)
         make_save_dir = make_save_dir or self._make_save_dir
         judge = judge_for(self.deploy, evaluation)
         parts = self.deploy, self._model, self.options, self._reading
-        has_class_255 = self._finisher.has_class_255
-        maker = StripMaker(*parts, has_class_255, saving.save_dir, resume, on_run_error)
+        rows = self._finisher.has_class_255, str(self._build), saving.save_dir, resume
+        maker = StripMaker(*parts, *rows, on_run_error)
         goal = SavedPictures(pictures, saving.save_dir, make_save_dir, on_run_error, judge, maker)
         items = (
             Item(source_of(job.image, self._reading), shown(job.image), index, job)

@@ -128,6 +128,13 @@ class SavingOptions:
         metavar="COLOR",
         shown_default="paddleseg",
     )
+    overviews: bool = option(
+        False,
+        TO_DO,
+        "save GeoTIFFs as Cloud Optimized GeoTIFFs, which contain smaller copies of the mask for a "
+        "quick look; needs rasterio",
+        needs="masks",
+    )
     wgs84: bool = option(
         False,
         TO_DO,

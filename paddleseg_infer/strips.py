@@ -1,6 +1,6 @@
 """The label map of a large image in files of a few rows, from which a killed run can go on.
 
-The files are in a folder beside the mask. At the end they become one GeoTIFF for each kind.
+The files are in a folder beside the mask. At the end they become one label map.
 """
 
 import contextlib
@@ -12,8 +12,7 @@ import os
 import re
 import shutil
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -24,9 +23,9 @@ from paddleseg_infer.batching import Item
 from paddleseg_infer.deploy import DeployConfig
 from paddleseg_infer.engine_options import EngineOptions
 from paddleseg_infer.errors import ImageError, RunError, reason
-from paddleseg_infer.evaluation import histogram
-from paddleseg_infer.pictures.files import PART_SUFFIX, whole_file, whole_tiff, write_whole
+from paddleseg_infer.pictures.files import PART_SUFFIX, write_whole, written
 from paddleseg_infer.pictures.geotiff import write_geotiff
+from paddleseg_infer.pictures.large import LargeLabels, check_tiles, opened_labels
 from paddleseg_infer.place import MIXED, Place
 from paddleseg_infer.settings import UNKNOWN, ModelOptions
 from paddleseg_infer.sources.large import LargeRaster, large_raster
@@ -49,6 +48,7 @@ class StripMaker:
     engine: EngineOptions
     reading: Reading
     has_class_255: bool | None
+    paddle: str  # the version and build
     save_dir: str
     resume: bool
     on_run_error: Callable[[RunError], None]
@@ -57,7 +57,7 @@ class StripMaker:
         """Returns None for an image that is read whole. Raises ImageError."""
         assert item.job is not None
         path = item.job.image
-        if self.model.min_area is not None or (large := large_raster(path, self.reading)) is None:
+        if (large := large_raster(path, self.reading)) is None:
             return None
         rows = min(tiling.crop[0], large.size[0])
         try:
@@ -77,7 +77,13 @@ class StripMaker:
                 while block := file.read(1 << 20):
                     digest.update(block)
         of_engine = {name: getattr(self.engine, name) for name in ENGINE_OPTIONS}
-        return {"model": digest.hexdigest(), **asdict(self.model), **of_engine}
+        of_model = asdict(replace(self.model, min_area=None))  # regions are joined afterwards
+        return {"model": digest.hexdigest(), "paddle": self.paddle, **of_model, **of_engine}
+
+
+def _rows_of(name: str) -> slice:
+    """Returns the rows that are in a file of this name."""
+    return slice(int(name[:9]), int(name[10:19]))
 
 
 class Strips:
@@ -100,7 +106,6 @@ class Strips:
         self._lock: int | None = None
         self._has_nodata = large.place.has_mask and not maker.has_class_255
         self._is_filled = False  # whether pixels without data have got the id UNKNOWN
-        self._counts: Counter[int] = Counter()
         self._files: list[str] = []
         self.done = self._found() if maker.resume else 0
         self._top = self.done
@@ -109,11 +114,6 @@ class Strips:
     @property
     def size(self) -> tuple[int, int]:
         return self.large.size
-
-    @property
-    def counts(self) -> dict[int, int]:
-        """The number of pixels of each class id."""
-        return dict(sorted(self._counts.items()))
 
     def put(self, rows: slice, columns: slice, labels: np.ndarray) -> None:
         """Puts labels, uint8 or uint16, in their place. Those of finished rows are ignored."""
@@ -147,33 +147,46 @@ class Strips:
         if self._is_filled and not self._has_nodata:  # one is in this part, the other in another
             raise ImageError(MIXED)
         place.fill(labels, UNKNOWN)
-        self._count(labels)
         name = f"{rows.start:09}-{rows.stop:09}.{labels.dtype.name}"
         data = zlib.compress(labels.tobytes(), 1)
         write_whole(data, self._save_dir, self._path(name))
         self._files.append(name)
         self._top = stop
 
-    def write(self, target: str, names: Sequence[str], palette: bytes | None) -> None:
-        """Writes the whole label map to a GeoTIFF below save_dir. Raises ImageError."""
-        dtype = "uint16" if any(name.endswith("uint16") for name in self._files) else "uint8"
-        if dtype != "uint8" and palette is not None:
-            raise ImageError(
-                "a mask holds 256 classes, and an id is above 255: use --save label, and --resume"
-            )
-        place = replace(self.large.place, has_mask=self._has_nodata)
-        try:
-            with whole_file(self._save_dir, target) as path:
-                write_geotiff(path, self._labels(), self.size, dtype, place, names, palette)
-                if whole_tiff(path) is None:
-                    raise ImageError("its GeoTIFF can't be made: the disk may be full")
-        except OSError as error:
-            raise ImageError(f"it can't be saved: {reason(error)}") from None
+    @contextlib.contextmanager
+    def finished(self) -> Iterator[LargeLabels]:
+        """Joins the files to one label map for the block. After it, removes all files.
 
-    def remove(self) -> None:
-        """Removes the files, after the GeoTIFFs are written."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self.close()
+        If the block raises an error, the files of rows stay. Raises ImageError or RunError.
+        """
+        try:
+            if self._lock is None:  # an earlier run has finished all rows
+                self._begin()
+            place = replace(self.large.place, has_mask=self._has_nodata)
+            valid = self._joined("valid", "uint8", self._valid()) if self._has_nodata else None
+            dtype = "uint16" if any(name.endswith("uint16") for name in self._files) else "uint8"
+            with opened_labels(self._joined("labels", dtype, self._labels()), valid, place) as all_:
+                yield all_
+            shutil.rmtree(self._folder, ignore_errors=True)
+        except RunError as error:
+            self._maker.on_run_error(error)
+            raise
+        finally:
+            self.close()
+
+    def _joined(self, name: str, dtype: str, parts: Iterator[np.ndarray]) -> str:
+        """Writes parts of some rows to a TIFF, and returns its path."""
+        path = os.path.join(self._folder, name)
+        with written(path):
+            write_geotiff(path, parts, self.size, dtype, Place())
+            check_tiles(path)
+        return path
+
+    def _valid(self) -> Iterator[np.ndarray]:
+        for rows in map(_rows_of, self._files):
+            valid = self.large.valid(rows)
+            shape = rows.stop - rows.start, self.size[1]
+            yield np.ones(shape, np.uint8) if valid is None else valid.view(np.uint8)
 
     def close(self) -> None:
         self.large.close()
@@ -181,22 +194,17 @@ class Strips:
             os.close(self._lock)
             self._lock = None
 
-    def _count(self, labels: np.ndarray) -> None:
-        counts = histogram(labels)
-        self._counts.update({int(each): int(counts[each]) for each in np.flatnonzero(counts)})
-
     def _labels(self) -> Iterator[np.ndarray]:
         for name in self._files:
             yield self._read(name)
 
     def _read(self, name: str) -> np.ndarray:
         """Returns the labels in a file. Raises OSError, ValueError or zlib.error."""
-        match = NAME.fullmatch(name)
-        assert match
+        rows = _rows_of(name)
         with open(os.path.join(self._folder, name), "rb") as file:
             data = zlib.decompress(file.read())
-        rows = int(match[2]) - int(match[1])
-        return np.frombuffer(data, match[3]).reshape(rows, self.size[1])
+        dtype = name.rpartition(".")[2]
+        return np.frombuffer(data, dtype).reshape(rows.stop - rows.start, self.size[1])
 
     def _found(self) -> int:
         """Finds the rows that an earlier run has finished. Returns their number."""
@@ -212,19 +220,19 @@ class Strips:
             names = sorted(filter(NAME.fullmatch, os.listdir(self._folder)))
         except (OSError, ValueError):
             return 0
-        done = 0
+        done, has_255 = 0, False
         for name in names:
-            if int(name[:9]) != done:
+            rows = _rows_of(name)
+            if rows.start != done:
                 break
             try:
-                self._count(self._read(name))
+                has_255 |= bool((self._read(name) == UNKNOWN).any())
             except (OSError, ValueError, zlib.error):
                 break
             self._files.append(name)
-            done = int(name[10:19])
-        if self._maker.has_class_255 is None and self._counts[UNKNOWN]:
+            done = rows.stop
+        if self._maker.has_class_255 is None and has_255:
             # The files don't say whether these pixels are of a class or without data.
-            self._counts.clear()
             self._files.clear()
             return 0
         if done:

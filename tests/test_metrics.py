@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from paddleseg_infer.errors import ImageError
-from paddleseg_infer.evaluation import areas_of, histogram, read_label_map
+from paddleseg_infer.evaluation import areas_of, histogram
+from paddleseg_infer.label_maps import opened_label_map
 from paddleseg_infer.metrics import metrics_of, own_mean_iou
 from paddleseg_infer.outcomes import Areas
 
@@ -117,6 +118,11 @@ def grey_png(ids, bits):
     data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
     chunks = chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def read_label_map(path):
+    with opened_label_map(path) as labels:
+        return labels.rows(slice(0, labels.size[0]))
 
 
 def as_png(path, image, **how):

@@ -21,6 +21,7 @@ def rasterio_module() -> Any:
         import rasterio.errors  # type: ignore[import-untyped]
         import rasterio.features  # type: ignore[import-untyped]
         import rasterio.io  # type: ignore[import-untyped]
+        import rasterio.shutil  # type: ignore[import-untyped]
         import rasterio.warp  # type: ignore[import-untyped]
         import rasterio.windows  # type: ignore[import-untyped]
     except ImportError:

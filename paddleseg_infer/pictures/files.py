@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from paddleseg_infer.errors import ConfigError, ImageError, RunError, reason, shown
 from paddleseg_infer.formats import tags
+from paddleseg_infer.machine.optional import gdal_errors, one_line
 
 PNG, GEOTIFF = ".png", ".tif"
 OWN_SUFFIXES = {"probability": ".npz", "geojson": ".geojson"}
@@ -22,6 +23,7 @@ STALE_SECONDS = 24 * 3600
 # Seconds to wait when the output folder is unreachable. A line is logged before each wait, so that
 # a waiting worker isn't mistaken for a hanging one.
 WAITS = (0.5, *[1.0] * 7)
+FULL = 1 << 20  # a disk with fewer free bytes is full
 FOR_ALL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # all other pictures would fail with them too
 
 log = logging.getLogger("paddleseg_infer")
@@ -86,20 +88,33 @@ def _write(data: bytes, save_dir: str, target: str) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(save_dir: str, target: str) -> Iterator[str]:
-    """Yields a path in the folder of `target` below `save_dir`. The file there becomes `target`.
+def written(path: str) -> Iterator[None]:
+    """Turns errors of a block that writes a file to RunError if its disk is full, else ImageError.
 
-    If the block raises an error, the file is removed. Raises ImageError or OSError.
+    The file is removed then.
     """
-    folder = _make_folders(save_dir, os.path.dirname(target))
-    part = os.path.join(folder, f".{secrets.token_hex(8)}{PART_SUFFIX}")
+    errors: tuple[type[Exception], ...] = (*gdal_errors(), OSError, ImageError)
     try:
-        yield part
-        os.replace(part, os.path.join(save_dir, target))
-    except BaseException:
+        yield
+    except errors as error:
+        found = os.statvfs(os.path.dirname(path))
         with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise
+            os.unlink(path)
+        if found.f_bavail * found.f_frsize < FULL:
+            folder = os.path.dirname(os.path.dirname(path))
+            raise RunError(f"--save_dir {shown(folder)}: {os.strerror(errno.ENOSPC)}") from None
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"it can't be saved: {one_line(error)}") from None
+
+
+def move_whole(path: str, save_dir: str, target: str) -> None:
+    """Moves a file to `target` below `save_dir`, and replaces one there. Raises ImageError."""
+    try:
+        folder = _make_folders(save_dir, os.path.dirname(target))
+        os.replace(path, os.path.join(folder, os.path.basename(target)))
+    except OSError as error:
+        raise ImageError(f"it can't be saved: {reason(error)}") from None
 
 
 def _may_write(save_dir: str) -> bool:

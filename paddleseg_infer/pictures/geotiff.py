@@ -14,16 +14,28 @@ from paddleseg_infer.pictures.files import SOFTWARE
 from paddleseg_infer.place import Place
 from paddleseg_infer.settings import UNKNOWN
 
+# The most frequent id is the only mean of class ids that is one of them.
+CLOUD_OPTIMIZED = {
+    "compress": "deflate",
+    "overview_compress": "deflate",
+    "overview_resampling": "mode",
+    "bigtiff": "if_safer",
+}
+
 log = logging.getLogger("paddleseg_infer")
 
 
 def encode_geotiff(
-    labels: np.ndarray, place: Place, names: Sequence[str] = (), palette: bytes | None = None
+    labels: np.ndarray,
+    place: Place,
+    names: Sequence[str] = (),
+    palette: bytes | None = None,
+    overviews: bool = False,
 ) -> bytes:
     """Returns a tiled GeoTIFF whose pixel values are the class ids, uint8 or uint16 [H, W].
 
-    `palette` becomes its colour table. The names are in the tags CLASS_0, CLASS_1, ... Raises
-    ImageError.
+    `palette` becomes its colour table. The names are in the tags CLASS_0, CLASS_1, ... With
+    `overviews` it is a Cloud Optimized GeoTIFF. Raises ImageError.
     """
     rasterio = rasterio_module()
     options = _options(place, labels.shape, labels.dtype.name)
@@ -32,7 +44,7 @@ def encode_geotiff(
             with memory.open(driver="GTiff", **options) as raster:
                 _describe(raster, place, names, palette)
                 raster.write(labels, 1)
-            data = bytes(memory.read())
+            data = _cloud_optimized(memory) if overviews else bytes(memory.read())
         # From other memory, where GDAL doesn't find the second file that it may have written
         with rasterio.io.MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
             _check_crs(raster, place)
@@ -74,6 +86,25 @@ def write_geotiff(
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(beside)
+
+
+def write_cloud_optimized(plain: str, path: str) -> None:
+    """Writes a GeoTIFF to a second file, with overviews. Raises ImageError.
+
+    GDAL needs a complete GeoTIFF for that, because the overviews are in front of the pixels. It
+    copies one tile after the other. Its own temporary files are beside `path`.
+    """
+    try:
+        rasterio_module().shutil.copy(plain, path, driver="COG", **CLOUD_OPTIMIZED)
+    except gdal_errors() as error:
+        raise ImageError(f"its overviews can't be made: {one_line(error)}") from None
+
+
+def _cloud_optimized(memory: Any) -> bytes:
+    """Returns the Cloud Optimized GeoTIFF of a GeoTIFF in a MemoryFile."""
+    with rasterio_module().io.MemoryFile(ext=".tif") as copy:
+        write_cloud_optimized(memory.name, copy.name)
+        return bytes(copy.read())
 
 
 def _options(place: Place, size: tuple[int, ...], dtype: str) -> dict[str, Any]:

@@ -46,6 +46,7 @@ class Pictures:
     names: Sequence[str] = ()  # the classes' names, for the legend
     to_wgs84: bool = False  # whether polygons have the coordinates of WGS 84
     of_unknown: str = ""  # the legend's name of pixels of no class
+    overviews: bool = False  # whether GeoTIFFs have overviews
 
     def __post_init__(self) -> None:
         unknown = set(self.kinds) - set(KINDS)
@@ -55,6 +56,8 @@ class Pictures:
             )
         if "geojson" in self.kinds and rasterio_module() is None:
             raise ConfigError(f"--save geojson needs rasterio: {RASTERIO_HINT}")
+        if self.overviews and rasterio_module() is None:
+            raise ConfigError(f"--overviews needs rasterio: {RASTERIO_HINT}")
         if len(self.palette) != 3 * CLASSES:
             raise ConfigError(f"a palette has {CLASSES} colours of 3 bytes")
 
@@ -105,7 +108,7 @@ def _mask(segmentation: Segmentation, pictures: Pictures) -> bytes:
     labels, place = segmentation.labels, segmentation.place
     if place is not None and place.is_georeferenced:
         _check_has_8_bits(labels)
-        return encode_geotiff(labels, place, pictures.names, pictures.palette)
+        return encode_geotiff(labels, place, pictures.names, pictures.palette, pictures.overviews)
     return encode_mask(labels, pictures.palette)
 
 
@@ -113,7 +116,7 @@ def _label(segmentation: Segmentation, pictures: Pictures) -> bytes:
     """Returns a grey picture of the class ids, with 8 bits, or 16 bits if the labels are uint16."""
     labels, place = segmentation.labels, segmentation.place
     if place is not None and place.is_georeferenced:
-        return encode_geotiff(labels, place, pictures.names)
+        return encode_geotiff(labels, place, pictures.names, overviews=pictures.overviews)
     return _png(Image.fromarray(segmentation.labels))
 
 

@@ -19,12 +19,27 @@ DECIMALS = 9  # of degrees; 1e-9 degrees are 0.1 mm
 def encode_geojson(
     labels: np.ndarray, place: Place | None, names: Sequence[str], to_wgs84: bool
 ) -> bytes:
-    """Returns a GeoJSON file with a polygon for each connected region of one class id.
+    """Returns such a file for an array, uint8 or uint16 [H, W], as bytes. Raises ImageError."""
+    valid = place.valid if place else None
+    size = labels.shape[0], labels.shape[1]
+    return b"".join(geojson_of(labels, valid, size, place, names, to_wgs84))
 
-    `labels` is uint8 or uint16 [H, W]. Pixels without data are in no region. The coordinates are
-    those of the transform in `place`, whose coordinate system is named in the member `crs`, or WGS
-    84 with `to_wgs84`. Without a transform they are pixels: x to the right and y down, from the
-    upper left corner of the image. Raises ImageError.
+
+def geojson_of(
+    labels: Any,
+    valid: Any,
+    size: tuple[int, int],
+    place: Place | None,
+    names: Sequence[str],
+    to_wgs84: bool,
+) -> Iterator[bytes]:
+    """Yields the parts of a GeoJSON file with a polygon for each connected region of one class id.
+
+    `labels` is an array or a band of a raster of `size` (height, width). Pixels where `valid`, the
+    same or None, is 0 are in no region. The coordinates are those of the transform in `place`,
+    whose coordinate system is named in the member `crs`, or WGS 84 with `to_wgs84`. Without a
+    transform they are pixels: x to the right and y down, from the upper left corner of the image.
+    Raises ImageError.
     """
     has_grid = place is not None and place.transform is not None and not place.gcps
     grid = place if has_grid and place and not place.transform.is_identity else None
@@ -34,18 +49,19 @@ def encode_geojson(
             "--wgs84 needs a coordinate system and a transform, which the image doesn't have: "
             "without --wgs84 the polygons have the coordinates that it has, or pixels"
         )
-    head: dict[str, Any] = {"type": "FeatureCollection", GEOJSON_SIZE: list(labels.shape[::-1])}
+    head: dict[str, Any] = {"type": "FeatureCollection", GEOJSON_SIZE: list(size[::-1])}
     if crs is not None and not to_wgs84:
         authority = crs.to_authority()
         name = "urn:ogc:def:crs:{}::{}".format(*authority) if authority else crs.to_wkt()
         head["crs"] = {"type": "name", "properties": {"name": name}}
-    start = json.dumps(head)[:-1] + ', "features": [\n'
+    yield (json.dumps(head)[:-1] + ', "features": [\n').encode()
     try:
-        features = _features(labels, place.valid if place else None, grid, names, to_wgs84)
-        lines = ",\n".join(json.dumps(feature, separators=(",", ":")) for feature in features)
+        for number, feature in enumerate(_features(labels, valid, grid, names, to_wgs84)):
+            line = json.dumps(feature, separators=(",", ":"))
+            yield (",\n" if number else "").encode() + line.encode()
     except gdal_errors() as error:
         raise ImageError(f"its polygons can't be made: {one_line(error)}") from None
-    return start.encode() + lines.encode() + GEOJSON_END
+    yield GEOJSON_END
 
 
 def check_min_area(smallest: int | None) -> None:
@@ -59,21 +75,27 @@ def check_min_area(smallest: int | None) -> None:
 
 
 def sieved(labels: np.ndarray, smallest: int, place: Place | None) -> np.ndarray:
-    """Returns labels [H, W] in which regions of fewer than `smallest` pixels are joined.
+    """Returns labels, uint8 or uint16 [H, W], in which small regions are joined: see `sieve`."""
+    result = np.zeros_like(labels)
+    sieve(labels, smallest, place.valid if place is not None else None, result)
+    return result
 
-    Each gets the label of its largest neighbour, by GDAL's sieve filter, which leaves a region as
-    it is if that neighbour is small too. Pixels without data don't change, and are no neighbours.
+
+def sieve(labels: Any, smallest: int, valid: Any, out: np.ndarray) -> None:
+    """Joins the regions of fewer than `smallest` pixels, and writes the labels to `out`.
+
+    `labels` and `valid`, where 0 means no data, are arrays or bands of rasters; `valid` may be
+    None. Each region gets the label of its largest neighbour, by GDAL's sieve filter, which leaves
+    a region as it is if that neighbour is small too. Pixels without data don't change, and are no
+    neighbours.
     """
-    valid = place.valid if place is not None else None
-    result: np.ndarray = rasterio_module().features.sieve(
-        labels, min(smallest, labels.size), mask=valid, connectivity=CONNECTIVITY
-    )
-    return result if valid is None else np.where(valid, result, labels)
+    size = min(smallest, out.size)
+    rasterio_module().features.sieve(labels, size, out, valid, CONNECTIVITY)
 
 
 def _features(
-    labels: np.ndarray,
-    valid: np.ndarray | None,
+    labels: Any,
+    valid: Any,
     grid: Place | None,
     names: Sequence[str],
     to_wgs84: bool,

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from paddleseg_infer.errors import ImageError, RunError, shown
-from paddleseg_infer.evaluation import NO_MEMORY, Judge, read_label_map
+from paddleseg_infer.evaluation import NO_MEMORY, Judge
+from paddleseg_infer.label_maps import opened_label_map
 from paddleseg_infer.machine.limits import usable_processors
 from paddleseg_infer.metrics import metrics_of
 from paddleseg_infer.outcomes import Areas, Interrupted, Outcome, Pixels
@@ -34,7 +35,8 @@ def with_skipped(
     def compared(outcome: Outcome) -> Outcome:
         path = os.path.join(saving.save_dir, target_of(kind, outcome.job.stem, outcome.suffix))
         try:
-            pixels = judge.pixels(outcome.job, read_label_map(path))
+            with opened_label_map(path) as labels:
+                pixels = judge.pixels(outcome.job, labels)
         except (ImageError, MemoryError) as error:
             why = str(error) or NO_MEMORY
             pixels = Pixels({}, label_error=f"the {kind} {shown(path)} can't be read: {why}")

@@ -8,13 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import rasterio
-from conftest import ROOT, masks, scene, write_image
+from conftest import ROOT, masks, scene
 from made import HALF, UTM, raster, values, with_nodata
 
-from paddleseg_infer import strips
+from paddleseg_infer import label_maps, strips
 from paddleseg_infer.errors import RunError
 from paddleseg_infer.outcomes import Job
 from paddleseg_infer.segmenter import Segmenter
@@ -76,20 +77,22 @@ RASTERS = {
 
 
 @pytest.mark.parametrize("name", RASTERS)
-@pytest.mark.parametrize("blend", ["mean", "gaussian"])
-def test_the_labels_are_those_of_the_whole_raster(odd, models, tmp_path, monkeypatch, name, blend):
+@pytest.mark.parametrize("how", [{}, {"blend": "gaussian"}, {"min_area": 40}], ids=str)
+def test_the_labels_are_those_of_the_whole_raster(odd, models, tmp_path, monkeypatch, name, how):
     bands, options, model = RASTERS[name]
-    if blend == "gaussian" and model in ("argmax", "labels300"):
+    if "blend" in how and model in ("argmax", "labels300"):
         pytest.skip("labels can't be blended")
     folder = (odd if model.startswith("channels") else models) / model
     kinds = ("label",) if model == "labels300" else ("mask", "label")
     path = raster(tmp_path / "a.tif", bands, **options)
-    result, _ = save(folder, path, tmp_path / "rows", kinds, blend=blend)
+    result, _ = save(folder, path, tmp_path / "rows", (*kinds, "geojson"), **how)
     assert result.error is None, result.error
     assert result.suffix == ".tif"
     monkeypatch.setattr(large, "LARGE", 1 << 40)
-    whole, _ = save(folder, path, tmp_path / "whole", kinds, blend=blend)
+    whole, _ = save(folder, path, tmp_path / "whole", (*kinds, "geojson"), **how)
     assert whole.error is None, whole.error
+    polygons = [tmp_path / each / "geojson" / "a.geojson" for each in ("rows", "whole")]
+    assert polygons[0].read_bytes() == polygons[1].read_bytes()
     assert (result.size, result.pixels) == (whole.size, whole.pixels)
     for kind in kinds:
         target = "a" if kind == "mask" else "label/a"
@@ -103,7 +106,7 @@ def test_the_labels_are_those_of_the_whole_raster(odd, models, tmp_path, monkeyp
                 assert (one.crs, one.transform) == (other.crs, other.transform)
                 assert (one.nodata, one.tags()) == (other.nodata, other.tags())
     assert parts(tmp_path / "rows") == []
-    assert masks(tmp_path / "rows") == masks(tmp_path / "rows")  # nothing else is left
+    assert len(masks(tmp_path / "rows")) == len(kinds) + 1  # nothing else is left
 
 
 @pytest.fixture
@@ -190,20 +193,40 @@ def test_two_runs_on_one_image_do_not_disturb_each_other(models, tmp_path, full_
     assert result.error is None
 
 
-@pytest.mark.parametrize(
-    "options", [{"kinds": ("mask", "overlay")}, {"min_area": 3}, {"label_path": "labels"}]
-)
-def test_what_needs_the_whole_label_map_is_made_in_memory(models, tmp_path, options, monkeypatch):
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("wrong", [None, "size", "ids"])
+def test_a_large_mask_is_compared_in_parts(models, tmp_path, monkeypatch, suffix, wrong):
+    monkeypatch.setattr(label_maps, "PIXELS_AT_ONCE", 3000)
+    monkeypatch.setattr(label_maps, "ROWS_OF_TILES", 7)
+    path = raster(tmp_path / "a.tif", RGB, photometric="rgb", **UTM)
+    shape = (150, 199) if wrong == "size" else (150, 200)
+    ids = np.random.default_rng(0).integers(0, 3, shape).astype(np.uint8)
+    ids[:9] = 255
+    if wrong == "ids":
+        ids[140, 7] = 77
+    label = str(tmp_path / f"label.{suffix}")
+    if suffix == "png":
+        cv2.imwrite(label, ids)
+    else:
+        raster(label, ids[None], **TILES)
+    found, _ = save(models / "argmax", path, tmp_path / "rows", label_path=label)
+    monkeypatch.setattr(large, "LARGE", 1 << 40)
+    whole, _ = save(models / "argmax", path, tmp_path / "whole", label_path=label)
+    assert found.pixels == whole.pixels
+    if wrong is None:
+        with rasterio.open(tmp_path / "rows" / "a.tif") as mask:
+            both = np.count_nonzero((mask.read(1) == ids) & (ids != 255))
+        assert sum(found.pixels.areas.intersection) == both
+        assert found.pixels.areas.compared == 141 * 200
+    else:
+        why = {"size": "it is 199x150, but its image is 200x150", "ids": "ids that the model"}
+        assert why[wrong] in found.pixels.label_error
+
+
+def test_pictures_that_need_the_whole_label_map_are_made_in_memory(models, tmp_path, monkeypatch):
     monkeypatch.setattr(strips.StripMaker, "__call__", None, raising=True)
     path = raster(tmp_path / "a.tif", RGB, photometric="rgb", **UTM)
-    if "min_area" in options:
-        monkeypatch.undo()
-        monkeypatch.setattr(large, "LARGE", 0)
-        monkeypatch.setattr(strips, "large_raster", None)
-    if "label_path" in options:
-        label = write_image(tmp_path / "l.png", (150, 200))
-        options = {"label_path": str(label)}
-    result, _ = save(models / "argmax", path, tmp_path / "out", **options)
+    result, _ = save(models / "argmax", path, tmp_path / "out", ("mask", "overlay"))
     assert result.error is None
     assert (tmp_path / "out" / "a.tif").exists()
 
