@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from paddleseg_infer.errors import MISSING_HINT, ConfigError, RunError, shown
@@ -21,7 +21,7 @@ from paddleseg_infer.tiling import check_sizes, checked_tiling
 
 if TYPE_CHECKING:
     from paddleseg_infer.evaluation import Judge
-    from paddleseg_infer.outcomes import Outcome
+    from paddleseg_infer.outcomes import Outcome, Windows
     from paddleseg_infer.runs.evaluation import Evaluation
     from paddleseg_infer.runs.jobs import Listing
     from paddleseg_infer.runs.report import Report, Summary
@@ -152,7 +152,7 @@ def segment(jobs: "Sequence[Job]", listing: "Listing", settings: Settings, start
     code = DONE
     progress = Progress(len(jobs), settings.run.quiet)
     try:
-        results = outcomes(jobs, settings)
+        results = outcomes(jobs, settings, progress.windows)
         if judge and settings.run.resume:
             from paddleseg_infer.runs.evaluation import with_skipped
 
@@ -201,7 +201,9 @@ def evaluating(settings: Settings) -> "tuple[Judge | None, Evaluation | None]":
     return judge, Evaluation(deploy.class_names)
 
 
-def outcomes(jobs: "Sequence[Job]", settings: Settings) -> "Iterator[Outcome]":
+def outcomes(
+    jobs: "Sequence[Job]", settings: Settings, on_windows: "Callable[[Windows], None]"
+) -> "Iterator[Outcome]":
     """Segments the images. Yields an Outcome for each. For errors see `local.segment`."""
     if settings.run.benchmark:
         from paddleseg_infer.runs.benchmark import benchmark
@@ -213,7 +215,7 @@ def outcomes(jobs: "Sequence[Job]", settings: Settings) -> "Iterator[Outcome]":
         return cluster.segment(jobs, settings, settings.run.ray)
     from paddleseg_infer.runs import local
 
-    return local.segment(jobs, settings)
+    return local.segment(jobs, settings, on_windows)
 
 
 def close(report: "Report | None", summary: "Summary", seconds: float, code: int) -> int:

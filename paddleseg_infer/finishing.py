@@ -15,6 +15,7 @@ from paddleseg_infer.batching import Item, Result, failed
 from paddleseg_infer.errors import ImageError, RunError
 from paddleseg_infer.evaluation import Judge
 from paddleseg_infer.label_maps import in_memory
+from paddleseg_infer.outcomes import Windows, nothing
 from paddleseg_infer.pictures.files import GEOTIFF, target_of, write_whole
 from paddleseg_infer.pictures.kinds import Pictures, Segmentation
 from paddleseg_infer.pictures.large import KINDS as LARGE_KINDS
@@ -32,6 +33,14 @@ class Goal(Protocol):
     @property
     def pictures(self) -> Pictures:
         """The pictures to make of each image."""
+
+    @property
+    def on_batch(self) -> Callable[[], None]:
+        """Is called before each batch."""
+
+    @property
+    def on_windows(self) -> Callable[[Windows], None]:
+        """Is called about once per second while the windows of an image are run."""
 
     def check(self, kind: str, channels: int) -> None:
         """Raises ConfigError if this can't be made from the model's output.
@@ -59,6 +68,7 @@ class LabelMaps:
     """Returns label maps to the caller and saves nothing."""
 
     pictures = Pictures(kinds=())
+    on_batch = on_windows = staticmethod(nothing)
 
     def check(self, kind: str, channels: int) -> None:
         pass
@@ -86,10 +96,12 @@ class SavedPictures:
 
     pictures: Pictures
     save_dir: str
-    make_save_dir: Callable[[str], None]
-    on_run_error: Callable[[RunError], None]
     judge: Judge
     make_strips: StripMaker
+    make_save_dir: Callable[[str], None]
+    on_batch: Callable[[], None]
+    on_windows: Callable[[Windows], None]
+    on_run_error: Callable[[RunError], None]
 
     def check(self, kind: str, channels: int) -> None:
         self.pictures.check(kind, channels)

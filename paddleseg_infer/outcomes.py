@@ -97,6 +97,18 @@ class Outcome:
         return "+".join(" ".join(each) for each in self.ran)
 
 
+class Windows(NamedTuple):
+    """How many of a large image's windows are done."""
+
+    image: str  # its path, for messages
+    done: int
+    total: int
+
+
+def nothing(*_: object) -> None:
+    """Is called where a caller wants no calls."""
+
+
 class Interrupted(Exception):
     """Raised when a signal has ended the run; `number` is the signal's number."""
 

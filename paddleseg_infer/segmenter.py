@@ -32,7 +32,7 @@ from paddleseg_infer.evaluation import judge_for
 from paddleseg_infer.finishing import Finisher, Goal, LabelMaps, Output, SavedPictures, results_of
 from paddleseg_infer.forms import class_count
 from paddleseg_infer.machine.paddle_build import find_paddle
-from paddleseg_infer.outcomes import Job
+from paddleseg_infer.outcomes import Job, Windows, nothing
 from paddleseg_infer.pictures.files import prepare_save_dir
 from paddleseg_infer.pictures.kinds import Pictures
 from paddleseg_infer.pictures.palettes import palette_of
@@ -48,10 +48,6 @@ from paddleseg_infer.windows import Cutter, put_together
 log = logging.getLogger("paddleseg_infer")
 
 MAX_THREADS = 4  # for reading and saving; enough for a small network on large photos
-
-
-def nothing(*_: object) -> None:
-    pass
 
 
 class Segmenter:
@@ -158,7 +154,7 @@ class Segmenter:
         copies = (image.copy() if isinstance(image, np.ndarray) else image for image in images)
         sources = (source_of(image, self._reading) for image in copies)
         items = (Item(source, source.name, index) for index, source in enumerate(sources))
-        return self._results(items, LabelMaps(), nothing)
+        return self._results(items, LabelMaps())
 
     def save(
         self,
@@ -169,6 +165,7 @@ class Segmenter:
         resume: bool = False,
         make_save_dir: Callable[[str], None] | None = None,
         on_batch: Callable[[], None] = nothing,
+        on_windows: Callable[[Windows], None] = nothing,
         on_run_error: Callable[[RunError], None] = nothing,
     ) -> Iterator[Result]:
         """Segments each job's image and saves its pictures. Yields a Result for each job.
@@ -177,7 +174,8 @@ class Segmenter:
         `evaluation` has a `label_path`, each mask is compared with the file `label` of its job.
         `make_save_dir` is called with the output folder after the engine is loaded. By default the
         folder is made, but only once: if it vanishes later, it isn't made again.
-        `on_batch` is called before each batch. `on_run_error` is called immediately, in the thread
+        `on_batch` is called before each batch, `on_windows` about once per second while the windows
+        of an image are run. `on_run_error` is called immediately, in the thread
         where saving fails; the RunError itself is raised only after the next job has been read.
         Raises ConfigError, and RunError if no more pictures can be saved.
         """
@@ -191,26 +189,27 @@ class Segmenter:
         parts = self.deploy, self._model, self.options, self._reading
         rows = self._finisher.has_class_255, str(self._build), saving.save_dir, resume
         maker = StripMaker(*parts, *rows, on_run_error)
-        goal = SavedPictures(pictures, saving.save_dir, make_save_dir, on_run_error, judge, maker)
+        hooks = make_save_dir, on_batch, on_windows, on_run_error
+        goal = SavedPictures(pictures, saving.save_dir, judge, maker, *hooks)
         items = (
             Item(source_of(job.image, self._reading), shown(job.image), index, job)
             for index, job in enumerate(jobs)
         )
-        return self._results(items, goal, on_batch)
+        return self._results(items, goal)
 
-    def _results(
-        self, items: Iterable[Item], goal: Goal, on_batch: Callable[[], None]
-    ) -> Iterator[Result]:
+    def _results(self, items: Iterable[Item], goal: Goal) -> Iterator[Result]:
         with ThreadPoolExecutor(self._threads) as pool:
             if self._tiling is None:
                 whole = partial(self._finisher.image, goal)
-                yield from self._run(items, goal, whole, pool, on_batch)
+                yield from self._run(items, goal, whole, pool)
                 return
             read_scores = partial(self._reads, kinds=goal.pictures.kinds)
             keeps_images = "overlay" in goal.pictures.kinds
-            cutter = Cutter(self._tiling, read_scores, keeps_images, goal.strips_of)
+            cutter = Cutter(
+                self._tiling, read_scores, keeps_images, goal.strips_of, goal.on_windows
+            )
             windows = cutter.windows(items)
-            results = self._run(windows, goal, self._finisher.window, pool, on_batch)
+            results = self._run(windows, goal, self._finisher.window, pool)
             finishing: deque[Future[Result]] = deque()
             for done in put_together(results):
                 if isinstance(done, Result):
@@ -231,7 +230,6 @@ class Segmenter:
         goal: Goal,
         finish: Callable[[Output], Result],
         pool: ThreadPoolExecutor,
-        on_batch: Callable[[], None],
     ) -> Iterator[Result]:
         """Runs batch after batch; other threads call `finish` on the previous batch's outputs."""
         keeps_images = "overlay" in goal.pictures.kinds and self._tiling is None
@@ -248,7 +246,7 @@ class Segmenter:
                     yield batch
                     continue
                 before = len(finishing)
-                for output in self._outputs(batch, reader, goal, on_batch):
+                for output in self._outputs(batch, reader, goal):
                     if isinstance(output, Result):
                         yield output
                     else:
@@ -256,16 +254,14 @@ class Segmenter:
                 yield from results_of(finishing, before)
             yield from results_of(finishing, len(finishing))
 
-    def _outputs(
-        self, batch: Batch, reader: BatchReader, goal: Goal, on_batch: Callable[[], None]
-    ) -> Iterator[Output | Result]:
+    def _outputs(self, batch: Batch, reader: BatchReader, goal: Goal) -> Iterator[Output | Result]:
         """Runs one batch and yields its outputs. If the network can't run it, runs each half.
 
         Yields a failed Result for an image that fails even alone.
         """
         engine = self.load()
         started = time.perf_counter()
-        on_batch()
+        goal.on_batch()
         try:
             with self._turn:
                 output, ran = engine(batch.tensor_nchw)
@@ -278,11 +274,11 @@ class Segmenter:
             if len(batch.items) == 1:
                 with self._turn:
                     height, width = batch.tensor_nchw.shape[2:]
-                    refusal = self._trial.refusal(height, width, error, on_batch)
+                    refusal = self._trial.refusal(height, width, error, goal.on_batch)
                 yield failed(batch.items[0], refusal)
                 return
             for half in reader.halves(batch):
-                yield from self._outputs(half, reader, goal, on_batch)
+                yield from self._outputs(half, reader, goal)
             return
         try:
             with self._turn:

@@ -16,7 +16,7 @@ import numpy as np
 from paddleseg_infer.batching import Item, Result, failed
 from paddleseg_infer.blending import WEIGHTS, Band, check_memory
 from paddleseg_infer.errors import ImageError
-from paddleseg_infer.outcomes import Ran, Times
+from paddleseg_infer.outcomes import Ran, Times, Windows
 from paddleseg_infer.pictures.kinds import Segmentation
 from paddleseg_infer.postprocess import Maps
 from paddleseg_infer.sources.array import WindowSource
@@ -26,6 +26,7 @@ from paddleseg_infer.sources.source import Source
 from paddleseg_infer.strips import Strips
 from paddleseg_infer.tiling import Grid, Size, Tiling, grid_of
 
+SECONDS_BETWEEN_CALLS = 1.0  # of on_windows
 NO_MEMORY = "there is not enough memory to join its windows"
 
 
@@ -62,6 +63,7 @@ class Cutter:
     keeps_images: bool  # whether a mosaic keeps its image for a picture
     # Returns where a large image's labels are written row by row; None for one that is read whole.
     strips_of: Callable[[Item, Tiling], Strips | None]
+    on_windows: Callable[[Windows], None]  # called for the images that take longer than a second
 
     def windows(self, items: Iterable[Item]) -> Iterator[WindowItem | Result]:
         """Yields the windows of each image, row by row, or a failed Result if it can't be read.
@@ -139,6 +141,7 @@ class Mosaic:
         self._image_bgr = image_bgr
         self._cutter = cutter
         self._added = first  # number of windows
+        self._told = time.monotonic()  # when `on_windows` was called
         self._times = item.times
         self._ran: set[Ran] = set()
         self._score: np.ndarray | None = None
@@ -186,6 +189,9 @@ class Mosaic:
         except ImageError as error:
             return error
         self._added += 1
+        if time.monotonic() - self._told > SECONDS_BETWEEN_CALLS:
+            self._told = time.monotonic()
+            self._cutter.on_windows(Windows(self._item.name, self._added, len(self.grid)))
         self._ran.update(result.item.ran)
         self.took(result.item.times.plus(postprocess=time.perf_counter() - started))
         return None

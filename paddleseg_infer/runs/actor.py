@@ -100,7 +100,8 @@ class Segment:
             to_do,
             self._settings.saving,
             self._settings.evaluation,
-            resume=self._settings.run.resume,
+            # An image whose actor has died is alone: it goes on below the finished rows.
+            resume=self._settings.run.resume or len(to_do) == 1,
             make_save_dir=_make_nothing,
             on_batch=self._set_deadline,
         )

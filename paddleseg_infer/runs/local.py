@@ -3,32 +3,35 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from paddleseg_infer.engine_options import EngineOptions
-from paddleseg_infer.outcomes import Job, Outcome
+from paddleseg_infer.outcomes import Job, Outcome, Windows
 from paddleseg_infer.runs.resume import skipped
 from paddleseg_infer.settings import Settings
 
 
-def segment(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
+def segment(
+    jobs: Sequence[Job], settings: Settings, on_windows: Callable[[Windows], None]
+) -> Iterator[Outcome]:
     """Saves the pictures of `jobs`. Yields an Outcome for each job.
 
     A single batch runs in this process. More batches, or any number with a `timeout`, run in at
-    most `num_workers` worker processes. Raises ConfigError if nothing can start, RunError if the
+    most `num_workers` worker processes. `on_windows` is called about once per second while the
+    windows of an image are run. Raises ConfigError if nothing can start, RunError if the
     run can't go on, and Interrupted after a signal.
     """
     engine = replace(settings.engine, num_workers=processes_for(len(jobs), settings))
     if len(jobs) <= settings.model.batch_size and settings.run.timeout is None:
-        yield from _here(jobs, replace(settings, engine=engine))
+        yield from _here(jobs, replace(settings, engine=engine), on_windows)
         return
     from paddleseg_infer.runs.supervisor import Supervisor
 
     with contextlib.ExitStack() as stack:
         if engine.enable_auto_tune and not engine.auto_tuned_shape_file:
             engine = sharing_shapes(engine, stack.enter_context(tempfile.TemporaryDirectory()))
-        supervisor = Supervisor(jobs, replace(settings, engine=engine))
+        supervisor = Supervisor(jobs, replace(settings, engine=engine), on_windows)
         stack.callback(supervisor.kill)
         yield from supervisor.outcomes()
 
@@ -50,7 +53,9 @@ def processes_for(images: int, settings: Settings) -> int:
     return max(1, min(settings.engine.num_workers, batches))
 
 
-def _here(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
+def _here(
+    jobs: Sequence[Job], settings: Settings, on_windows: Callable[[Windows], None]
+) -> Iterator[Outcome]:
     to_do = []
     for job in jobs:
         if outcome := skipped(job, settings):
@@ -67,6 +72,12 @@ def _here(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
         engine=settings.engine,
         sample=[job.image for job in to_do],
     )
-    resume = settings.run.resume
-    for result in segmenter.save(to_do, settings.saving, settings.evaluation, resume=resume):
+    results = segmenter.save(
+        to_do,
+        settings.saving,
+        settings.evaluation,
+        resume=settings.run.resume,
+        on_windows=on_windows,
+    )
+    for result in results:
         yield result.outcome

@@ -1,11 +1,12 @@
 """Shows the progress of a run: a bar on a terminal, otherwise a log line every minute."""
 
 import logging
+import os
 import sys
 import time
 from typing import Any
 
-from paddleseg_infer.outcomes import Outcome
+from paddleseg_infer.outcomes import Outcome, Windows
 
 log = logging.getLogger("paddleseg_infer")
 
@@ -35,8 +36,7 @@ class Progress:
         self._failed += status == "failed"
         self._skipped += status == "skipped"  # takes no time, so not in the rate
         if self._bar is not None:
-            if status == "failed":
-                self._bar.set_postfix(failed=self._failed, refresh=False)
+            self._bar.set_postfix_str(self._failures, refresh=False)
             self._bar.update()
         elif not self._quiet and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
@@ -49,6 +49,20 @@ class Progress:
                 (self._total - self._ended) / rate / 60,
                 self._failed,
             )
+
+    def windows(self, windows: Windows) -> None:
+        """Shows how many windows of a large image are done."""
+        if self._bar is not None:
+            name = os.path.basename(windows.image)
+            shown = f"{name}: {windows.done} of {windows.total} windows"
+            self._bar.set_postfix_str(", ".join(filter(None, [shown, self._failures])))
+        elif not self._quiet and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            log.info("%s: %d of %d windows", *windows)
+
+    @property
+    def _failures(self) -> str:
+        return f"failed={self._failed}" if self._failed else ""
 
     def close(self) -> None:
         if self._bar is not None:

@@ -9,14 +9,14 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.sharedctypes import RawValue
 
 from paddleseg_infer.errors import ConfigError, RunError, reason
-from paddleseg_infer.outcomes import Interrupted, Job, Outcome
+from paddleseg_infer.outcomes import Interrupted, Job, Outcome, Windows
 from paddleseg_infer.runs.resume import skipped
 from paddleseg_infer.runs.retries import DEATHS_ALONE, Retries
 from paddleseg_infer.runs.signals import answered_by
@@ -68,9 +68,10 @@ class Supervisor:
     This process loads no engine. If an engine crashes, only a worker dies, and its jobs are known.
     """
 
-    def __init__(self, jobs: Sequence[Job], settings: Settings):
-        self._settings = settings
-        self._jobs = jobs
+    def __init__(
+        self, jobs: Sequence[Job], settings: Settings, on_windows: Callable[[Windows], None]
+    ):
+        self._jobs, self._settings, self._on_windows = jobs, settings, on_windows
         self._new = iter(jobs)
         self._given_back: deque[Job] = deque()  # taken before `_new`
         self._suspects: deque[Job] = deque()  # jobs of dead workers: tried alone
@@ -156,10 +157,7 @@ class Supervisor:
         return None
 
     def _start(self) -> bool:
-        """Starts workers while there are fewer than `num_workers` and jobs are left.
-
-        Returns whether a worker was started or an outcome is ready.
-        """
+        """Starts workers for jobs that are left. Returns whether it did, or an outcome is ready."""
         started = False
         while self._numbers and not self._stop:
             if not self._suspects:
@@ -216,6 +214,8 @@ class Supervisor:
             worker.end(message.error)
         elif isinstance(message, Stopped):
             self._stop = message.error
+        elif isinstance(message, Windows):
+            self._on_windows(message)
         elif isinstance(message, Note) and message not in self._notes:
             self._notes.add(message)  # several workers log the same line
             log.log(message.level, "%s", message.text)
@@ -264,8 +264,8 @@ class Supervisor:
     @property
     def _is_all_done(self) -> bool:
         """Whether every job has an outcome."""
-        held = any(worker.holding for worker in self._workers.values())
-        return self._is_all_given and not (held or self._given_back or self._suspects)
+        held = self._given_back or self._suspects or any(w.holding for w in self._workers.values())
+        return self._is_all_given and not held
 
     # Deadlines and ends.
 

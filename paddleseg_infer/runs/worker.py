@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from paddleseg_infer.errors import MISSING_HINT, ConfigError, RunError
-from paddleseg_infer.outcomes import Job, Outcome
+from paddleseg_infer.outcomes import Job, Outcome, Windows
 from paddleseg_infer.pictures.files import prepare_save_dir
 from paddleseg_infer.settings import Settings
 
@@ -57,7 +57,7 @@ class Stopped:
     error: str
 
 
-Message = Ask | Began | Note | Refused | Stopped | Outcome
+Message = Ask | Began | Note | Refused | Stopped | Outcome | Windows
 
 
 @dataclass(frozen=True)
@@ -162,9 +162,11 @@ def _results(segmenter: "Segmenter", reporting: Reporting, orders: Orders) -> "I
             some,
             orders.settings.saving,
             orders.settings.evaluation,
-            resume=orders.settings.run.resume,
+            # An image whose worker died goes on below the rows that are finished.
+            resume=orders.settings.run.resume or orders.one_by_one,
             make_save_dir=orders.make_save_dir,
             on_batch=reporting.begin,
+            on_windows=reporting.send,
             on_run_error=reporting.stop,
         )
 

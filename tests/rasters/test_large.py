@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import rasterio
-from conftest import ROOT, masks, scene
+from conftest import ROOT, children, masks, scene, wait_until
 from made import HALF, UTM, raster, values, with_nodata
 
 from paddleseg_infer import label_maps, strips
@@ -307,3 +307,73 @@ def test_a_killed_run_goes_on(models, tmp_path):
     one, other = (ids(tmp_path / folder / "a.tif") for folder in ("undisturbed", "out"))
     assert np.array_equal(one, other)
     assert parts(tmp_path / "out") == []
+
+
+def test_an_image_whose_worker_dies_goes_on_without_resume(models, tmp_path):
+    """--timeout makes the run use a worker process, which is killed once."""
+    path = raster(tmp_path / "a.tif", np.tile(RGB, (1, 8, 8)), photometric="rgb", **TILES, **UTM)
+    command = [sys.executable, "-c", SCRIPT, "--config", models / "logits" / "deploy.yaml"]
+    command += ["--image_path", path, "--crop_size", "64", "48", "--device", "cpu"]
+    undisturbed = [*command, "--save_dir", tmp_path / "undisturbed"]
+    subprocess.run(undisturbed, check=True, cwd=ROOT)
+    command += ["--save_dir", tmp_path / "out", "--timeout", "60"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: len(parts(tmp_path / "out")) >= 11)
+    [worker] = children(process)
+    os.kill(worker, signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert "1 of 1 images done" in out
+    assert "SIGKILL: its image is tried again" in err
+    assert "rows exist" in err
+    one, other = (ids(tmp_path / folder / "a.tif") for folder in ("undisturbed", "out"))
+    assert np.array_equal(one, other)
+
+
+FULL_AT_THE_END = """
+import sys
+from paddleseg_infer import cli, strips
+from paddleseg_infer.sources import large
+large.LARGE = 0
+folder = sys.argv.pop(1)
+real = strips.Strips.finished
+def finished(rows):
+    with open(f"{folder}/filling", "wb") as file:
+        try:
+            while True:
+                file.write(bytes(1 << 16))
+                file.flush()
+        except OSError:
+            pass
+    return real(rows)
+strips.Strips.finished = finished
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("kinds", [["mask"], ["mask", "geojson"]])
+def test_a_disk_that_is_full_at_the_end_ends_the_run_and_keeps_the_rows(
+    models, tmp_path, small_disk, kinds
+):
+    disk, size = small_disk
+    size("40m")
+    path = raster(tmp_path / "a.tif", np.tile(RGB, (1, 4, 4)), photometric="rgb", **UTM)
+    arguments = ["--config", models / "argmax" / "deploy.yaml", "--image_path", path]
+    arguments += ["--crop_size", "64", "48", "--device", "cpu", "--save_dir", disk / "out"]
+    arguments += ["--resume", "--save", *kinds]
+    command = [sys.executable, "-c", FULL_AT_THE_END, disk, *arguments]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 1, found.stderr
+    assert "no space left on device" in found.stderr.lower()
+    assert "Traceback" not in found.stderr
+    assert not (disk / "out" / "a.tif").exists()
+    (disk / "filling").unlink()
+    command = [sys.executable, "-c", SCRIPT, *arguments]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "600 of 600 rows exist" in found.stderr
+    assert "1 of 1 images done" in found.stdout
+    assert parts(disk / "out") == []
+    command += ["--save_dir", tmp_path / "undisturbed"]
+    subprocess.run(command, cwd=ROOT, check=True)
+    assert np.array_equal(ids(disk / "out" / "a.tif"), ids(tmp_path / "undisturbed" / "a.tif"))
