@@ -208,6 +208,7 @@ def test_the_parser_has_these_defaults():
         "blend": "mean",
         "min_area": None,
         "wgs84": False,
+        "overviews": False,
         "pixel_scale": None,
         "crop_size": None,
         "stride": None,
