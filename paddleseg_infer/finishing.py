@@ -40,7 +40,11 @@ class Goal(Protocol):
 
     @property
     def on_windows(self) -> Callable[[Windows], None]:
-        """Is called about once per second while the windows of an image are run."""
+        """Is called about once per second while the windows of an image are run, and at the end."""
+
+    @property
+    def on_run_error(self) -> Callable[[RunError], None]:
+        """Is called before a RunError is raised in a thread that makes Results."""
 
     def check(self, kind: str, channels: int) -> None:
         """Raises ConfigError if this can't be made from the model's output.
@@ -68,7 +72,7 @@ class LabelMaps:
     """Returns label maps to the caller and saves nothing."""
 
     pictures = Pictures(kinds=())
-    on_batch = on_windows = staticmethod(nothing)
+    on_batch = on_windows = on_run_error = staticmethod(nothing)
 
     def check(self, kind: str, channels: int) -> None:
         pass
@@ -91,7 +95,7 @@ class SavedPictures:
     """Saves pictures in files below `save_dir`. Its Results have the pixels that `judge` counts.
 
     `prepare` makes that folder with `make_save_dir`, which must not make a folder again that has
-    vanished. `on_run_error` is called with a RunError before `finish` raises it.
+    vanished.
     """
 
     pictures: Pictures
@@ -113,15 +117,11 @@ class SavedPictures:
     def finish(self, item: Item, segmentation: Segmentation) -> Result:
         assert item.job is not None
         pixels = self.judge.pixels(item.job, in_memory(segmentation.labels))
-        try:
-            # All pictures are encoded before the first is written. The order of writing is
-            # reversed, so that the mask, which is the first kind, is written last.
-            for kind, data in reversed(list(self.pictures.encoded(segmentation))):
-                target = target_of(kind, item.job.stem, segmentation.suffix)
-                write_whole(data, self.save_dir, target)
-        except RunError as error:
-            self.on_run_error(error)
-            raise
+        # All pictures are encoded before the first is written. The order of writing is reversed, so
+        # that the mask, which is the first kind, is written last.
+        for kind, data in reversed(list(self.pictures.encoded(segmentation))):
+            target = target_of(kind, item.job.stem, segmentation.suffix)
+            write_whole(data, self.save_dir, target)
         size = segmentation.labels.shape[::-1]
         return Result(item, size=size, pixels=pixels, suffix=segmentation.suffix)
 
@@ -134,7 +134,7 @@ class SavedPictures:
         assert item.job is not None
         pixels = self.judge.pixels(item.job, large.ids)
         for kind in reversed(self.pictures.kinds):
-            save_picture(kind, large, self.pictures, self.save_dir, item.job.stem)
+            save_picture(kind, large, self.pictures, item.job.stem)
         return Result(item, size=large.ids.size[::-1], pixels=pixels, suffix=GEOTIFF)
 
 
@@ -157,7 +157,7 @@ class Finisher:
 
     def image(self, goal: Goal, output: Output) -> Result:
         """Returns the Result that the goal makes from one image's output."""
-        return timed(output.item, partial(self._image, goal, output))
+        return timed(goal, output.item, partial(self._image, goal, output))
 
     def _image(self, goal: Goal, output: Output) -> Result:
         item, place = output.item, output.item.place
@@ -171,7 +171,7 @@ class Finisher:
 
     def strips(self, goal: Goal, item: Item, strips: Strips) -> Result:
         """Returns the Result of a large image whose labels are in files."""
-        return timed(item, partial(self._strips, goal, item, strips))
+        return timed(goal, item, partial(self._strips, goal, item, strips))
 
     def _strips(self, goal: Goal, item: Item, strips: Strips) -> Result:
         with strips.finished() as large:
@@ -181,7 +181,7 @@ class Finisher:
 
     def mosaic(self, goal: Goal, item: Item, segmentation: Segmentation) -> Result:
         """Returns the Result of an image whose windows are joined."""
-        return timed(item, partial(self._finished, goal, item, segmentation))
+        return timed(goal, item, partial(self._finished, goal, item, segmentation))
 
     def _finished(self, goal: Goal, item: Item, segmentation: Segmentation) -> Result:
         if segmentation.place is not None:
@@ -195,9 +195,9 @@ class Finisher:
             segmentation = replace(segmentation, labels=labels)
         return goal.finish(item, segmentation)
 
-    def window(self, output: Output) -> Result:
+    def window(self, goal: Goal, output: Output) -> Result:
         """Returns a window's labels [H, W] or raw scores [C, H, W], in the window's size."""
-        return timed(output.item, partial(self._window, output))
+        return timed(goal, output.item, partial(self._window, output))
 
     def _window(self, output: Output) -> Result:
         item = output.item
@@ -206,10 +206,11 @@ class Finisher:
         return Result(item, scores=restore(self.reads.scores(output.values), item.undo))
 
 
-def timed(item: Item, make: Callable[[], Result]) -> Result:
+def timed(goal: Goal, item: Item, make: Callable[[], Result]) -> Result:
     """Returns the Result of `make()` with its time added, without the image's pixels.
 
     If there is an ImageError, a MemoryError or an OpenCV error, returns a failed Result instead.
+    Raises RunError.
     """
     started = time.perf_counter()
     try:
@@ -218,6 +219,9 @@ def timed(item: Item, make: Callable[[], Result]) -> Result:
         return failed(item, error)
     except (MemoryError, cv2.error) as error:
         return failed(item, ImageError(f"its mask can't be made: {error}"))
+    except RunError as error:
+        goal.on_run_error(error)
+        raise
     times = item.times.plus(postprocess=time.perf_counter() - started)
     return replace(result, item=replace(item, image_bgr=None, place=None, times=times))
 

@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import PngImagePlugin
@@ -29,7 +30,8 @@ class LabelMap:
     """Class ids of which some rows can be read without the others."""
 
     size: tuple[int, int]  # height, width
-    rows: Callable[[slice], np.ndarray]  # returns rows, uint8 or uint16 [rows, W]; ImageError
+    dtype: np.dtype[Any]  # uint8 or uint16
+    rows: Callable[[slice], np.ndarray]  # returns rows [rows, W]; raises ImageError
 
     def parts(self) -> Iterator[slice]:
         """Yields all rows in parts of about PIXELS_AT_ONCE pixels, from the top to the bottom."""
@@ -41,7 +43,7 @@ class LabelMap:
 
 def in_memory(labels: np.ndarray) -> LabelMap:
     """Returns the LabelMap of an array, uint8 or uint16 [H, W]."""
-    return LabelMap((labels.shape[0], labels.shape[1]), labels.__getitem__)
+    return LabelMap((labels.shape[0], labels.shape[1]), labels.dtype, labels.__getitem__)
 
 
 @contextlib.contextmanager
@@ -83,7 +85,7 @@ def _ids_of_png(data: bytes) -> np.ndarray:
     bits = data[BIT_DEPTH_AT]
     if image.mode == "L" and bits < 8:  # Pillow spreads these values over 0 to 255
         ids = ids // (255 // ((1 << bits) - 1))
-    return _as_unsigned(ids)
+    return ids.astype(_unsigned(ids.dtype), copy=False)
 
 
 @contextlib.contextmanager
@@ -104,7 +106,7 @@ def _opened_tiff(path: str) -> Iterator[LabelMap]:
                 f"it has values from {ids.min()} to {ids.max()}, but a class id is 0 to "
                 f"{MAX_LABEL}: give pixels of no class such an id, and name it with --ignore_index"
             )
-        return _as_unsigned(ids)
+        return ids.astype(dtype, copy=False)
 
     with contextlib.ExitStack() as opened:
         try:
@@ -117,8 +119,9 @@ def _opened_tiff(path: str) -> Iterator[LabelMap]:
                 f"its bands are {bands} of {kind}, not one of whole numbers: save the class ids in "
                 "one band"
             )
-        yield LabelMap(raster.shape, rows)
+        dtype = _unsigned(np.dtype(kind))
+        yield LabelMap(raster.shape, dtype, rows)
 
 
-def _as_unsigned(ids: np.ndarray) -> np.ndarray:
-    return ids.astype(np.uint8 if ids.dtype.itemsize == 1 else np.uint16, copy=False)
+def _unsigned(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(np.uint8 if dtype.itemsize == 1 else np.uint16)

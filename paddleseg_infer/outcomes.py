@@ -98,7 +98,7 @@ class Outcome:
 
 
 class Windows(NamedTuple):
-    """How many of a large image's windows are done."""
+    """How many of the windows of an image are done."""
 
     image: str  # its path, for messages
     done: int

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import cache, cached_property, partial
 from typing import Any
@@ -175,8 +176,8 @@ class Segmenter:
         `make_save_dir` is called with the output folder after the engine is loaded. By default the
         folder is made, but only once: if it vanishes later, it isn't made again.
         `on_batch` is called before each batch, `on_windows` about once per second while the windows
-        of an image are run. `on_run_error` is called immediately, in the thread
-        where saving fails; the RunError itself is raised only after the next job has been read.
+        of an image are run, and when they are done. `on_run_error` is called immediately, in the
+        thread where saving fails; the RunError is raised only after the next job has been read.
         Raises ConfigError, and RunError if no more pictures can be saved.
         """
         check_sizes(self._tiling, self._finisher.network_size, saving.save, saving.wgs84)
@@ -186,9 +187,8 @@ class Segmenter:
         pictures = Pictures(saving.save, palette, *named, saving.overviews)
         make_save_dir = make_save_dir or self._make_save_dir
         judge = judge_for(self.deploy, evaluation)
-        parts = self.deploy, self._model, self.options, self._reading
-        rows = self._finisher.has_class_255, str(self._build), saving.save_dir, resume
-        maker = StripMaker(*parts, *rows, on_run_error)
+        parts = self.deploy, self._model, self.options, self._reading, self._finisher.has_class_255
+        maker = StripMaker(*parts, str(self._build), saving.save_dir, resume)
         hooks = make_save_dir, on_batch, on_windows, on_run_error
         goal = SavedPictures(pictures, saving.save_dir, judge, maker, *hooks)
         items = (
@@ -198,30 +198,33 @@ class Segmenter:
         return self._results(items, goal)
 
     def _results(self, items: Iterable[Item], goal: Goal) -> Iterator[Result]:
-        with ThreadPoolExecutor(self._threads) as pool:
-            if self._tiling is None:
-                whole = partial(self._finisher.image, goal)
-                yield from self._run(items, goal, whole, pool)
-                return
-            read_scores = partial(self._reads, kinds=goal.pictures.kinds)
-            keeps_images = "overlay" in goal.pictures.kinds
-            cutter = Cutter(
-                self._tiling, read_scores, keeps_images, goal.strips_of, goal.on_windows
-            )
-            windows = cutter.windows(items)
-            results = self._run(windows, goal, self._finisher.window, pool)
-            finishing: deque[Future[Result]] = deque()
-            for done in put_together(results):
-                if isinstance(done, Result):
-                    yield done
-                    continue
-                if isinstance(done.rows, Strips):
-                    make = partial(self._finisher.strips, goal, done.item, done.rows)
-                else:
-                    make = partial(self._finisher.mosaic, goal, done.item, done.segmentation())
-                finishing.append(pool.submit(make))
-                # The newest one goes on while the next image's windows are run.
-                yield from results_of(finishing, len(finishing) - 1)
+        if self._tiling is None:
+            with ThreadPoolExecutor(self._threads) as pool:
+                yield from self._run(items, goal, partial(self._finisher.image, goal), pool)
+            return
+        read_scores = partial(self._reads, kinds=goal.pictures.kinds)
+        keeps_images = "overlay" in goal.pictures.kinds
+        cutter = Cutter(self._tiling, read_scores, keeps_images, goal.strips_of, goal.on_windows)
+        finishing: deque[Future[Result]] = deque()
+        with closing(cutter), ThreadPoolExecutor(self._threads) as pool:
+            finish = partial(self._finisher.window, goal)
+            results = self._run(cutter.windows(items), goal, finish, pool)
+            try:
+                for done in put_together(results):
+                    if isinstance(done, Result):
+                        yield done
+                        continue
+                    if isinstance(done.rows, Strips):
+                        make = partial(self._finisher.strips, goal, done.item, done.rows)
+                    else:
+                        make = partial(self._finisher.mosaic, goal, done.item, done.segmentation())
+                    finishing.append(pool.submit(make))
+                    # If the pool has a second thread, the next image's windows are run meanwhile.
+                    yield from results_of(finishing, len(finishing) - 1)
+            except RunError as error:
+                goal.on_run_error(error)
+                yield from results_of(finishing, len(finishing))
+                raise
             yield from results_of(finishing, len(finishing))
 
     def _run(

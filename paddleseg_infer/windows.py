@@ -7,8 +7,9 @@ averaged: each pixel gets the label of the window whose centre is nearest.
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from weakref import WeakSet
 
 import cv2
 import numpy as np
@@ -63,7 +64,14 @@ class Cutter:
     keeps_images: bool  # whether a mosaic keeps its image for a picture
     # Returns where a large image's labels are written row by row; None for one that is read whole.
     strips_of: Callable[[Item, Tiling], Strips | None]
-    on_windows: Callable[[Windows], None]  # called for the images that take longer than a second
+    # Called about once per second, and when all windows of an image are done.
+    on_windows: Callable[[Windows], None]
+    _open: "WeakSet[Strips]" = field(default_factory=WeakSet)
+
+    def close(self) -> None:
+        """Closes the files of all images, also of those that weren't finished."""
+        for strips in list(self._open):
+            strips.close()
 
     def windows(self, items: Iterable[Item]) -> Iterator[WindowItem | Result]:
         """Yields the windows of each image, row by row, or a failed Result if it can't be read.
@@ -92,6 +100,7 @@ class Cutter:
         assert item.source is not None
         strips = self.strips_of(item, self.tiling)
         if strips is not None:
+            self._open.add(strips)
             grid = grid_of(strips.size, self.tiling)
             first = grid.first_row_below(strips.done) * len(grid.lefts)
             mosaic = Mosaic(item, None, grid, self, strips, first)
@@ -189,7 +198,7 @@ class Mosaic:
         except ImageError as error:
             return error
         self._added += 1
-        if time.monotonic() - self._told > SECONDS_BETWEEN_CALLS:
+        if time.monotonic() - self._told > SECONDS_BETWEEN_CALLS or self.is_whole:
             self._told = time.monotonic()
             self._cutter.on_windows(Windows(self._item.name, self._added, len(self.grid)))
         self._ran.update(result.item.ran)

@@ -9,7 +9,7 @@ import secrets
 import struct
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from paddleseg_infer.errors import ConfigError, ImageError, RunError, reason, shown
 from paddleseg_infer.formats import tags
@@ -48,16 +48,38 @@ def write_whole(data: bytes, save_dir: str, target: str) -> None:
     runs, a disk was disconnected. Then this function waits, 7.5 s at most, and tries again. Raises
     ImageError, or RunError if no other picture can be saved either.
     """
+    _patiently(save_dir, lambda: _write(data, save_dir, target))
+
+
+def make_folders(save_dir: str, below: str) -> None:
+    """Makes folders below `save_dir`. For waits and errors see `write_whole`."""
+    _patiently(save_dir, lambda: _make_folders(save_dir, below))
+
+
+def move_whole(path: str, save_dir: str, target: str) -> None:
+    """Moves a file to `target` below `save_dir`, and replaces one there.
+
+    For waits and errors see `write_whole`.
+    """
+
+    def move() -> None:
+        folder = _make_folders(save_dir, os.path.dirname(target))
+        os.replace(path, os.path.join(folder, os.path.basename(target)))
+
+    _patiently(save_dir, move)
+
+
+def _patiently(save_dir: str, do: Callable[[], object]) -> None:
+    """Calls `do`, which writes below `save_dir`, until that folder can be written to."""
     for seconds in (*WAITS, None):
         try:
-            _write(data, save_dir, target)
+            do()
             _given_up.discard(save_dir)
             return
         except OSError as error:
-            if error.errno in FOR_ALL or not _may_write(save_dir):
-                failure = RunError(f"--save_dir {shown(save_dir)}: {reason(error)}")
-            else:
-                raise ImageError(f"it can't be saved: {reason(error)}") from None
+            failure = _failure(error, save_dir)
+            if isinstance(failure, ImageError):
+                raise failure from None
             if error.errno in FOR_ALL or seconds is None or save_dir in _given_up:
                 _given_up.add(save_dir)
                 raise failure from None
@@ -65,6 +87,12 @@ def write_whole(data: bytes, save_dir: str, target: str) -> None:
             "--save_dir %s can't be written to: the program waits and tries again", shown(save_dir)
         )
         time.sleep(seconds)
+
+
+def _failure(error: OSError, save_dir: str) -> ImageError | RunError:
+    if error.errno in FOR_ALL or not _may_write(save_dir):
+        return RunError(f"--save_dir {shown(save_dir)}: {reason(error)}")
+    return ImageError(f"it can't be saved: {reason(error)}")
 
 
 def _write(data: bytes, save_dir: str, target: str) -> None:
@@ -88,33 +116,34 @@ def _write(data: bytes, save_dir: str, target: str) -> None:
 
 
 @contextlib.contextmanager
-def written(path: str) -> Iterator[None]:
-    """Turns errors of a block that writes a file to RunError if its disk is full, else ImageError.
+def written(path: str, save_dir: str) -> Iterator[None]:
+    """Removes a file below `save_dir` if the block, which writes it, raises an error.
 
-    The file is removed then.
+    Turns GDAL's errors and OSError to ImageError, and all three to RunError if no other picture can
+    be saved either.
     """
     errors: tuple[type[Exception], ...] = (*gdal_errors(), OSError, ImageError)
     try:
         yield
-    except errors as error:
-        found = os.statvfs(os.path.dirname(path))
+    except errors:
         with contextlib.suppress(OSError):
+            is_full = _free(save_dir) < FULL
             os.unlink(path)
-        if found.f_bavail * found.f_frsize < FULL:
-            folder = os.path.dirname(os.path.dirname(path))
-            raise RunError(f"--save_dir {shown(folder)}: {os.strerror(errno.ENOSPC)}") from None
+            if is_full:  # GDAL doesn't say so
+                error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if not isinstance(error, OSError) and not _may_write(save_dir):
+            error = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        if isinstance(error, OSError):
+            raise _failure(error, save_dir) from None
         if isinstance(error, ImageError):
             raise
         raise ImageError(f"it can't be saved: {one_line(error)}") from None
 
 
-def move_whole(path: str, save_dir: str, target: str) -> None:
-    """Moves a file to `target` below `save_dir`, and replaces one there. Raises ImageError."""
-    try:
-        folder = _make_folders(save_dir, os.path.dirname(target))
-        os.replace(path, os.path.join(folder, os.path.basename(target)))
-    except OSError as error:
-        raise ImageError(f"it can't be saved: {reason(error)}") from None
+def _free(folder: str) -> int:
+    """Returns the free bytes of a folder's disk. Raises OSError."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
 
 
 def _may_write(save_dir: str) -> bool:

@@ -4,6 +4,7 @@ import io
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -90,24 +91,25 @@ def encode_mask(labels: np.ndarray, palette: bytes = PADDLESEG) -> bytes:
 
     Raises ImageError for labels of another dtype.
     """
-    _check_has_8_bits(labels)
+    check_has_8_bits(labels.dtype)
     mask = Image.fromarray(labels)
     mask.putpalette(palette)
     return _png(mask)
 
 
-def _check_has_8_bits(labels: np.ndarray) -> None:
-    if labels.dtype != np.uint8:
+def check_has_8_bits(dtype: np.dtype[Any]) -> None:
+    """Raises ImageError if labels of this dtype don't fit into a mask."""
+    if dtype != np.uint8:
         raise ImageError(
-            f"the model gave it labels up to {labels.max()}, and a mask has 8 bits, which hold 0 "
-            f"to {CLASSES - 1}: use --save label, with 16 bits"
+            f"the model gave it ids above {CLASSES - 1}, and a mask has 8 bits, which hold 0 to "
+            f"{CLASSES - 1}: use --save label, with 16 bits"
         )
 
 
 def _mask(segmentation: Segmentation, pictures: Pictures) -> bytes:
     labels, place = segmentation.labels, segmentation.place
     if place is not None and place.is_georeferenced:
-        _check_has_8_bits(labels)
+        check_has_8_bits(labels.dtype)
         return encode_geotiff(labels, place, pictures.names, pictures.palette, pictures.overviews)
     return encode_mask(labels, pictures.palette)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from paddleseg_infer.errors import MISSING_HINT, ConfigError, RunError, shown
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.machine.processor import missing_for_bf16
-from paddleseg_infer.outcomes import Job, Outcome
+from paddleseg_infer.outcomes import Job, Outcome, Windows
 from paddleseg_infer.runs.resume import skipped
 from paddleseg_infer.runs.worker import Note
 from paddleseg_infer.settings import Settings
@@ -66,6 +66,7 @@ class Segment:
         why = obstacle(needs)
         self._failure: ConfigError | RunError | None = ConfigError(why) if why else None
         self._name = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
+        self._finishing: set[str] = set()  # images whose windows are all done
         self._note_taker = NoteTaker()
         log.handlers, log.propagate = [self._note_taker], False
         log.setLevel(logging.INFO)
@@ -100,12 +101,14 @@ class Segment:
             to_do,
             self._settings.saving,
             self._settings.evaluation,
-            # An image whose actor has died is alone: it goes on below the finished rows.
-            resume=self._settings.run.resume or len(to_do) == 1,
+            # An image whose actor has died is alone in its chunk: it goes on where it stopped.
+            resume=self._settings.run.resume or len(chunk) == 1,
             make_save_dir=_make_nothing,
             on_batch=self._set_deadline,
+            on_windows=self._on_windows,
         )
         for result in results:
+            self._finishing.discard(result.item.name)
             self._set_deadline()
             yield replace(result.outcome, worker=self._name)
 
@@ -118,12 +121,18 @@ class Segment:
             settings.run.config, model=settings.model, engine=settings.engine, sample=self._sample
         )
 
+    def _on_windows(self, windows: Windows) -> None:
+        """Removes the deadline while a large image is finished, which takes long."""
+        if windows.done == windows.total:
+            self._finishing.add(windows.image)
+            faulthandler.cancel_dump_traceback_later()
+
     def _set_deadline(self) -> None:
         """Makes faulthandler end the process `timeout` seconds from now.
 
         It does that in C, so also while Python is blocked. Each call replaces the deadline.
         """
-        if self._settings.run.timeout is not None:
+        if self._settings.run.timeout is not None and not self._finishing:
             faulthandler.dump_traceback_later(self._settings.run.timeout, exit=True)
 
 

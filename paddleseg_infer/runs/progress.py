@@ -38,31 +38,38 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(self._failures, refresh=False)
             self._bar.update()
-        elif not self._quiet and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
-            rate = max(1, self._ended - self._skipped) / (self._last_line - self._started)
-            log.info(
-                "%d of %d images, %.1f per second, %.0f minutes left, %d failed",
-                self._ended,
-                self._total,
-                rate,
-                (self._total - self._ended) / rate / 60,
-                self._failed,
-            )
+        elif self._is_time_for_a_line():
+            log.info("%s", self._line())
 
     def windows(self, windows: Windows) -> None:
-        """Shows how many windows of a large image are done."""
+        """Shows how many windows of an image are done."""
         if self._bar is not None:
             name = os.path.basename(windows.image)
             shown = f"{name}: {windows.done} of {windows.total} windows"
-            self._bar.set_postfix_str(", ".join(filter(None, [shown, self._failures])))
-        elif not self._quiet and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
-            log.info("%s: %d of %d windows", *windows)
+            postfix = ", ".join(filter(None, [shown, self._failures]))
+            self._bar.set_postfix_str(postfix, refresh=windows.done < windows.total)
+        elif self._is_time_for_a_line():
+            images = f"{self._line()}; " if self._ended else ""
+            log.info("%s%s: %d of %d windows", images, *windows)
 
     @property
     def _failures(self) -> str:
         return f"failed={self._failed}" if self._failed else ""
+
+    def _is_time_for_a_line(self) -> bool:
+        now = time.monotonic()
+        if self._quiet or now - self._last_line <= SECONDS_BETWEEN_LINES:
+            return False
+        self._last_line = now
+        return True
+
+    def _line(self) -> str:
+        rate = max(1, self._ended - self._skipped) / (time.monotonic() - self._started)
+        minutes = (self._total - self._ended) / rate / 60
+        return (
+            f"{self._ended} of {self._total} images, {rate:.1f} per second, {minutes:.0f} minutes "
+            f"left, {self._failed} failed"
+        )
 
     def close(self) -> None:
         if self._bar is not None:

@@ -15,7 +15,7 @@ from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.sharedctypes import RawValue
 
-from paddleseg_infer.errors import ConfigError, RunError, reason
+from paddleseg_infer.errors import ConfigError, RunError, reason, shown
 from paddleseg_infer.outcomes import Interrupted, Job, Outcome, Windows
 from paddleseg_infer.runs.resume import skipped
 from paddleseg_infer.runs.retries import DEATHS_ALONE, Retries
@@ -49,6 +49,7 @@ class Worker:
     holding: list[Job] = field(default_factory=list)  # its jobs without an outcome
     heard: float = 0.0  # the monotonic time of its last message, in seconds
     why: str = ""  # the reason, if its phase is ENDING
+    finishing: set[str] = field(default_factory=set)  # images whose windows are all done
 
     def hear(self, message: object) -> None:
         """Updates the time of the last message, and the phase."""
@@ -133,8 +134,6 @@ class Supervisor:
         self._stop = self._stop or "interrupted"
         self._woken.send(b"!")
 
-    # Sending jobs.
-
     def _skipped_first(self) -> Iterator[Outcome]:
         """Yields the skipped jobs at the start. A restart needs no worker for them."""
         for job in self._new:
@@ -194,8 +193,6 @@ class Supervisor:
         with contextlib.suppress(OSError):  # it has died, which `_hear` will find
             connection.send(job)
 
-    # Reading messages.
-
     def _hear(self, connection: Connection) -> None:
         worker = self._workers[connection]
         try:
@@ -215,6 +212,8 @@ class Supervisor:
         elif isinstance(message, Stopped):
             self._stop = message.error
         elif isinstance(message, Windows):
+            if message.done == message.total:
+                worker.finishing.add(message.image)
             self._on_windows(message)
         elif isinstance(message, Note) and message not in self._notes:
             self._notes.add(message)  # several workers log the same line
@@ -226,6 +225,7 @@ class Supervisor:
             log.warning("a worker can't start, and the others go on: %s", self._refusal)
             self._refusal = ""
         worker.holding.remove(outcome.job)
+        worker.finishing.discard(shown(outcome.job.image))
         self._ready.append(outcome)
 
     def _ended(self, worker: Worker) -> None:
@@ -267,14 +267,13 @@ class Supervisor:
         held = self._given_back or self._suspects or any(w.holding for w in self._workers.values())
         return self._is_all_given and not held
 
-    # Deadlines and ends.
-
     def _end_the_overdue(self) -> None:
         timeout = self._settings.run.timeout
         if timeout is None:
             return
         for connection, worker in self._workers.items():
-            if worker.phase is not Phase.RUNNING or not worker.holding:
+            # Finishing a large image takes long, and may keep the worker from sending messages.
+            if worker.phase is not Phase.RUNNING or not worker.holding or worker.finishing:
                 continue
             is_late = time.monotonic() - worker.heard >= timeout
             if is_late and not connection.poll():  # a waiting message shows that it works

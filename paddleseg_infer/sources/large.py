@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from paddleseg_infer.errors import ImageError
+from paddleseg_infer.errors import ImageError, shown
 from paddleseg_infer.formats import tags
 from paddleseg_infer.formats.checks import check_tiff_file
 from paddleseg_infer.machine.optional import rasterio_module
@@ -23,8 +23,11 @@ RGB_BANDS = (1, 2, 3)
 class LargeRaster:
     """An open TIFF. Several threads may read its windows."""
 
-    def __init__(self, path: str, reading: Reading):
-        """Raises ImageError if the file is damaged, or doesn't fit the model."""
+    def __init__(self, path: str, reading: Reading, has_place: bool = True):
+        """Raises ImageError if the file is damaged, or doesn't fit the model.
+
+        Without `has_place`, its grid and its pixels without data are ignored.
+        """
         check_tiff_file(path)
         self._reading = reading
         self._turn = threading.Lock()  # GDAL's datasets aren't safe for several threads at once
@@ -33,9 +36,11 @@ class LargeRaster:
         with raster.errors_as_image_errors():
             raster.check_bands(path, self._raster, reading, self._bands)
             self.size: tuple[int, int] = self._raster.shape
-            self.place = raster.grid_of(path, self._raster)
-            has_mask = raster.valid_pixels(self._raster, self._bands, (slice(0, 1), slice(0, 1)))
-            self.place = replace(self.place, has_mask=has_mask is not None)
+            self.place = Place(shown(path))
+            if has_place:
+                corner = slice(0, 1), slice(0, 1)
+                has_mask = raster.valid_pixels(self._raster, self._bands, corner) is not None
+                self.place = replace(raster.grid_of(path, self._raster), has_mask=has_mask)
 
     def window(self, rows: slice, columns: slice) -> ImageData:
         """Returns the pixels of a window. Raises ImageError."""
@@ -98,10 +103,14 @@ def large_raster(path: str, reading: Reading) -> LargeRaster | None:
                 and tiff.first(tags.VALUES, 1) == 1
                 and tiff.first(tags.COMPRESSION, 1) not in tags.JPEGS
             )
+            has_place = tags.is_georeferenced(file, path)
     except (*tags.DAMAGED, OSError, ImageError):
         return None  # the other way of reading reports it
     if size[0] * size[1] < LARGE or rasterio_module() is None:
         return None
     if reading.uses_bands:
         return LargeRaster(path, reading)
-    return LargeRaster(path, replace(reading, bands=RGB_BANDS)) if is_rgb else None
+    if not is_rgb:
+        return None
+    # As for pictures that are read whole: only a georeferenced one has pixels without data.
+    return LargeRaster(path, replace(reading, bands=RGB_BANDS), has_place)

@@ -15,7 +15,7 @@ import rasterio
 from conftest import ROOT, children, masks, scene, wait_until
 from made import HALF, UTM, raster, values, with_nodata
 
-from paddleseg_infer import label_maps, strips
+from paddleseg_infer import label_maps, row_files, strips
 from paddleseg_infer.errors import RunError
 from paddleseg_infer.outcomes import Job
 from paddleseg_infer.segmenter import Segmenter
@@ -60,6 +60,8 @@ RASTERS = {
     "picture": (RGB, {"photometric": "rgb", **UTM}, "logits"),
     "picture in tiles": (RGB, {"photometric": "rgb", **TILES, **UTM}, "argmax"),
     "planes": (RGB, {"photometric": "rgb", "interleave": "band"}, "foreground"),
+    "no place": (RGB, {"photometric": "rgb", "nodata": 0}, "logits"),
+    "picture with nodata": (RGB, {"photometric": "rgb", "nodata": 0, **UTM}, "logits"),
     "many classes": (RGB, {"photometric": "rgb", **UTM}, "labels300"),
     "bands": (values(6, 150, 200), {**TILES, **UTM}, "channels_5"),
     "nodata": (
@@ -117,15 +119,15 @@ def full_disk(monkeypatch):
         written = []
 
         def write(data, save_dir, target):
-            if strips.NAME.fullmatch(os.path.basename(target)):
+            if row_files.NAME.fullmatch(os.path.basename(target)):
                 written.append(target)
                 if len(written) > after:
                     raise RunError("no space left on device")
             return real(data, save_dir, target)
 
-        real = strips.write_whole
-        monkeypatch.setattr(strips, "write_whole", write)
-        return lambda: monkeypatch.setattr(strips, "write_whole", real)
+        real = row_files.write_whole
+        monkeypatch.setattr(row_files, "write_whole", write)
+        return lambda: monkeypatch.setattr(row_files, "write_whole", real)
 
     return fill
 
@@ -182,7 +184,7 @@ def test_two_runs_on_one_image_do_not_disturb_each_other(models, tmp_path, full_
         save(models / "logits", path, tmp_path / "out")
     space()
     folder = parts(tmp_path / "out")[0].parent
-    opened = os.open(folder, os.O_RDONLY)
+    opened = os.open(folder / "lock", os.O_RDWR)
     fcntl.flock(opened, fcntl.LOCK_EX)
     before = [each.read_bytes() for each in parts(tmp_path / "out")]
     result, _ = save(models / "logits", path, tmp_path / "out")
