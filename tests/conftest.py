@@ -21,6 +21,7 @@ from PIL import Image
 from paddleseg_infer.engines.shapes import Expected
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.machine.store import locked
+from paddleseg_infer.sources import large
 from paddleseg_infer.sources.source import source_of
 
 ROOT = Path(__file__).parent.parent
@@ -85,6 +86,12 @@ def run_of(odd, models, tmp_path_factory):
         return folder / "in", folder / "out"
 
     return run
+
+
+@pytest.fixture
+def every_raster_is_large(monkeypatch):
+    """Rasters of any size are read, run and written row by row."""
+    monkeypatch.setattr(large, "LARGE", 0)
 
 
 @pytest.fixture

@@ -125,25 +125,20 @@ def written(path: str, save_dir: str) -> Iterator[None]:
     errors: tuple[type[Exception], ...] = (*gdal_errors(), OSError, ImageError)
     try:
         yield
-    except errors:
-        with contextlib.suppress(OSError):
-            is_full = _free(save_dir) < FULL
+    except errors as error:
+        number = error.errno if isinstance(error, OSError) else None
+        try:
+            found = os.statvfs(save_dir)
+            if found.f_bavail * found.f_frsize < FULL:  # GDAL's errors don't say so
+                number = errno.ENOSPC
             os.unlink(path)
-            if is_full:  # GDAL doesn't say so
-                error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if not isinstance(error, OSError) and not _may_write(save_dir):
-            error = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-        if isinstance(error, OSError):
-            raise _failure(error, save_dir) from None
+        except OSError as second:
+            number = number or (None if _may_write(save_dir) else second.errno)
+        if number:
+            raise _failure(OSError(number, os.strerror(number)), save_dir) from None
         if isinstance(error, ImageError):
             raise
         raise ImageError(f"it can't be saved: {one_line(error)}") from None
-
-
-def _free(folder: str) -> int:
-    """Returns the free bytes of a folder's disk. Raises OSError."""
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
 
 
 def _may_write(save_dir: str) -> bool:

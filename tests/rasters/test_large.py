@@ -1,60 +1,18 @@
-"""Large TIFFs are read, run and written one row of windows at a time, and can be resumed."""
-
-import fcntl
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+"""Large TIFFs are read, run and written one row of windows at a time."""
 
 import cv2
 import numpy as np
 import pytest
 import rasterio
-from conftest import ROOT, children, masks, scene, wait_until
+from conftest import masks
 from made import HALF, UTM, raster, values, with_nodata
+from windowed import RGB, TILES, ids, parts, save
 
-from paddleseg_infer import label_maps, row_files, strips
-from paddleseg_infer.errors import RunError
-from paddleseg_infer.outcomes import Job
-from paddleseg_infer.segmenter import Segmenter
-from paddleseg_infer.settings import EvaluationOptions, SavingOptions
+from paddleseg_infer import label_maps, strips
 from paddleseg_infer.sources import large
 from paddleseg_infer.sources.reading import Reading
 
-RGB = np.moveaxis(scene(150, 200), 2, 0)
-WINDOWS = {"crop_size": (64, 48), "stride": (50, 30)}
-TILES = {"tiled": True, "blockxsize": 32, "blockysize": 32}
-
-
-@pytest.fixture(autouse=True)
-def every_raster_is_large(monkeypatch):
-    monkeypatch.setattr(large, "LARGE", 0)
-
-
-def save(model, path, folder, kinds=("mask", "label"), label_path=None, resume=False, **options):
-    """Segments a raster, and returns its Result and the number of batches that were run."""
-    batches = []
-    with_windows = Segmenter(model / "deploy.yaml", device="cpu", **{**WINDOWS, **options})
-    [result] = with_windows.save(
-        [Job(str(path), "a", label_path)],
-        SavingOptions(str(folder), kinds),
-        EvaluationOptions(label_path),
-        resume=resume,
-        on_batch=lambda: batches.append(1),
-    )
-    return result, len(batches)
-
-
-def ids(path):
-    with rasterio.open(path) as file:
-        return file.read(1)
-
-
-def parts(folder):
-    return sorted(Path(folder).glob(".*.part/*"))
-
+pytestmark = pytest.mark.usefixtures("every_raster_is_large")
 
 RASTERS = {
     "picture": (RGB, {"photometric": "rgb", **UTM}, "logits"),
@@ -109,90 +67,6 @@ def test_the_labels_are_those_of_the_whole_raster(odd, models, tmp_path, monkeyp
                 assert (one.nodata, one.tags()) == (other.nodata, other.tags())
     assert parts(tmp_path / "rows") == []
     assert len(masks(tmp_path / "rows")) == len(kinds) + 1  # nothing else is left
-
-
-@pytest.fixture
-def full_disk(monkeypatch):
-    """A function: after so many files of rows the disk is full."""
-
-    def fill(after):
-        written = []
-
-        def write(data, save_dir, target):
-            if row_files.NAME.fullmatch(os.path.basename(target)):
-                written.append(target)
-                if len(written) > after:
-                    raise RunError("no space left on device")
-            return real(data, save_dir, target)
-
-        real = row_files.write_whole
-        monkeypatch.setattr(row_files, "write_whole", write)
-        return lambda: monkeypatch.setattr(row_files, "write_whole", real)
-
-    return fill
-
-
-@pytest.mark.parametrize("model", ["argmax", "logits"])
-@pytest.mark.parametrize("after", [0, 1, 2, 4])
-def test_a_stopped_run_goes_on_in_the_middle_of_an_image(
-    models, tmp_path, full_disk, model, after, caplog
-):
-    caplog.set_level("INFO")
-    path = raster(tmp_path / "a.tif", RGB, photometric="rgb", **UTM)
-    _, all_batches = save(models / model, path, tmp_path / "undisturbed")
-    space = full_disk(after)
-    with pytest.raises(RunError, match="no space left"):
-        save(models / model, path, tmp_path / "out")
-    space()
-    assert len(parts(tmp_path / "out")) == after + 2  # the state and the lock
-    result, batches = save(models / model, path, tmp_path / "out", resume=True)
-    assert result.error is None
-    one, other = (ids(tmp_path / folder / "a.tif") for folder in ("undisturbed", "out"))
-    assert np.array_equal(one, other)
-    assert sum(result.pixels.classes.values()) == 150 * 200
-    assert parts(tmp_path / "out") == []
-    assert (batches < all_batches) == (after > 1)  # the first rows need the second windows too
-    assert ("rows exist" in caplog.text) == (after > 0)
-
-
-@pytest.mark.parametrize("change", ["stride", "image", "row", "no resume"])
-def test_rows_that_do_not_fit_are_not_used(models, tmp_path, full_disk, change, caplog):
-    caplog.set_level("INFO")
-    path = raster(tmp_path / "a.tif", RGB, photometric="rgb", **UTM)
-    space = full_disk(3)
-    with pytest.raises(RunError):
-        save(models / "logits", path, tmp_path / "out")
-    space()
-    options = {"stride": (64, 48)} if change == "stride" else {}
-    if change == "image":
-        os.utime(path, (1, 1))
-    if change == "row":  # damaged
-        first = parts(tmp_path / "out")[0]
-        first.write_bytes(first.read_bytes()[:-1])
-    resume = change != "no resume"
-    save(models / "logits", path, tmp_path / "out", resume=resume, **options)
-    save(models / "logits", path, tmp_path / "again", **options)
-    one, other = (ids(tmp_path / folder / "a.tif") for folder in ("again", "out"))
-    assert np.array_equal(one, other)
-    assert ("its rows aren't used" in caplog.text) == (change in ("stride", "image"))
-
-
-def test_two_runs_on_one_image_do_not_disturb_each_other(models, tmp_path, full_disk):
-    path = raster(tmp_path / "a.tif", RGB, photometric="rgb", **UTM)
-    space = full_disk(1)
-    with pytest.raises(RunError):
-        save(models / "logits", path, tmp_path / "out")
-    space()
-    folder = parts(tmp_path / "out")[0].parent
-    opened = os.open(folder / "lock", os.O_RDWR)
-    fcntl.flock(opened, fcntl.LOCK_EX)
-    before = [each.read_bytes() for each in parts(tmp_path / "out")]
-    result, _ = save(models / "logits", path, tmp_path / "out")
-    assert "another run is working on this image" in str(result.error)
-    assert [each.read_bytes() for each in parts(tmp_path / "out")] == before
-    os.close(opened)
-    result, _ = save(models / "logits", path, tmp_path / "out")
-    assert result.error is None
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -277,105 +151,3 @@ def test_a_bad_large_raster_fails_alone(odd, tmp_path):
     path = raster(tmp_path / "a.tif", values(3), **UTM)
     result, _ = save(odd / "channels_5", path, tmp_path / "out")
     assert "the TIFF has 3 bands, but the model takes 5 channels" in str(result.error)
-
-
-SCRIPT = """
-import sys
-from paddleseg_infer import cli
-from paddleseg_infer.sources import large
-large.LARGE = 0
-sys.exit(cli.main(sys.argv[1:]))
-"""
-
-
-def test_a_killed_run_goes_on(models, tmp_path):
-    bands = np.tile(RGB, (1, 8, 8))
-    path = raster(tmp_path / "a.tif", bands, photometric="rgb", **TILES, **UTM)
-    command = [sys.executable, "-c", SCRIPT, "--config", models / "logits" / "deploy.yaml"]
-    command += ["--image_path", path, "--crop_size", "64", "48", "--device", "cpu", "--resume"]
-    undisturbed = [*command, "--save_dir", tmp_path / "undisturbed"]
-    subprocess.run(undisturbed, check=True, cwd=ROOT)
-    command += ["--save_dir", tmp_path / "out"]
-    for rows in (3, 9, 20):
-        process = subprocess.Popen(command, cwd=ROOT)
-        while len(parts(tmp_path / "out")) < rows + 2 and process.poll() is None:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert not (tmp_path / "out" / "a.tif").exists()
-    result = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
-    assert "1 of 1 images done" in result.stdout
-    assert "rows exist" in result.stderr
-    one, other = (ids(tmp_path / folder / "a.tif") for folder in ("undisturbed", "out"))
-    assert np.array_equal(one, other)
-    assert parts(tmp_path / "out") == []
-
-
-def test_an_image_whose_worker_dies_goes_on_without_resume(models, tmp_path):
-    """--timeout makes the run use a worker process, which is killed once."""
-    path = raster(tmp_path / "a.tif", np.tile(RGB, (1, 8, 8)), photometric="rgb", **TILES, **UTM)
-    command = [sys.executable, "-c", SCRIPT, "--config", models / "logits" / "deploy.yaml"]
-    command += ["--image_path", path, "--crop_size", "64", "48", "--device", "cpu"]
-    undisturbed = [*command, "--save_dir", tmp_path / "undisturbed"]
-    subprocess.run(undisturbed, check=True, cwd=ROOT)
-    command += ["--save_dir", tmp_path / "out", "--timeout", "60"]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    wait_until(lambda: len(parts(tmp_path / "out")) >= 11)
-    [worker] = children(process)
-    os.kill(worker, signal.SIGKILL)
-    out, err = process.communicate(timeout=120)
-    assert "1 of 1 images done" in out
-    assert "SIGKILL: its image is tried again" in err
-    assert "rows exist" in err
-    one, other = (ids(tmp_path / folder / "a.tif") for folder in ("undisturbed", "out"))
-    assert np.array_equal(one, other)
-
-
-FULL_AT_THE_END = """
-import sys
-from paddleseg_infer import cli, strips
-from paddleseg_infer.sources import large
-large.LARGE = 0
-folder = sys.argv.pop(1)
-real = strips.Strips.finished
-def finished(rows):
-    with open(f"{folder}/filling", "wb") as file:
-        try:
-            while True:
-                file.write(bytes(1 << 16))
-                file.flush()
-        except OSError:
-            pass
-    return real(rows)
-strips.Strips.finished = finished
-sys.exit(cli.main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.parametrize("kinds", [["mask"], ["mask", "geojson"]])
-def test_a_disk_that_is_full_at_the_end_ends_the_run_and_keeps_the_rows(
-    models, tmp_path, small_disk, kinds
-):
-    disk, size = small_disk
-    size("40m")
-    path = raster(tmp_path / "a.tif", np.tile(RGB, (1, 4, 4)), photometric="rgb", **UTM)
-    arguments = ["--config", models / "argmax" / "deploy.yaml", "--image_path", path]
-    arguments += ["--crop_size", "64", "48", "--device", "cpu", "--save_dir", disk / "out"]
-    arguments += ["--resume", "--save", *kinds]
-    command = [sys.executable, "-c", FULL_AT_THE_END, disk, *arguments]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert found.returncode == 1, found.stderr
-    assert "no space left on device" in found.stderr.lower()
-    assert "Traceback" not in found.stderr
-    assert not (disk / "out" / "a.tif").exists()
-    (disk / "filling").unlink()
-    command = [sys.executable, "-c", SCRIPT, *arguments]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "600 of 600 rows exist" in found.stderr
-    assert "1 of 1 images done" in found.stdout
-    assert parts(disk / "out") == []
-    command += ["--save_dir", tmp_path / "undisturbed"]
-    subprocess.run(command, cwd=ROOT, check=True)
-    assert np.array_equal(ids(disk / "out" / "a.tif"), ids(tmp_path / "undisturbed" / "a.tif"))
