@@ -89,7 +89,7 @@ class RowFiles:
                 yield self._read(name)
         except (OSError, ValueError, zlib.error):
             raise ImageError(
-                f"the file of its rows {name} is damaged: run the command again with --resume"
+                f"the files of its rows are damaged ({name}): run the command again with --resume"
             ) from None
 
     def open(self) -> None:

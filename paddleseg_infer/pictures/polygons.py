@@ -35,8 +35,8 @@ def geojson_of(
 ) -> Iterator[bytes]:
     """Yields the parts of a GeoJSON file with a polygon for each connected region of one class id.
 
-    `labels` is an array or a band of a raster of `size` (height, width). Pixels where `valid`, the
-    same or None, is 0 are in no region. The coordinates are those of the transform in `place`,
+    `labels` is an array or a band of a raster of `size` (height, width). `valid` is the same or
+    None; pixels where it is 0 are in no region. The coordinates are those of the transform in `place`,
     whose coordinate system is named in the member `crs`, or WGS 84 with `to_wgs84`. Without a
     transform they are pixels: x to the right and y down, from the upper left corner of the image.
     Raises ImageError.

@@ -11,6 +11,8 @@ from paddleseg_infer.outcomes import Outcome, Windows
 log = logging.getLogger("paddleseg_infer")
 
 SECONDS_BETWEEN_LINES = 60.0
+IMAGES = "%d of %d images, %.1f per second, %.0f minutes left, %d failed"
+WINDOWS = "%s: %d of %d windows"
 
 
 class Progress:
@@ -39,7 +41,7 @@ class Progress:
             self._bar.set_postfix_str(self._failures, refresh=False)
             self._bar.update()
         elif self._is_time_for_a_line():
-            log.info("%s", self._line())
+            log.info(IMAGES, *self._counts())
 
     def windows(self, windows: Windows) -> None:
         """Shows how many windows of an image are done."""
@@ -49,8 +51,10 @@ class Progress:
             postfix = ", ".join(filter(None, [shown, self._failures]))
             self._bar.set_postfix_str(postfix, refresh=windows.done < windows.total)
         elif self._is_time_for_a_line():
-            images = f"{self._line()}; " if self._ended else ""
-            log.info("%s%s: %d of %d windows", images, *windows)
+            if self._ended:
+                log.info(f"{IMAGES}; {WINDOWS}", *self._counts(), *windows)
+            else:
+                log.info(WINDOWS, *windows)
 
     @property
     def _failures(self) -> str:
@@ -63,13 +67,11 @@ class Progress:
         self._last_line = now
         return True
 
-    def _line(self) -> str:
+    def _counts(self) -> tuple[int, int, float, float, int]:
+        """Returns the numbers of IMAGES."""
         rate = max(1, self._ended - self._skipped) / (time.monotonic() - self._started)
         minutes = (self._total - self._ended) / rate / 60
-        return (
-            f"{self._ended} of {self._total} images, {rate:.1f} per second, {minutes:.0f} minutes "
-            f"left, {self._failed} failed"
-        )
+        return self._ended, self._total, rate, minutes, self._failed
 
     def close(self) -> None:
         if self._bar is not None:

@@ -87,7 +87,7 @@ def test_a_row_that_was_damaged_is_found(models, tmp_path, monkeypatch):
     path = raster(tmp_path / "a.tif", RGB, photometric="rgb", **UTM)
     at_the_end(monkeypatch, damage)
     result, _ = save(models / "logits", path, tmp_path / "out")
-    assert "is damaged: run the command again with --resume" in str(result.error)
+    assert "the files of its rows are damaged" in str(result.error)
     assert not (tmp_path / "out" / "a.tif").exists()
 
 

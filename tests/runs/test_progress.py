@@ -64,11 +64,14 @@ def test_the_bar_counts_the_windows_of_a_large_image(tmp_path, images):
 def test_without_a_terminal_a_line_is_logged(monkeypatch, caplog):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
     caplog.set_level("INFO")
-    shown = progress.Progress(1, quiet=False)
+    shown = progress.Progress(2, quiet=False)
     shown.windows(Windows("in/large.png", 3, 9))
     assert "in/large.png: 3 of 9 windows" in caplog.text
     shown.add(Outcome(Job("in/large.png", "large"), "done"))
+    assert "1 of 2 images, " in caplog.text
+    shown.windows(Windows("in/other.png", 4, 9))
+    assert "0 failed; in/other.png: 4 of 9 windows" in caplog.text
     shown.close()
     silent = progress.Progress(1, quiet=True)
-    silent.windows(Windows("in/large.png", 4, 9))
-    assert "4 of 9" not in caplog.text
+    silent.windows(Windows("in/large.png", 5, 9))
+    assert "5 of 9" not in caplog.text
