@@ -36,10 +36,10 @@ def geojson_of(
     """Yields the parts of a GeoJSON file with a polygon for each connected region of one class id.
 
     `labels` is an array or a band of a raster of `size` (height, width). `valid` is the same or
-    None; pixels where it is 0 are in no region. The coordinates are those of the transform in `place`,
-    whose coordinate system is named in the member `crs`, or WGS 84 with `to_wgs84`. Without a
-    transform they are pixels: x to the right and y down, from the upper left corner of the image.
-    Raises ImageError.
+    None; pixels where it is 0 are in no region. The coordinates are those of the transform in
+    `place`, whose coordinate system is named in the member `crs`, or WGS 84 with `to_wgs84`.
+    Without a transform they are pixels: x to the right and y down, from the upper left corner of
+    the image. Raises ImageError.
     """
     has_grid = place is not None and place.transform is not None and not place.gcps
     grid = place if has_grid and place and not place.transform.is_identity else None
