@@ -37,7 +37,9 @@ ORACLE := paddleseg==2.8.0
 MASKS := output/demo
 MADE := bench/made
 
-.PHONY: demo test coverage test-gpu-config lint stress bench draw clean
+STRESS := $(BIN)/python -m pytest -s -q -m "stress or not stress"
+
+.PHONY: demo test coverage test-gpu-config lint stress stress-slurm stress-hosts bench draw clean
 
 demo: $(VENV)/ready-to-run
 	@$(BIN)/python infer.py --config demo/model/deploy.yaml --image_path demo/images \
@@ -69,6 +71,12 @@ lint: $(VENV)/ready-to-test
 stress: $(VENV)/ready-to-test
 	$(if $(MODELS),$(BIN)/python -W ignore -m tests.compare --models "$(MODELS)" --images "$(IMAGES)",\
 		$(BIN)/python -W ignore -m tests.stress)
+
+stress-slurm: $(VENV)/ready-to-test
+	$(STRESS) tests/clusters/test_slurm.py
+
+stress-hosts: $(VENV)/ready-to-test
+	$(STRESS) tests/clusters/test_hosts.py
 
 bench: $(VENV)/ready-to-test $(MADE)/ready .venv-paddlex/ready
 	@$(call install,$(VENV)) -r requirements/bench.txt

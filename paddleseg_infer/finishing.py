@@ -17,7 +17,7 @@ from paddleseg_infer.evaluation import Judge
 from paddleseg_infer.label_maps import in_memory
 from paddleseg_infer.outcomes import Windows, nothing
 from paddleseg_infer.pictures.files import GEOTIFF, target_of, write_whole
-from paddleseg_infer.pictures.kinds import Pictures, Segmentation
+from paddleseg_infer.pictures.kinds import Pictures, Segmentation, check_has_8_bits
 from paddleseg_infer.pictures.large import KINDS as LARGE_KINDS
 from paddleseg_infer.pictures.large import LargeLabels, save_picture, sieved_labels
 from paddleseg_infer.pictures.polygons import sieved
@@ -132,6 +132,8 @@ class SavedPictures:
 
     def finish_large(self, item: Item, large: LargeLabels) -> Result:
         assert item.job is not None
+        if "mask" in self.pictures.kinds:
+            check_has_8_bits(large.ids.dtype)  # before the first picture is saved
         pixels = self.judge.pixels(item.job, large.ids)
         for kind in reversed(self.pictures.kinds):
             save_picture(kind, large, self.pictures, item.job.stem)

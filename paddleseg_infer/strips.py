@@ -28,7 +28,6 @@ log = logging.getLogger("paddleseg_infer")
 ENGINE_OPTIONS = ("device", "precision", "enable_openvino", "enable_mkldnn", "use_trt")
 # The labels in the files don't depend on these: regions are joined afterwards.
 NOT_IN_FILES = ("min_area", "batch_size", "with_argmax")
-BESIDE = ("", ".msk", ".aux.xml")  # suffixes of the image's file, and of files that belong to it
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class StripMaker:
             return None
         try:
             check_is_utf8(os.path.join(self.save_dir, os.path.dirname(stem)))
-            state = {**self._state, "image": [*large.size, *map(_stamp, _beside(path))]}
+            state = {**self._state, "image": [*large.size, *large.stamps]}
             name = large.place.name
             files = RowFiles(name, self.save_dir, stem, large.size[1], state, self.resume)
             return Strips(large, files, min(tiling.crop[0], large.size[0]), self.has_class_255)
@@ -83,19 +82,6 @@ def check_is_utf8(folder: str) -> None:
         raise ImageError(
             "the path of --save_dir isn't UTF-8, and GDAL writes only to such paths: choose another"
         ) from None
-
-
-def _beside(path: str) -> list[str]:
-    return [path + suffix for suffix in BESIDE]
-
-
-def _stamp(path: str) -> list[int]:
-    """Returns the size and the time of a file, or an empty list if there is none."""
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return []
-    return [found.st_size, found.st_mtime_ns]
 
 
 class Strips:
@@ -159,6 +145,8 @@ class Strips:
         If the block raises an error, the files of rows stay. Raises ImageError or RunError.
         """
         try:
+            if self.large.is_changed:
+                raise ImageError("its file was changed while it was read: run the command again")
             files = self._files
             place = replace(self.large.place, has_mask=self._has_nodata)
             folder = Folder(files.folder, files.save_dir)

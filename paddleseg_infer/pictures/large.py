@@ -13,7 +13,7 @@ from paddleseg_infer.label_maps import LabelMap, in_memory, opened_label_map
 from paddleseg_infer.machine.optional import gdal_errors, one_line, rasterio_module
 from paddleseg_infer.pictures.files import GEOTIFF, move_whole, target_of, whole_tiff, written
 from paddleseg_infer.pictures.geotiff import write_cloud_optimized, write_geotiff
-from paddleseg_infer.pictures.kinds import Pictures, check_has_8_bits
+from paddleseg_infer.pictures.kinds import Pictures
 from paddleseg_infer.pictures.overlay import legend_names
 from paddleseg_infer.pictures.polygons import geojson_of, sieve
 from paddleseg_infer.place import Place
@@ -107,8 +107,6 @@ def save_picture(kind: str, large: LargeLabels, pictures: Pictures, stem: str) -
 
 def _write_picture(kind: str, large: LargeLabels, pictures: Pictures) -> None:
     ids, folder = large.ids, large.folder
-    if kind == "mask":
-        check_has_8_bits(ids.dtype)
     parts = (ids.rows(part) for part in ids.parts())
     palette = pictures.palette if kind == "mask" else None
     plain = f"{kind}.plain" if pictures.overviews else kind

@@ -1,5 +1,7 @@
 """Reads the windows of a large TIFF from its file, so that it is never in memory as a whole."""
 
+import contextlib
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +20,7 @@ from paddleseg_infer.transforms.paddleseg import Transform
 
 LARGE = 1 << 24  # pixels; smaller images are read whole
 RGB_BANDS = (1, 2, 3)
+BESIDE = ("", ".msk", ".aux.xml")  # suffixes of the image's file, and of files that belong to it
 
 
 class LargeRaster:
@@ -29,6 +32,7 @@ class LargeRaster:
         Without `has_place`, its grid and its pixels without data are ignored.
         """
         check_tiff_file(path)
+        self._path, self.stamps = path, _stamps(path)
         self._reading = reading
         self._turn = threading.Lock()  # GDAL's datasets aren't safe for several threads at once
         self._bands = list(reading.bands or range(1, reading.channels + 1))
@@ -51,7 +55,7 @@ class LargeRaster:
             self._raster.read(self._bands, out=pixels.transpose(2, 0, 1), window=window)
             valid = raster.valid_pixels(self._raster, self._bands, (rows, columns))
         if pixels.dtype.kind == "f":
-            pixels = raster.usable(pixels, Place(valid=valid))
+            pixels = raster.usable(pixels, Place(valid=valid), "a window's")
         if self._reading.channels == COLOURS:  # three channels are BGR in this program
             pixels = pixels[..., ::-1]
         return ImageData(pixels).scaled(self._reading.scale)
@@ -65,9 +69,24 @@ class LargeRaster:
             valid = raster.valid_pixels(self._raster, self._bands, where)
         return None if valid is None or valid.all() else valid
 
+    @property
+    def is_changed(self) -> bool:
+        """Whether the file has been written to since it was opened."""
+        return _stamps(self._path) != self.stamps
+
     def close(self) -> None:
         with self._turn:
             self._raster.close()
+
+
+def _stamps(path: str) -> list[tuple[int, int]]:
+    """Returns the size and the time of the image's file and of those beside it, if they exist."""
+    found = []
+    for suffix in BESIDE:
+        with contextlib.suppress(OSError):
+            status = os.stat(path + suffix)
+            found.append((status.st_size, status.st_mtime_ns))
+    return found
 
 
 class LargeWindow:

@@ -107,15 +107,19 @@ def note_losses(path: str, data: bytes) -> None:
         )
 
 
-def check_finite(pixels: np.ndarray, advice: str = "replace them") -> None:
-    """Raises ImageError if an array contains values that the network can't compute with."""
+def check_finite(pixels: np.ndarray, advice: str = "replace them", whose: str = "its") -> None:
+    """Raises ImageError if an array contains values that the network can't compute with.
+
+    `whose` and `advice` are parts of the message.
+    """
     if pixels.dtype.kind != "f":
         return
     with np.errstate(invalid="ignore"):
         bad = pixels.size - np.count_nonzero(np.abs(pixels) < GREATEST)
     if bad:
         raise ImageError(
-            f"{bad} of its {pixels.size} values are NaN, infinite or above {GREATEST:g}: {advice}"
+            f"{bad} of {whose} {pixels.size} values are NaN, infinite or above {GREATEST:g}: "
+            f"{advice}"
         )
 
 
@@ -139,10 +143,10 @@ def check_bands(path: str, raster: Any, reading: Reading, bands: Sequence[int]) 
         )
 
 
-def usable(pixels: np.ndarray, place: Place) -> np.ndarray:
+def usable(pixels: np.ndarray, place: Place, whose: str = "its") -> np.ndarray:
     """Returns floating-point pixels as float32, with 0 for unusable values without data.
 
-    Raises ImageError for unusable values elsewhere.
+    Raises ImageError for unusable values elsewhere; `whose` is a part of the message.
     """
     with np.errstate(over="ignore"):
         pixels = pixels.astype(np.float32, copy=False)
@@ -150,7 +154,8 @@ def usable(pixels: np.ndarray, place: Place) -> np.ndarray:
         nothing = pixels[~place.valid]
         nothing[~(np.abs(nothing) < GREATEST)] = 0  # this is also true for NaN
         pixels[~place.valid] = nothing
-    check_finite(pixels, "replace them, or mark them as nodata in all bands that are used")
+    advice = "replace them, or mark them as nodata in all bands that are used"
+    check_finite(pixels, advice, whose)
     return pixels
 
 

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, masks
 from made import UTM, raster
 from windowed import RGB, SCRIPT, ids, parts, save
 
@@ -173,3 +173,19 @@ def test_results_of_saved_images_come_before_the_error_of_a_full_disk(
             results.append(result.item.name)
     assert results == [first]
     assert errors
+
+
+def test_an_image_that_was_changed_while_it_was_read_fails(models, tmp_path, monkeypatch):
+    path = raster(tmp_path / "a.tif", RGB, photometric="rgb", **UTM)
+    at_the_end(monkeypatch, lambda folder: os.utime(path, (1, 1)))
+    result, _ = save(models / "logits", path, tmp_path / "out")
+    assert "its file was changed while it was read" in str(result.error)
+    assert not (tmp_path / "out" / "a.tif").exists()
+
+
+def test_an_image_with_ids_that_do_not_fit_leaves_no_other_kind(models, tmp_path):
+    path = raster(tmp_path / "a.tif", RGB, photometric="rgb", **UTM)
+    kinds = ("mask", "label", "geojson")
+    result, _ = save(models / "labels300", path, tmp_path / "out", kinds)
+    assert "ids above 255" in str(result.error)
+    assert [each for each in masks(tmp_path / "out") if ".part" not in each] == []
