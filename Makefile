@@ -39,7 +39,7 @@ MADE := bench/made
 
 STRESS := $(BIN)/python -m pytest -s -q -m "stress or not stress"
 
-.PHONY: demo test coverage test-gpu-config lint stress stress-slurm stress-hosts bench draw clean
+.PHONY: demo test coverage test-gpu-config lint stress stress-slurm stress-container stress-hosts bench draw clean
 
 demo: $(VENV)/ready-to-run
 	@$(BIN)/python infer.py --config demo/model/deploy.yaml --image_path demo/images \
@@ -74,6 +74,9 @@ stress: $(VENV)/ready-to-test
 
 stress-slurm: $(VENV)/ready-to-test
 	$(STRESS) tests/clusters/test_slurm.py
+
+stress-container: $(VENV)/ready-to-test
+	$(STRESS) tests/clusters/test_container.py
 
 stress-hosts: $(VENV)/ready-to-test
 	$(STRESS) tests/clusters/test_hosts.py
