@@ -7,13 +7,13 @@ images of a dead actor are missing from the results. They are tried again, one i
 import contextlib
 import logging
 import os
-import pickle
+import secrets
 import socket
 import sys
-import tempfile
-import warnings
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from multiprocessing import Pipe, Process
+from multiprocessing.connection import Connection
 from typing import Any
 
 from paddleseg_infer.config import resolved
@@ -23,18 +23,16 @@ from paddleseg_infer.errors import ConfigError, RunError, reason, shown
 from paddleseg_infer.machine.paddle_build import find_paddle
 from paddleseg_infer.outcomes import Job, Outcome
 from paddleseg_infer.pictures.files import PART_SUFFIX, prepare_save_dir
-from paddleseg_infer.runs.actor import Answer, Needs, Segment
+from paddleseg_infer.runs.actor import Needs
 from paddleseg_infer.runs.nodes import processors_of_nodes, threads_per_actor
-from paddleseg_infer.runs.retries import DEATHS_ALONE, MAX_DEATHS, Retries
+from paddleseg_infer.runs.passes import Passes
 from paddleseg_infer.runs.signals import answered_by, interrupt
-from paddleseg_infer.runs.worker import Note
+from paddleseg_infer.runs.worker import LogLines, Note, Refused, Reporting, Stopped, end_with
 from paddleseg_infer.settings import Settings
 
 log = logging.getLogger("paddleseg_infer")
 
-IMAGES_IN_CHUNK = 64  # an actor gets and returns this many images at a time
 CONNECT_SECONDS = 10.0
-MOST_SAMPLES = 1000  # images whose sizes determine TensorRT's shapes
 # This package, which Ray sends to the nodes.
 PROGRAM = {"py_modules": [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]}
 
@@ -46,16 +44,79 @@ def segment(jobs: Sequence[Job], settings: Settings, address: str) -> Iterator[O
     a new cluster on this machine. Model, images and `save_dir` must be on a file system that all
     nodes share. Raises ConfigError if nothing can start, RunError if the run can't go on, and
     Interrupted after a signal.
+
+    A process of its own is connected to the cluster, because Ray ends that process if the cluster's
+    head dies.
     """
     if not jobs:  # this shard has no images
         return
+    # A node that sees this file has the same disk there.
+    name = f".{secrets.token_hex(8)}{PART_SUFFIX}"
+    mark = os.path.join(os.path.abspath(settings.saving.save_dir), name)
+    ours, theirs = Pipe(duplex=False)
+    driver = Process(target=_drive, args=(theirs, os.getpid(), jobs, settings, address, mark))
+    with answered_by(interrupt):
+        try:
+            driver.start()
+            theirs.close()  # so that `recv` fails when the process ends
+            while (message := ours.recv()) is not None:
+                if isinstance(message, Outcome):
+                    yield message
+                elif isinstance(message, Note):
+                    log.log(message.level, "%s", message.text)
+                elif isinstance(message, Refused):
+                    raise ConfigError(message.error)
+                elif isinstance(message, Stopped):
+                    raise RunError(message.error)
+        except EOFError:
+            raise RunError(
+                "--ray: the cluster's head has died or can't be reached: start the cluster again, "
+                "and run the command with --resume"
+            ) from None
+        finally:
+            driver.kill()
+            driver.join()
+            with contextlib.suppress(OSError):
+                os.unlink(mark)
+
+
+def _drive(
+    connection: Connection,
+    parent: int,
+    jobs: Sequence[Job],
+    settings: Settings,
+    address: str,
+    mark: str,
+) -> None:
+    """Runs in the process that is connected to the cluster. Sends None at the end."""
+    end_with(parent)
+    reporting = Reporting(connection)
+    log.handlers, log.propagate = [LogLines(reporting)], False
+    log.setLevel(logging.INFO)
+    try:
+        for outcome in _outcomes(jobs, settings, address, mark):
+            reporting.send(outcome)
+        reporting.send(None)
+    except ConfigError as error:
+        reporting.send(Refused(str(error)))
+    except RunError as error:
+        reporting.send(Stopped(str(error)))
+
+
+def _outcomes(
+    jobs: Sequence[Job], settings: Settings, address: str, mark: str
+) -> Iterator[Outcome]:
+    """Yields an Outcome for each job. For errors see `segment`."""
     ray = _imported_ray()
     load_deploy_config(settings.run.config)  # raises errors before it connects to the cluster
     build = find_paddle()
     device = resolved(EngineOptions(device=settings.engine.device), build).device
     by_absolute_path = {_with_absolute_path(job): job for job in jobs}
     settings = _with_absolute_paths(settings)
-    with _connected(ray, address), _mark(settings.saving.save_dir) as mark:
+    with _connected(ray, address):
+        prepare_save_dir(settings.saving.save_dir)
+        with open(mark, "wb"):
+            pass
         first = next(iter(by_absolute_path))
         paths = settings.run.config, first.image, mark
         needs = Needs(paths, str(build), settings.engine.precision)
@@ -107,136 +168,9 @@ def _with_absolute_paths(settings: Settings) -> Settings:
     )
 
 
-@dataclass
-class Passes:
-    """Runs jobs in the pool, in several passes, until each job has an outcome."""
-
-    ray: Any
-    needs: Needs
-    settings: Settings
-    jobs: list[Job]
-    retries: Retries = field(default_factory=Retries)
-    notes: set[Note] = field(default_factory=set)
-
-    def outcomes(self) -> Iterator[Outcome]:
-        """Yields an Outcome for each job: runs chunks, then the missing images one at a time.
-
-        Raises ConfigError before the first outcome, and RunError after it.
-        """
-        left = dict.fromkeys(self.jobs)
-        workers, batch_size = self.settings.engine.num_workers, self.settings.model.batch_size
-        in_chunk = max(batch_size, min(IMAGES_IN_CHUNK, len(left) // (4 * workers)))
-        while left:
-            before = len(left)
-            broken = yield from self._one_pass(left, in_chunk)
-            if broken and not self.retries.has_result:
-                raise ConfigError(f"--ray: workers died before the first image was done: {broken}")
-            if broken and len(left) == before:
-                raise RunError(f"--ray: {broken}")
-            if broken or not left:
-                continue
-            verdict = self.retries.lost(tuple(left), is_alone=in_chunk == 1)
-            for job in verdict.failed:
-                del left[job]
-                yield Outcome(job, "failed", self._why_failed())
-            if verdict.again:
-                images = len(verdict.again)
-                log.warning(
-                    "workers died: %d of their images are tried again, one at a time", images
-                )
-            in_chunk = 1
-
-    def _one_pass(self, left: dict[Job, None], in_chunk: int) -> Generator[Outcome, None, str]:
-        """Yields outcomes and removes their jobs from `left`.
-
-        Returns the error that ended Ray's work early, or "". Raises ConfigError before the first
-        outcome, and RunError after it, if an actor reports a failure.
-        """
-        answers = self._answers(left, in_chunk)
-        try:
-            for answer in answers:
-                for note in answer.notes:
-                    if note not in self.notes:  # several actors log the same line
-                        self.notes.add(note)
-                        log.log(note.level, "%s", note.text)
-                for outcome in answer.outcomes:
-                    if outcome.job in left:
-                        del left[outcome.job]
-                        self.retries.result()
-                        yield outcome
-                if answer.failure and self.retries.has_result:
-                    raise RunError(str(answer.failure))
-                if answer.failure:
-                    raise answer.failure
-        except self.ray.exceptions.RayError as error:
-            return str(error).strip().splitlines()[-1]
-        finally:
-            answers.close()  # before Ray is shut down
-        return ""
-
-    def _why_failed(self) -> str:
-        timeout = self.settings.run.timeout
-        late = f" or took longer than --timeout {timeout:g} seconds" if timeout else ""
-        return f"its worker died{late}, {DEATHS_ALONE} times: see Ray's logs"
-
-    def _answers(self, jobs: dict[Job, None], in_chunk: int) -> Generator[Answer, None, None]:
-        """Yields the answers of one pass. Chunks whose actor died are missing.
-
-        Before the first result Ray raises RayError if MAX_DEATHS chunks are missing.
-        """
-        data, engine = self.ray.data, self.settings.engine
-        context = data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.max_errored_blocks = -1 if self.retries.has_result else MAX_DEATHS - 1
-        items = list(jobs)
-        chunks = [items[start : start + in_chunk] for start in range(0, len(items), in_chunk)]
-        rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
-        actors = data.ActorPoolStrategy(
-            size=min(engine.num_workers, len(rows)),
-            # Each actor has a second chunk in its queue, so that it doesn't have to wait. Single
-            # images aren't queued: they would be lost if the image before kills the actor.
-            max_tasks_in_flight_per_actor=1 if in_chunk == 1 else 2,
-        )
-        # The warning is about max_task_retries. Before Ray 2.64 there is no replacement for it.
-        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
-        dataset = data.from_items(rows, override_num_blocks=len(rows))
-        segmented = dataset.map_batches(
-            Segment,
-            batch_size=1,
-            compute=actors,
-            fn_constructor_args=(self.needs, self.settings, self._sample()),
-            num_cpus=engine.cpu_threads,
-            num_gpus=int(engine.device == "gpu"),
-            max_task_retries=0,  # a retry waits for its actor, and that may have no node any more
-        )
-        # Reads blocks: the iterators of rows and batches start threads that run on after Ray's end.
-        for bundle in segmented.iter_internal_ref_bundles():
-            for block in self.ray.get(list(bundle.block_refs)):
-                yield from map(pickle.loads, block.column("answer").to_pylist())
-
-    def _sample(self) -> list[str]:
-        if not self.settings.engine.use_trt:
-            return []
-        return [job.image for job in self.jobs[:: len(self.jobs) // MOST_SAMPLES + 1]]
-
-
-@contextlib.contextmanager
-def _mark(save_dir: str) -> Iterator[str]:
-    """Makes a temporary file in the output folder, and yields its path.
-
-    A node that sees it has the same disk there. Raises ConfigError if the folder isn't writable.
-    """
-    prepare_save_dir(save_dir)
-    with tempfile.NamedTemporaryFile(dir=save_dir, prefix=".", suffix=PART_SUFFIX) as file:
-        yield file.name
-
-
 @contextlib.contextmanager
 def _connected(ray: Any, address: str) -> Iterator[None]:
-    """Connects to the cluster for the block. Raises ConfigError if that fails.
-
-    The first signal raises Interrupted in the block. A second one ends the process at once.
-    """
+    """Connects to the cluster for the block. Raises ConfigError if that fails."""
     host, _, port = address.rpartition(":")
     try:
         if address not in ("auto", "local"):  # without a cluster Ray tries for minutes
@@ -247,14 +181,14 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         raise ConfigError(f"--ray {shown(address)}: no cluster answers: {reason(error)}") from None
     try:
         ray.init(address=address, runtime_env=PROGRAM, log_to_driver=False, logging_level="ERROR")
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         hint = " (set RAY_AUTH_MODE=token in the environment if the cluster asks for a token)"
         if address == "auto":
             hint = " (start one on this machine, or give host:port)"
         raise ConfigError(f"--ray {address}: {str(error).splitlines()[0]}{hint}") from None
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # this program logs dead actors itself
     # Ray prints messages about nodes to standard output.
-    with contextlib.redirect_stdout(sys.stderr), answered_by(interrupt):
+    with contextlib.redirect_stdout(sys.stderr):
         try:
             yield
         finally:

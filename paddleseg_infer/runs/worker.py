@@ -57,7 +57,7 @@ class Stopped:
     error: str
 
 
-Message = Ask | Began | Note | Refused | Stopped | Outcome | Windows
+Message = Ask | Began | Note | Refused | Stopped | Outcome | Windows | None
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def orders_for(
 
 def work(connection: Connection, parent: int, orders: Orders) -> None:
     """Runs in the worker process: segments the jobs that come from `connection`."""
-    _end_with(parent)
+    end_with(parent)
     reporting = Reporting(connection)
     log.handlers, log.propagate = [LogLines(reporting)], False
     log.setLevel(logging.INFO)
@@ -171,7 +171,7 @@ def _results(segmenter: "Segmenter", reporting: Reporting, orders: Orders) -> "I
         )
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """Makes this worker end when the process `parent` ends, even if that is killed.
 
     On Linux the system kills the worker at once. On other systems the worker ends after its current

@@ -12,15 +12,17 @@ import sys
 import time
 from pathlib import Path
 
+from conftest import ROOT, masks, report_lines, wait_until
+
+IMAGES = 1000
+ENVIRONMENT = {"RAY_AUTH_MODE": "disabled"}
 SUBNET = "10.77.0"
 PORT = 6379
 RAY = Path(sys.executable).with_name("ray")
-# Each host has its own folder /tmp/ray, and hides `hidden` behind an empty disk.
-PRIVATE = """
-mkdir -p /tmp/ray && mount -t tmpfs -o size=2g none /tmp/ray
-for folder in $hidden; do mount -t tmpfs none "$folder"; done
-exec "$@"
-"""
+# The first process of each host: its own disk for Ray's files.
+HOST = "mkdir -p /tmp/ray && mount -t tmpfs -o size=2g none /tmp/ray && echo && exec sleep infinity"
+# An empty disk hides each folder of `hidden`.
+HIDE = 'for folder in $hidden; do mount -t tmpfs none "$folder"; done; exec "$@"'
 
 
 def ip(*words):
@@ -34,6 +36,7 @@ class Hosts:
         self._prefix = f"host-{os.getpid()}-"
         self._switch = f"{self._prefix}switch"
         self.count = count
+        self._first = []
         ip("netns", "add", self._switch)
         ip("-n", self._switch, "link", "add", "bridge", "type", "bridge")
         ip("-n", self._switch, "link", "set", "bridge", "up")
@@ -46,6 +49,9 @@ class Hosts:
             ip("-n", self._switch, "link", "set", port, "master", "bridge", "up")
             ip("-n", name, "address", "add", f"{self.address(number)}/24", "dev", "eth0")
             ip("-n", name, "link", "set", "eth0", "up")
+            command = ["ip", "netns", "exec", name, "unshare", "--mount", "sh", "-c", HOST]
+            self._first.append(subprocess.Popen(command, stdout=subprocess.PIPE))
+            self._first[-1].stdout.readline()
 
     def name(self, number):
         return f"{self._prefix}{number}"
@@ -57,9 +63,9 @@ class Hosts:
         """Starts a command on a host."""
         environment = {**os.environ, **how.pop("environment", {})}
         environment["hidden"] = " ".join(map(str, hidden))
-        inside = ["unshare", "--mount", "sh", "-c", PRIVATE, "sh", *map(str, command)]
-        line = ["ip", "netns", "exec", self.name(number), *inside]
-        return subprocess.Popen(line, env=environment, **how)
+        line = ["nsenter", f"--target={self._first[number].pid}", "--mount", "--net"]
+        line += ["unshare", "--mount", "sh", "-c", HIDE, "sh"] if hidden else []
+        return subprocess.Popen([*line, *map(str, command)], env=environment, **how)
 
     def link(self, number, state):
         """Connects a host (`up`) or cuts it off (`down`), at the switch."""
@@ -70,16 +76,19 @@ class Hosts:
         return [int(pid) for pid in subprocess.check_output(command, text=True).split()]
 
     def kill(self, number):
-        """Ends all processes of a host at once."""
-        for pid in self.pids(number):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        while self.pids(number):
+        """Ends all processes of a host at once, and removes Ray's files."""
+        while running := set(self.pids(number)) - {self._first[number].pid}:
+            for pid in running:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
+        self.start(number, "sh", "-c", "rm -rf /tmp/ray/*").wait()
 
     def remove(self):
         for number in range(self.count):
             self.kill(number)
+            self._first[number].kill()
+            self._first[number].communicate()
             ip("netns", "delete", self.name(number))
         ip("netns", "delete", self._switch)
 
@@ -136,3 +145,81 @@ class Cluster:
         while self.nodes() != count:
             assert time.monotonic() < deadline, f"not {count} nodes"
             time.sleep(0.5)
+
+
+class Run:
+    """A run of infer.py on host 0."""
+
+    def __init__(self, cluster, data, folder, *more):
+        self.folder = folder
+        self.report = folder / "report.jsonl"
+        self.data = data
+        command = [sys.executable, ROOT / "infer.py", "--ray", cluster.address, "--device", "cpu"]
+        command += ["--config", data / "model" / "deploy.yaml", "--image_path", data / "in"]
+        command += ["--num_workers", "3", "--save_dir", folder / "out", "--report", self.report]
+        self._out, self._err = folder / "stdout", folder / "stderr"
+        with self._out.open("ab") as out, self._err.open("ab") as err:
+            self.started = time.monotonic()
+            self.process = cluster.hosts.start(
+                *(0, *command, *more),
+                environment=ENVIRONMENT,
+                stdout=out,
+                stderr=err,
+            )
+
+    def has_results(self, count, workers=1):
+        """Returns whether so many images have results, from so many workers."""
+        lines = report_lines(self.report) if self.report.exists() else []
+        return len(lines) >= count and len({line.get("worker") for line in lines}) >= workers
+
+    def wait_for_results(self, count, workers=3):
+        wait_until(lambda: self.process.poll() is not None or self.has_results(count, workers), 120)
+        assert self.process.poll() is None, self.err
+
+    def end(self, bound):
+        """Waits for the end. Returns the exit code."""
+        code = self.process.wait(bound)
+        print(f"\n{time.monotonic() - self.started:.0f} s, exit code {code}\n{self.out}{self.err}")
+        return code
+
+    @property
+    def out(self):
+        return self._out.read_text()
+
+    @property
+    def err(self):
+        return "".join(
+            line
+            for line in self._err.read_text().splitlines(keepends=True)
+            if "core_worker" not in line and " of 1000 images, " not in line
+        )
+
+    def check_complete(self):
+        """Checks that all masks are those of the run without Ray, and that the report is whole."""
+        found = [name for name in masks(self.folder / "out") if not name.endswith(".part")]
+        assert found == masks(self.data / "plain")
+        for name in found:
+            plain = (self.data / "plain" / name).read_bytes()
+            assert (self.folder / "out" / name).read_bytes() == plain
+        lines = [line for line in report_lines(self.report) if "image" in line]
+        assert len({line["image"] for line in lines}) == IMAGES
+        assert {line["status"] for line in lines} <= {"done", "skipped"}
+
+
+# A program that passes on what it gets, 0.2 s later.
+PROXY = """
+import asyncio, sys
+async def pipe(reader, writer):
+    while data := await reader.read(65536):
+        await asyncio.sleep(0.2)
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+async def connect(reader, writer):
+    there = await asyncio.open_connection(sys.argv[1], int(sys.argv[2]))
+    await asyncio.gather(pipe(reader, there[1]), pipe(there[0], writer), return_exceptions=True)
+async def main():
+    server = await asyncio.start_server(connect, sys.argv[1], int(sys.argv[3]))
+    await server.serve_forever()
+asyncio.run(main())
+"""

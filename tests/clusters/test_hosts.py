@@ -13,8 +13,8 @@ from pathlib import Path
 
 import cv2
 import pytest
-from conftest import ROOT, masks, report_lines, scene, wait_until
-from hosts import Cluster, Hosts
+from conftest import ROOT, masks, scene
+from hosts import ENVIRONMENT, IMAGES, PORT, PROXY, Cluster, Hosts, Run
 
 pytest.importorskip("ray")
 pytestmark = [
@@ -22,8 +22,6 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.skipif(not shutil.which("ip"), reason="needs Debian's iproute2"),
 ]
-IMAGES = 1000
-ENVIRONMENT = {"RAY_AUTH_MODE": "disabled"}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +33,7 @@ def data(tmp_path_factory):
     for number in range(IMAGES):
         path = folder / "in" / f"{number}.png"
         if number < 20:
-            image = cv2.resize(scene(96, 128, number), (1280, 960))
+            image = cv2.resize(scene(96, 128, number), (640, 480))
             cv2.imwrite(str(path), image)
         else:
             os.link(folder / "in" / f"{number % 20}.png", path)
@@ -68,65 +66,6 @@ def cluster(hosts):
     yield cluster
     for number in range(3):
         hosts.kill(number)
-
-
-class Run:
-    """A run of infer.py on host 0."""
-
-    def __init__(self, cluster, data, folder, *more):
-        self.folder = folder
-        self.report = folder / "report.jsonl"
-        self.data = data
-        command = [sys.executable, ROOT / "infer.py", "--ray", cluster.address, "--device", "cpu"]
-        command += ["--config", data / "model" / "deploy.yaml", "--image_path", data / "in"]
-        command += ["--num_workers", "3", "--save_dir", folder / "out", "--report", self.report]
-        self._out, self._err = folder / "stdout", folder / "stderr"
-        with self._out.open("ab") as out, self._err.open("ab") as err:
-            self.started = time.monotonic()
-            self.process = cluster.hosts.start(
-                *(0, *command, *more),
-                environment=ENVIRONMENT,
-                stdout=out,
-                stderr=err,
-            )
-
-    def has_results(self, count, workers=1):
-        """Returns whether so many images have results, from so many workers."""
-        lines = report_lines(self.report) if self.report.exists() else []
-        return len(lines) >= count and len({line.get("worker") for line in lines}) >= workers
-
-    def wait_for_results(self, count, workers=3):
-        wait_until(lambda: self.process.poll() is not None or self.has_results(count, workers), 120)
-        assert self.process.poll() is None, self.err
-
-    def end(self, bound):
-        """Waits for the end. Returns the exit code."""
-        code = self.process.wait(bound)
-        print(f"\n{time.monotonic() - self.started:.0f} s, exit code {code}\n{self.out}{self.err}")
-        return code
-
-    @property
-    def out(self):
-        return self._out.read_text()
-
-    @property
-    def err(self):
-        return "".join(
-            line
-            for line in self._err.read_text().splitlines(keepends=True)
-            if "core_worker" not in line and " of 1000 images, " not in line
-        )
-
-    def check_complete(self):
-        """Checks that all masks are those of the run without Ray, and that the report is whole."""
-        found = [name for name in masks(self.folder / "out") if not name.endswith(".part")]
-        assert found == masks(self.data / "plain")
-        for name in found:
-            plain = (self.data / "plain" / name).read_bytes()
-            assert (self.folder / "out" / name).read_bytes() == plain
-        lines = [line for line in report_lines(self.report) if "image" in line]
-        assert len({line["image"] for line in lines}) == IMAGES
-        assert {line["status"] for line in lines} <= {"done", "skipped"}
 
 
 def test_undisturbed(cluster, data, tmp_path):
@@ -168,10 +107,127 @@ def test_the_head_is_killed_and_resume_completes_the_run(cluster, hosts, data, t
         words = Path(f"/proc/{pid}/cmdline").read_text()
         if "gcs_server" in words or "raylet/raylet" in words:
             os.kill(pid, 9)
-    assert run.end(400) in (1, 2)
-    assert "error: --ray: " in run.err
+    assert run.end(400) == 1
+    assert "error: --ray: the cluster's head has died or can't be reached" in run.err
+    assert "images were not tried: run the command again with --resume" in run.err
     command = [sys.executable, ROOT / "infer.py", "--config", data / "model" / "deploy.yaml"]
     command += ["--image_path", data / "in", "--save_dir", tmp_path / "out", "--resume"]
     command += ["--report", run.report, "--device", "cpu", "--quiet"]
     assert subprocess.run(command).returncode == 0
     run.check_complete()
+
+
+# ---- nodes that are slow, or set up wrongly ------------------------------------------------------
+
+
+@pytest.fixture
+def two_nodes(hosts):
+    """A cluster of two nodes. The third host has none yet."""
+    cluster = Cluster(hosts, ENVIRONMENT)
+    cluster.start_head()
+    cluster.start_node(1)
+    cluster.wait_for(2)
+    yield cluster
+    for number in range(3):
+        hosts.kill(number)
+
+
+def test_the_way_to_the_head_is_slow(two_nodes, hosts, data, tmp_path):
+    """A proxy delays what the third host and Ray's head send to each other by 0.2 s."""
+    ports = (str(PORT), str(PORT + 1))
+    hosts.start(0, sys.executable, "-c", PROXY, hosts.address(0), *ports)
+    two_nodes.start_node(2, address=f"{hosts.address(0)}:{PORT + 1}")
+    two_nodes.wait_for(3)
+    run = Run(two_nodes, data, tmp_path)
+    assert run.end(300) == 0
+    run.check_complete()
+
+
+@pytest.mark.skipif(not shutil.which("faketime"), reason="needs Debian's faketime")
+def test_a_clock_is_an_hour_fast(two_nodes, data, tmp_path):
+    two_nodes.start_node(2, "faketime", "-f", "+1h")
+    two_nodes.wait_for(3)
+    run = Run(two_nodes, data, tmp_path)
+    assert run.end(300) == 0
+    run.check_complete()
+
+
+def test_a_node_has_another_paddle(two_nodes, data, tmp_path):
+    other = tmp_path / "other"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", other]
+    if uv := shutil.which("uv"):
+        command = [uv, "pip", "install", "--quiet", "--no-deps", "--target", other]
+    subprocess.run([*command, "paddlepaddle==3.1.1"], check=True)
+    two_nodes.start_node(2, environment={"PYTHONPATH": str(other)})
+    two_nodes.wait_for(3)
+    run = Run(two_nodes, data, tmp_path)
+    assert run.end(120) == 2
+    assert (
+        f"node {two_nodes.hosts.address(2)} can't run this program: it has Paddle 3.1.1" in run.err
+    )
+    assert masks(tmp_path / "out") == []
+
+
+def test_a_node_has_no_model(two_nodes, data, tmp_path):
+    two_nodes.start_node(2, hidden=[data / "model"])
+    two_nodes.wait_for(3)
+    run = Run(two_nodes, data, tmp_path)
+    assert run.end(120) == 2
+    assert f"it can't find {data / 'model'}" in run.err
+    assert masks(tmp_path / "out") == []
+
+
+def test_the_own_disk_of_a_node_is_full(two_nodes, hosts, data, tmp_path):
+    """The disk with Ray's files, not that of the masks."""
+    two_nodes.start_node(2)
+    two_nodes.wait_for(3)
+    run = Run(two_nodes, data, tmp_path)
+    run.wait_for_results(100)
+    fill = "dd if=/dev/zero of=/tmp/ray/filling bs=1M 2>/dev/null; df /tmp/ray | tail -1"
+    hosts.start(2, "sh", "-c", fill).wait()
+    assert run.end(300) == 0
+    run.check_complete()
+
+
+@pytest.mark.skipif(not shutil.which("sshd"), reason="needs Debian's openssh-server")
+def test_the_example_with_ssh(hosts, data, tmp_path):
+    """examples/ray.sh. The nodes don't have the head's token before."""
+    for name in ("host", "user"):
+        key = tmp_path / name
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    config = tmp_path / "sshd.conf"
+    config.write_text(
+        f"HostKey {tmp_path}/host\nAuthorizedKeysFile {tmp_path}/user.pub\nStrictModes no\n"
+        "PermitRootLogin yes\nUsePAM no\nPidFile none\n"
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)
+    for number in (1, 2):
+        token = Path.home() / ".ray"
+        token.mkdir(exist_ok=True)
+        hosts.start(number, shutil.which("sshd"), "-D", "-f", config, hidden=[token])
+    (tmp_path / "bin").mkdir()
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.write_text(
+        f"#!/bin/sh\nexec {shutil.which('ssh')} -q -i {tmp_path}/user "
+        '-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "$@"\n'
+    )
+    ssh.chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
+        "MODEL": str(data / "model"),
+        "IMAGES": str(data / "in"),
+        "MASKS": str(tmp_path / "out"),
+    }
+    started = time.monotonic()
+    script = ROOT / "examples" / "ray.sh"
+    how = {"environment": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = hosts.start(0, script, hosts.address(1), hosts.address(2), text=True, **how)
+    out = process.communicate(timeout=300)[0]
+    print(f"\n{time.monotonic() - started:.0f} s, exit code {process.returncode}\n{out[-2000:]}")
+    assert process.returncode == 0
+    assert "3 nodes, 3 workers" in out
+    assert [each for each in masks(tmp_path / "out") if ".part" not in each] == masks(
+        data / "plain"
+    )
+    for number in range(3):
+        hosts.kill(number)
