@@ -5,6 +5,11 @@
 # make test-gpu-config: tests the flags with the GPU build of Paddle; needs no GPU.
 # make stress: tests kills, restarts and bad files for minutes. With MODELS=dir IMAGES=dir it
 # compares the label maps of these models and images with PaddleSeg's, pixel for pixel.
+# make stress-slurm: examples/slurm.sh in a private Slurm, for 4 minutes. Needs root and Debian's
+# slurm-wlm. make stress-hosts: Ray on three network namespaces, for 15 minutes. Needs root and Debian's
+# iproute2; some cases need openssh-server, faketime or PyPI. make stress-container: the steps of
+# examples/Containerfile in a private Debian. Needs root, Debian's debootstrap, Debian's and PyPI's
+# servers. They print what they do, and clean up after themselves.
 # make bench: measures the figures on the pages, which takes a long time. BENCH= selects benchmarks,
 # PAIRS= sets the number of pairs that are measured.
 # make draw: draws the demo's scenes, trains its model and exports it again (about 13 minutes).

@@ -6,24 +6,29 @@
 # end, the script stops Ray on this machine and on those named: this stops every Ray cluster of this user
 # there.
 set -eu
+: "${MODEL:?}" "${IMAGES:?}" "${MASKS:?}"
 here=$(cd "$(dirname "$0")/.." && pwd)
 ray=$here/.venv/bin/ray
 # Ray itself finds a wrong address of a machine that can't reach the internet.
 head=$(hostname -I | cut -d' ' -f1)
 
+# If this user has a token, Ray asks for it, also on the other machines.
+token=${RAY_AUTH_TOKEN:-$(cat ~/.ray/auth_token 2>/dev/null || true)}
+export RAY_AUTH_MODE="${RAY_AUTH_MODE:-$([ "$token" ] && echo token || echo disabled)}"
+
 stop() {
-    for node in "$@"; do ssh "$node" "$ray stop" || true; done
+    for node in "$@"; do ssh -o ConnectTimeout=10 "$node" "'$ray' stop" || true; done
     "$ray" stop
 }
-trap 'stop "$@"' EXIT
 "$ray" start --head --node-ip-address="$head" --port=6379 --disable-usage-stats
-# If Ray has made a token for the cluster, the other machines and infer.py need it.
-export RAY_AUTH_MODE=disabled
-[ ! -e ~/.ray/auth_token ] || RAY_AUTH_MODE=token
+trap 'stop "$@"' EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
 for node in "$@"; do
-    cat ~/.ray/auth_token /dev/null 2>/dev/null | ssh "$node" "read -r RAY_AUTH_TOKEN
+    echo "$token" | ssh -o ConnectTimeout=10 "$node" "read -r RAY_AUTH_TOKEN
         export RAY_AUTH_TOKEN RAY_AUTH_MODE=$RAY_AUTH_MODE
-        $ray start --address=$head:6379 --node-ip-address=\$(hostname -I | cut -d' ' -f1)"
+        '$ray' start --address=$head:6379 --node-ip-address=\$(hostname -I | cut -d' ' -f1)"
 done
 
 # One worker per machine. It uses all processors of its machine.

@@ -7,7 +7,8 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, NoReturn
 
 from paddleseg_infer.errors import MISSING_HINT, ConfigError, RunError, shown
@@ -152,16 +153,17 @@ def segment(jobs: "Sequence[Job]", listing: "Listing", settings: Settings, start
     code = DONE
     progress = Progress(len(jobs), settings.run.quiet)
     try:
-        results = outcomes(jobs, settings, progress.windows)
-        if judge and settings.run.resume:
-            from paddleseg_infer.runs.evaluation import with_skipped
+        with closing(outcomes(jobs, settings, progress.windows)) as made:
+            results: Iterator[Outcome] = made
+            if judge and settings.run.resume:
+                from paddleseg_infer.runs.evaluation import with_skipped
 
-            results = with_skipped(results, judge, saving)
-        for outcome in results:
-            summary.add(outcome)
-            progress.add(outcome)
-            if report:
-                report.add(outcome)
+                results = with_skipped(made, judge, saving)
+            for outcome in results:
+                summary.add(outcome)
+                progress.add(outcome)
+                if report:
+                    report.add(outcome)
     except Interrupted as interruption:
         code = 128 + interruption.number
     except RunError as error:
@@ -203,7 +205,7 @@ def evaluating(settings: Settings) -> "tuple[Judge | None, Evaluation | None]":
 
 def outcomes(
     jobs: "Sequence[Job]", settings: Settings, on_windows: "Callable[[Windows], None]"
-) -> "Iterator[Outcome]":
+) -> "Generator[Outcome, None, None]":
     """Segments the images. Yields an Outcome for each. For errors see `local.segment`."""
     if settings.run.benchmark:
         from paddleseg_infer.runs.benchmark import benchmark

@@ -101,7 +101,8 @@ class Segment:
             to_do,
             self._settings.saving,
             self._settings.evaluation,
-            # An image whose actor has died is alone in its chunk: it goes on where it stopped.
+            # An image whose actor has died is alone in its chunk, as are some others: it goes on
+            # below its finished rows. Rows of another run count only if all flags are the same.
             resume=self._settings.run.resume or len(chunk) == 1,
             make_save_dir=_make_nothing,
             on_batch=self._set_deadline,

@@ -11,7 +11,7 @@ import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +29,7 @@ STAGES = {stage: f"{stage}_time" for stage in Times._fields}  # AutoLog's names
 
 def benchmark(
     jobs: Sequence[Job], settings: Settings, say: Callable[[str], None]
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Segments `jobs` batch after batch in this process. Yields an Outcome for each.
 
     Prints the report at the end. Raises ConfigError if nothing can start, and RunError if the run

@@ -1,5 +1,7 @@
 """Segments many images on a Ray cluster. Each actor of Ray Data's pool has a Segmenter.
 
+A child process connects to the cluster, and sends the outcomes to this process.
+
 Ray places the actors on the nodes, sends them chunks of images, and restarts dead actors. The
 images of a dead actor are missing from the results. They are tried again, one image at a time.
 """
@@ -8,26 +10,35 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing import Pipe, Process
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from paddleseg_infer.config import resolved
 from paddleseg_infer.deploy import load_deploy_config
 from paddleseg_infer.engine_options import EngineOptions
-from paddleseg_infer.errors import ConfigError, RunError, reason, shown
+from paddleseg_infer.errors import MISSING_HINT, ConfigError, RunError, reason, shown
 from paddleseg_infer.machine.paddle_build import find_paddle
-from paddleseg_infer.outcomes import Job, Outcome
+from paddleseg_infer.outcomes import Interrupted, Job, Outcome
 from paddleseg_infer.pictures.files import PART_SUFFIX, prepare_save_dir
 from paddleseg_infer.runs.actor import Needs
 from paddleseg_infer.runs.nodes import processors_of_nodes, threads_per_actor
 from paddleseg_infer.runs.passes import Passes
-from paddleseg_infer.runs.signals import answered_by, interrupt
-from paddleseg_infer.runs.worker import LogLines, Note, Refused, Reporting, Stopped, end_with
+from paddleseg_infer.runs.signals import answered_by
+from paddleseg_infer.runs.worker import (
+    LogLines,
+    Note,
+    Refused,
+    Reporting,
+    Stopped,
+    end_with,
+    how_it_died,
+)
 from paddleseg_infer.settings import Settings
 
 log = logging.getLogger("paddleseg_infer")
@@ -37,7 +48,9 @@ CONNECT_SECONDS = 10.0
 PROGRAM = {"py_modules": [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]}
 
 
-def segment(jobs: Sequence[Job], settings: Settings, address: str) -> Iterator[Outcome]:
+def segment(
+    jobs: Sequence[Job], settings: Settings, address: str
+) -> Generator[Outcome, None, None]:
     """Saves the pictures of `jobs` with `num_workers` actors. Yields an Outcome for each job.
 
     `address` is `host:port`, `auto` for the cluster that this machine is a node of, or `local` for
@@ -45,8 +58,8 @@ def segment(jobs: Sequence[Job], settings: Settings, address: str) -> Iterator[O
     nodes share. Raises ConfigError if nothing can start, RunError if the run can't go on, and
     Interrupted after a signal.
 
-    A process of its own is connected to the cluster, because Ray ends that process if the cluster's
-    head dies.
+    A child process connects to the cluster: if the cluster's head dies, Ray ends the process that
+    is connected.
     """
     if not jobs:  # this shard has no images
         return
@@ -55,29 +68,63 @@ def segment(jobs: Sequence[Job], settings: Settings, address: str) -> Iterator[O
     mark = os.path.join(os.path.abspath(settings.saving.save_dir), name)
     ours, theirs = Pipe(duplex=False)
     driver = Process(target=_drive, args=(theirs, os.getpid(), jobs, settings, address, mark))
+    numbers: list[int] = []  # of signals
+    wake, woken = socket.socketpair()  # `wake` is readable after a signal
+
+    def interrupt(number: int) -> None:
+        numbers.append(number)
+        woken.send(b"!")
+
     with answered_by(interrupt):
         try:
             driver.start()
             theirs.close()  # so that `recv` fails when the process ends
-            while (message := ours.recv()) is not None:
-                if isinstance(message, Outcome):
-                    yield message
-                elif isinstance(message, Note):
-                    log.log(message.level, "%s", message.text)
-                elif isinstance(message, Refused):
-                    raise ConfigError(message.error)
-                elif isinstance(message, Stopped):
-                    raise RunError(message.error)
-        except EOFError:
-            raise RunError(
-                "--ray: the cluster's head has died or can't be reached: start the cluster again, "
-                "and run the command with --resume"
-            ) from None
+            yield from _received(ours, wake, driver, numbers)
         finally:
-            driver.kill()
-            driver.join()
+            if driver.pid is not None:
+                driver.kill()
+                driver.join()
+            for each in (ours, wake, woken):
+                each.close()
             with contextlib.suppress(OSError):
                 os.unlink(mark)
+
+
+def _received(
+    connection: Connection, wake: socket.socket, driver: Process, numbers: Sequence[int]
+) -> Iterator[Outcome]:
+    """Yields the outcomes that the child process sends. For errors see `segment`."""
+    sources: list[Any] = [connection, wake]
+    has_outcome = False
+    while True:
+        if wake in wait(sources):
+            sources = [connection]
+            driver.kill()  # what it has sent is still read
+        try:
+            message = connection.recv()
+        except (EOFError, OSError):  # it has ended, perhaps during a message
+            break
+        if isinstance(message, Outcome):
+            has_outcome = True
+            yield message
+        elif isinstance(message, Note):
+            log.log(message.level, "%s", message.text)
+        elif isinstance(message, Refused):
+            raise ConfigError(message.error)
+        elif isinstance(message, Stopped):
+            raise RunError(message.error)
+        else:
+            return
+    driver.join()
+    if numbers:
+        raise Interrupted(numbers[0])
+    why = f"the process that is connected to the cluster {how_it_died(driver)}"
+    if driver.exitcode == 1:  # which is how Ray ends it
+        why = (
+            "the cluster's head has died or can't be reached: start the cluster again, and run the "
+            "command with --resume"
+        )
+    raise RunError(f"--ray: {why}") if has_outcome else ConfigError(f"--ray: {why}")
 
 
 def _drive(
@@ -88,7 +135,7 @@ def _drive(
     address: str,
     mark: str,
 ) -> None:
-    """Runs in the process that is connected to the cluster. Sends None at the end."""
+    """Runs in the child process, which is connected to the cluster. Sends None at the end."""
     end_with(parent)
     reporting = Reporting(connection)
     log.handlers, log.propagate = [LogLines(reporting)], False
@@ -101,6 +148,8 @@ def _drive(
         reporting.send(Refused(str(error)))
     except RunError as error:
         reporting.send(Stopped(str(error)))
+    except ModuleNotFoundError as error:
+        reporting.send(Refused(f"{error}: {MISSING_HINT}"))
 
 
 def _outcomes(
@@ -186,6 +235,8 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         if address == "auto":
             hint = " (start one on this machine, or give host:port)"
         raise ConfigError(f"--ray {address}: {str(error).splitlines()[0]}{hint}") from None
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent answers them, not Ray
+        signal.signal(number, signal.SIG_IGN)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # this program logs dead actors itself
     # Ray prints messages about nodes to standard output.
     with contextlib.redirect_stdout(sys.stderr):

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 
 from paddleseg_infer.engine_options import EngineOptions
@@ -14,7 +14,7 @@ from paddleseg_infer.settings import Settings
 
 def segment(
     jobs: Sequence[Job], settings: Settings, on_windows: Callable[[Windows], None]
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Saves the pictures of `jobs`. Yields an Outcome for each job.
 
     A single batch runs in this process. More batches, or any number with a `timeout`, run in at

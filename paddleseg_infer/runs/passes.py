@@ -1,4 +1,4 @@
-"""Runs jobs in a pool of Ray Data's actors, in several passes, until each has an outcome."""
+"""Runs jobs in a pool of Ray Data's actors, in several passes."""
 
 import logging
 import pickle

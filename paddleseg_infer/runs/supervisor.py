@@ -5,7 +5,6 @@ import ctypes
 import enum
 import logging
 import os
-import signal
 import socket
 import time
 from collections import deque
@@ -20,7 +19,16 @@ from paddleseg_infer.outcomes import Interrupted, Job, Outcome, Windows
 from paddleseg_infer.runs.resume import skipped
 from paddleseg_infer.runs.retries import DEATHS_ALONE, Retries
 from paddleseg_infer.runs.signals import answered_by
-from paddleseg_infer.runs.worker import Ask, Began, Note, Refused, Stopped, orders_for, work
+from paddleseg_infer.runs.worker import (
+    Ask,
+    Began,
+    Note,
+    Refused,
+    Stopped,
+    how_it_died,
+    orders_for,
+    work,
+)
 from paddleseg_infer.settings import Settings
 
 log = logging.getLogger("paddleseg_infer")
@@ -236,7 +244,7 @@ class Supervisor:
         self._numbers.append(worker.number)
         if self._stop or (not held and exit_code == 0):
             return
-        why = worker.why or _how_it_died(worker.process)
+        why = worker.why or f"the worker process {how_it_died(worker.process)}"
         verdict = self._retries.death(held, worker.is_alone)
         if verdict.no_start:
             raise ConfigError(f"{why}, five times in a row before the first image was done")
@@ -288,10 +296,3 @@ class Supervisor:
                     worker.process.kill()
                     worker.process.join()
                     del self._workers[connection]
-
-
-def _how_it_died(process: Process) -> str:
-    code = process.exitcode or 0
-    if -code in set(signal.Signals):
-        return f"the worker process ended with {signal.Signals(-code).name}"
-    return f"the worker process ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"

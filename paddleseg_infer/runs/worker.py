@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
 from paddleseg_infer.errors import MISSING_HINT, ConfigError, RunError
@@ -45,7 +46,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Refused:
-    """The worker can't start."""
+    """The process can't start."""
 
     error: str
 
@@ -57,6 +58,7 @@ class Stopped:
     error: str
 
 
+# None is the end of what a process sends.
 Message = Ask | Began | Note | Refused | Stopped | Outcome | Windows | None
 
 
@@ -107,7 +109,7 @@ def work(connection: Connection, parent: int, orders: Orders) -> None:
 
 
 class Reporting:
-    """The connection to the supervisor. Several threads may use it at once."""
+    """The connection to the parent process. Several threads may use it at once."""
 
     def __init__(self, connection: Connection):
         self._connection = connection
@@ -132,7 +134,7 @@ class Reporting:
 
 
 class LogLines(logging.Handler):
-    """Sends log lines to the supervisor."""
+    """Sends log lines to the parent process."""
 
     def __init__(self, reporting: Reporting):
         super().__init__()
@@ -172,11 +174,11 @@ def _results(segmenter: "Segmenter", reporting: Reporting, orders: Orders) -> "I
 
 
 def end_with(parent: int) -> None:
-    """Makes this worker end when the process `parent` ends, even if that is killed.
+    """Makes this process end when the process `parent` ends, even if that is killed.
 
-    On Linux the system kills the worker at once. On other systems the worker ends after its current
-    batch. It ignores SIGINT and SIGTERM: Ctrl-C and schedulers send these to the whole process
-    group, and the parent handles them.
+    On Linux the system kills it at once. On other systems a worker ends after its current batch. It
+    ignores SIGINT and SIGTERM: Ctrl-C and schedulers send these to the whole process group, and the
+    parent handles them.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -184,3 +186,11 @@ def end_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # the parent had ended before the call
             os._exit(1)
+
+
+def how_it_died(process: BaseProcess) -> str:
+    """Returns how a child process has ended, for a message that begins with its name."""
+    code = process.exitcode or 0
+    if -code in set(signal.Signals):
+        return f"ended with {signal.Signals(-code).name}"
+    return f"ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"

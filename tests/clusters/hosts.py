@@ -1,4 +1,4 @@
-"""Hosts of their own on this machine: network namespaces with a bridge between them.
+"""Separate hosts on this machine: network namespaces with a bridge between them.
 
 Needs root, and Debian's iproute2. All hosts see the same files, but each has its own folder for
 Ray's files, its own network and its own processes.
@@ -37,6 +37,13 @@ class Hosts:
         self._switch = f"{self._prefix}switch"
         self.count = count
         self._first = []
+        try:
+            self._make(count)
+        except BaseException:
+            self.remove()
+            raise
+
+    def _make(self, count):
         ip("netns", "add", self._switch)
         ip("-n", self._switch, "link", "add", "bridge", "type", "bridge")
         ip("-n", self._switch, "link", "set", "bridge", "up")
@@ -85,12 +92,14 @@ class Hosts:
         self.start(number, "sh", "-c", "rm -rf /tmp/ray/*").wait()
 
     def remove(self):
-        for number in range(self.count):
+        for number, first in enumerate(self._first):
             self.kill(number)
-            self._first[number].kill()
-            self._first[number].communicate()
-            ip("netns", "delete", self.name(number))
-        ip("netns", "delete", self._switch)
+            first.kill()
+            first.communicate()
+        found = subprocess.check_output(["ip", "netns", "list"], text=True)
+        for line in found.splitlines():
+            if line.startswith(self._prefix):
+                ip("netns", "delete", line.split()[0])
 
 
 class Cluster:
@@ -191,7 +200,7 @@ class Run:
         return "".join(
             line
             for line in self._err.read_text().splitlines(keepends=True)
-            if "core_worker" not in line and " of 1000 images, " not in line
+            if "core_worker" not in line and f" of {IMAGES} images, " not in line
         )
 
     def check_complete(self):

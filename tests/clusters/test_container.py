@@ -140,8 +140,9 @@ mount -o remount,bind,ro "$root"
 @pytest.mark.stress
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.skipif(not shutil.which("debootstrap"), reason="needs Debian's debootstrap")
-def test_the_container_runs_as_an_ordinary_user_with_a_read_only_root(tmp_path):
+def test_the_container_runs_as_an_ordinary_user_with_a_read_only_root(tmp_path, request):
     image = Image(tmp_path / "root")
+    request.addfinalizer(lambda: shutil.rmtree(image.root))
     image.build(RECIPE)
     size = subprocess.check_output(["du", "-sm", "--one-file-system", image.root], text=True)
     print(f"size: {size.split()[0]} MB")
@@ -171,7 +172,7 @@ def test_the_container_runs_as_an_ordinary_user_with_a_read_only_root(tmp_path):
     summaries = [report_lines(each)[-1]["summary"] for each in data.glob("report.*.jsonl")]
     assert sum(each["done"] for each in summaries) == 4
 
-    # Nothing outside the volumes can be written to, which the entry point's user notices.
+    # Nothing outside the volumes can be written to: the program ends with an error.
     done = image.run(
         [*image.entry, "--config", "/data/model/deploy.yaml", "--image_path", "/data/images"],
         f"data={shlex.quote(str(data))}{READ_ONLY}",

@@ -1,4 +1,4 @@
-"""--ray on three hosts of their own: nodes that are cut off, killed, slow or set up wrongly.
+"""--ray on three separate hosts: nodes that are cut off, killed, slow or set up wrongly.
 
 `make stress-hosts` runs it, and prints a line for each case: seconds, exit code, and what infer.py
 printed.
@@ -79,6 +79,7 @@ def test_a_link_is_down_for_twenty_seconds(cluster, hosts, data, tmp_path):
     run.wait_for_results(100)
     hosts.link(2, "down")
     time.sleep(20)
+    assert run.process.poll() is None
     hosts.link(2, "up")
     assert run.end(300) == 0
     run.check_complete()
@@ -89,6 +90,7 @@ def test_a_link_is_down_for_good(cluster, hosts, data, tmp_path):
     run.wait_for_results(100)
     hosts.link(2, "down")
     assert run.end(400) == 0
+    assert "workers died" in run.err
     run.check_complete()
 
 
@@ -96,7 +98,9 @@ def test_a_node_is_killed(cluster, hosts, data, tmp_path):
     run = Run(cluster, data, tmp_path)
     run.wait_for_results(100)
     hosts.kill(2)
+    assert len(hosts.pids(2)) == 1
     assert run.end(400) == 0
+    assert "has been marked dead" in run.err
     run.check_complete()
 
 
@@ -183,8 +187,8 @@ def test_the_own_disk_of_a_node_is_full(two_nodes, hosts, data, tmp_path):
     two_nodes.wait_for(3)
     run = Run(two_nodes, data, tmp_path)
     run.wait_for_results(100)
-    fill = "dd if=/dev/zero of=/tmp/ray/filling bs=1M 2>/dev/null; df /tmp/ray | tail -1"
-    hosts.start(2, "sh", "-c", fill).wait()
+    fill = "dd if=/dev/zero of=/tmp/ray/filling bs=1M 2>/dev/null; df /tmp/ray | grep -q 100%"
+    assert hosts.start(2, "sh", "-c", fill).wait() == 0
     assert run.end(300) == 0
     run.check_complete()
 
@@ -212,7 +216,10 @@ def test_the_example_with_ssh(hosts, data, tmp_path):
         '-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "$@"\n'
     )
     ssh.chmod(0o755)
+    (tmp_path / "home" / ".ray").mkdir(parents=True)
+    (tmp_path / "home" / ".ray" / "auth_token").write_text("0123456789abcdef" * 4)
     environment = {
+        "HOME": str(tmp_path / "home"),
         "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
         "MODEL": str(data / "model"),
         "IMAGES": str(data / "in"),

@@ -184,6 +184,9 @@ def test_a_signal_ends_the_run_in_seconds(start, tmp_path):
     assert process.wait() == 143
     assert time.monotonic() - started < 5
     wait_until(lambda: not actors())
+    # All images that have an outcome are in the summary.
+    done = int(re.match(r"(\d+) of 2000 images done", process.stdout.read())[1])
+    assert f"{2000 - done} images were not tried" in process.stderr.read()
     for name in masks(tmp_path / "output"):
         assert (tmp_path / "output" / name).read_bytes().endswith(b"IEND\xaeB`\x82"), name
 

@@ -1,7 +1,11 @@
 """--ray before a cluster works: wrong addresses, missing files and packages, threads of workers."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from paddleseg_infer.runs.nodes import threads_for
 
@@ -51,3 +55,48 @@ def test_workers_get_as_many_threads_as_possible_while_all_can_run():
         threads = threads_for(processors, workers)
         assert threads == 1 or sum(count // threads for count in processors) >= workers
         assert threads == 10 or sum(count // (threads + 1) for count in processors) < workers
+
+
+LATER = """
+import sys, time
+from paddleseg_infer import cli
+from paddleseg_infer.runs import cluster, report
+def outcomes(jobs, settings, address, mark):
+    from paddleseg_infer.outcomes import Outcome
+    for number, job in enumerate(jobs):
+        {what}
+        yield Outcome(job, "done", size=(1, 1))
+cluster._outcomes = outcomes
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "why"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", 2, "ended with SIGKILL"),
+        ("import os; number == 3 and os.kill(os.getpid(), 9)", 1, "ended with SIGKILL"),
+        ("import os; number == 3 and os._exit(1)", 1, "the cluster's head has died or can't be"),
+        ("import no_such_module", 2, "No module named 'no_such_module'"),
+    ],
+)
+def test_the_end_of_the_connected_process_is_an_error(model, photos, tmp_path, what, code, why):
+    """A process stands for the one that Ray ends: only a real cluster can lose its head."""
+    command = [sys.executable, "-c", LATER.format(what=what), "--config", model]
+    command += ["--image_path", photos, "--ray", "local", "--save_dir", tmp_path / "out"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert run.returncode == code
+    assert why in run.stderr
+    if code == 1:
+        assert "2 images were not tried" in run.stderr
+
+
+def test_an_error_in_the_program_ends_the_connected_process_too(model, photos, tmp_path):
+    what = "time.sleep(0.1)"
+    wrong = "def add(*_): raise ValueError('here')\nreport.Summary.add = add\n"
+    script = LATER.format(what=what).replace("sys.exit", f"{wrong}sys.exit")
+    command = [sys.executable, "-c", script, "--config", model, "--image_path", photos]
+    command += ["--ray", "local", "--save_dir", tmp_path / "out"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "ValueError: here" in run.stderr
+    assert run.returncode == 1
