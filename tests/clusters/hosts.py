@@ -5,6 +5,7 @@ Ray's files, its own network and its own processes.
 """
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -178,8 +179,11 @@ class Run:
 
     def has_results(self, count, workers=1):
         """Returns whether so many images have results, from so many workers."""
-        lines = report_lines(self.report) if self.report.exists() else []
-        return len(lines) >= count and len({line.get("worker") for line in lines}) >= workers
+        text = self.report.read_text() if self.report.exists() else ""
+        whole = text.rpartition("\n")[0].splitlines()  # the last line may be incomplete
+        return (
+            len(whole) >= count and len({json.loads(each)["worker"] for each in whole}) >= workers
+        )
 
     def wait_for_results(self, count, workers=3):
         wait_until(lambda: self.process.poll() is not None or self.has_results(count, workers), 120)
