@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures Ray's own share of a run's time: `--ray local` against local workers.
 
-The model and the scenes are the demo's; the 2,000 images of 480x320 are made in the folder --made.
+The model and the scenes are the demo's; the 2,000 images of 240x160 are made in the folder --made.
 """
 
 import os
@@ -22,7 +22,7 @@ def small_images(made: Path) -> Path:
     if not folder.exists():
         folder.mkdir(parents=True)
         for number in range(DIFFERENT):
-            cv2.imwrite(str(folder / f"{number}.png"), draw_scene(1, number, 480, 320)[0])
+            cv2.imwrite(str(folder / f"{number}.png"), draw_scene(1, number, 240, 160)[0])
         for number in range(DIFFERENT, COUNT):
             os.link(folder / f"{number % DIFFERENT}.png", folder / f"{number}.png")
     return folder
