@@ -195,7 +195,7 @@ def test_an_image_too_large_for_the_memory_runs_in_windows(models, tmp_path, mon
 
 
 def windows_of(items, tiling):
-    return Cutter(tiling, None, False, lambda item, tiling: None).windows(items)
+    return Cutter(tiling, None, False, lambda item, tiling: None, nothing).windows(items)
 
 
 class WideSource:
