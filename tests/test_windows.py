@@ -10,6 +10,7 @@ from windows_oracle import mean_of_windows, monais_weight, paddlesegs_windows
 
 from paddleseg_infer.batching import Item, Result
 from paddleseg_infer.errors import ConfigError, ImageError
+from paddleseg_infer.outcomes import nothing
 from paddleseg_infer.preprocess import prepare
 from paddleseg_infer.segmenter import Segmenter
 from paddleseg_infer.sources.array import ArraySource
