@@ -41,7 +41,7 @@ class Folder:
         names: tuple[str, ...] = (),
         palette: bytes | None = None,
     ) -> None:
-        """Writes parts of some rows to a GeoTIFF: see `write_geotiff`. Or raises RunError."""
+        """Writes a GeoTIFF: see `write_geotiff`. Raises ImageError or RunError."""
         path = self.file(name)
         with written(path, self.save_dir):
             write_geotiff(path, parts, size, dtype, place, names, palette)
