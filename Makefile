@@ -1,4 +1,4 @@
-# make demo: makes the demo's masks, and compares them with the demo's label maps.
+# make demo: makes the demo's masks, compares them with the demo's label maps, and makes a page of both.
 # make test: runs the tests. make coverage: runs them and measures the coverage.
 # make lint: runs ruff, mypy and import-linter.
 # make clean: removes environments, caches and output.
@@ -48,7 +48,8 @@ STRESS := $(BIN)/python -m pytest -s -q -m "stress or not stress"
 
 demo: $(VENV)/ready-to-run
 	@$(BIN)/python infer.py --config demo/model/deploy.yaml --image_path demo/images \
-		--label_path demo/labels --save_dir $(MASKS) --device cpu
+		--label_path demo/labels --save_dir $(MASKS) --report $(MASKS).jsonl --device cpu
+	@$(BIN)/python -m paddleseg_infer.gallery $(MASKS).jsonl
 
 test: $(VENV)/ready-to-test
 	$(PYTEST) $(TESTS)
@@ -127,4 +128,5 @@ $(VENV)/ready-to-test: $(VENV)/ready-to-run requirements/dev.txt requirements/ge
 
 clean:
 	rm -rf .venv* .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis output/demo \
+		output/demo.jsonl \
 		bench/made build *.egg-info __pycache__ */__pycache__

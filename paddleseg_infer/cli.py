@@ -138,14 +138,16 @@ def segment(jobs: "Sequence[Job]", listing: "Listing", settings: Settings, start
     """Segments the images, reports each outcome and a summary, and returns the exit code."""
     from paddleseg_infer.pictures.files import sweep_parts, target_of
     from paddleseg_infer.runs.progress import Progress
-    from paddleseg_infer.runs.report import Report, Summary
+    from paddleseg_infer.runs.report import Report, Summary, about_run
 
     saving = settings.saving
     targets = (target_of(kind, job.stem) for job in jobs for kind in saving.save)
     sweep_parts(saving.save_dir, targets)
     judge, evaluation = evaluating(settings)
-    path, compares = settings.run.report, evaluation is not None
-    report = Report(path, saving.save, settings.run.resume, compares) if path else None
+    report = None
+    if path := settings.run.report:
+        about, compares = about_run(settings, judge), evaluation is not None
+        report = Report(path, saving.save, settings.run.resume, about, compares)
     total = len(jobs) + len(listing.unreadable)
     summary = Summary(total, evaluation, settings.run.shard)
     for outcome in listing.unreadable:

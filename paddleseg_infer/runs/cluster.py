@@ -77,7 +77,12 @@ def segment(
 
     with answered_by(interrupt):
         try:
-            driver.start()
+            try:
+                driver.start()
+            except OSError as error:
+                raise ConfigError(
+                    f"--ray: the process for the cluster can't be started: {reason(error)}"
+                ) from None
             theirs.close()  # so that `recv` fails when the process ends
             yield from _received(ours, wake, driver, numbers)
         finally:
@@ -150,6 +155,9 @@ def _drive(
         reporting.send(Stopped(str(error)))
     except ModuleNotFoundError as error:
         reporting.send(Refused(f"{error}: {MISSING_HINT}"))
+    except Exception as error:  # without this, the parent would take it for the end of the cluster
+        reporting.send(Stopped(f"--ray: an error in this program: {type(error).__name__}: {error}"))
+        raise
 
 
 def _outcomes(
@@ -164,8 +172,12 @@ def _outcomes(
     settings = _with_absolute_paths(settings)
     with _connected(ray, address):
         prepare_save_dir(settings.saving.save_dir)
-        with open(mark, "wb"):
-            pass
+        try:
+            with open(mark, "wb"):
+                pass
+        except OSError as error:
+            folder = shown(settings.saving.save_dir)
+            raise ConfigError(f"--save_dir {folder} can't be written to: {reason(error)}") from None
         first = next(iter(by_absolute_path))
         paths = settings.run.config, first.image, mark
         needs = Needs(paths, str(build), settings.engine.precision)

@@ -1,18 +1,20 @@
-"""--report: writes a JSON line for each finished image and a summary, which is also printed."""
+"""--report: writes JSON lines about the run, each finished image and the summary."""
 
 import contextlib
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from paddleseg_infer.errors import ConfigError, RunError, reason, shown
 from paddleseg_infer.outcomes import Areas, Outcome
 from paddleseg_infer.pictures.files import target_of
+from paddleseg_infer.settings import Settings
 
-if TYPE_CHECKING:  # it needs numpy
+if TYPE_CHECKING:  # they need numpy
+    from paddleseg_infer.evaluation import Judge
     from paddleseg_infer.runs.evaluation import Evaluation
 
 SLOWEST = 5
@@ -21,15 +23,45 @@ MOST_REASONS = 10
 ENDS = ("done", "failed", "skipped")
 
 
+def about_run(settings: Settings, judge: "Judge | None") -> dict[str, Any]:
+    """Returns what a reader of the report needs to find the pictures and to name the classes.
+
+    Raises ConfigError.
+    """
+    from paddleseg_infer.deploy import load_deploy_config
+
+    folder = None
+    with contextlib.suppress(OSError):  # the working folder was removed
+        folder = os.getcwd()
+    return {
+        "folder": folder,
+        "save_dir": settings.saving.save_dir,
+        "names": load_deploy_config(settings.run.config).class_names,
+        "classes": judge and judge.classes,
+        "ignore_index": judge and judge.ignore_index,
+    }
+
+
 class Report:
     """A file of JSON lines. Each line is flushed to the file at once.
 
     Raises ConfigError if the file can't be opened, and RunError if a line can't be written.
     """
 
-    def __init__(self, path: str, kinds: Sequence[str], append: bool, compares: bool = False):
-        """With `compares`, the lines say how each mask agrees with its label map."""
+    def __init__(
+        self,
+        path: str,
+        kinds: Sequence[str],
+        append: bool,
+        about: Mapping[str, Any],
+        compares: bool = False,
+    ):
+        """`about` describes the run; it is written before the first line.
+
+        With `compares`, the lines say how each mask agrees with its label map.
+        """
         self._path, self._kinds, self._compares = path, kinds, compares
+        self._about: Mapping[str, Any] | None = about
         try:
             if append:
                 _mend(path)
@@ -70,6 +102,9 @@ class Report:
             if self._replaces:
                 self._file.truncate(0)
                 self._replaces = False
+            if self._about is not None:
+                line_of_run, self._about = {"run": self._about}, None
+                self._file.write(json.dumps(line_of_run) + "\n")
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
         except OSError as error:

@@ -184,6 +184,26 @@ def opened_for_long(path: str) -> Any:
         return rasterio_module().open(os.path.abspath(path), driver="GTiff")
 
 
+def small_view(path: str, longest: int) -> np.ndarray:
+    """Returns a TIFF of any bands for the eye, uint8 BGR [H, W, 3]: see `ImageData.view`.
+
+    No side is longer than `longest`; of a larger raster, only so many pixels are read. Raises
+    ImageError.
+    """
+    if rasterio_module() is None:
+        raise ImageError(f"a TIFF needs rasterio: {RASTERIO_HINT}")
+    with _opened(path) as raster:
+        bands = range(1, raster.count + 1)
+        chosen = [bands[at] for at in _colours_of(raster, bands)] if len(bands) > 2 else [1]
+        scale = min(1, longest / max(raster.shape))
+        height, width = (max(1, round(scale * side)) for side in raster.shape)
+        pixels = raster.read(chosen, out_shape=(len(chosen), height, width))
+        valid = raster.dataset_mask(out_shape=(height, width)) > 0
+        if pixels.dtype.kind == "f":
+            pixels = np.nan_to_num(pixels, posinf=0, neginf=0)
+        return ImageData(np.moveaxis(pixels, 0, 2), Place(valid=valid)).view()
+
+
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
     """Opens a TIFF. Turns rasterio's errors, also those of the caller's reads, to ImageError."""

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
-from conftest import BUILD, PADDLE, masks, read_mask, scene, write_image
+from conftest import BUILD, PADDLE, masks, read_mask, report_lines, scene, write_image
 
 from paddleseg_infer import cpu_config
 from paddleseg_infer.config import resolved
@@ -91,7 +91,7 @@ def test_an_image_that_fails_in_bf16_runs_in_fp32(infer, models, photos, tmp_pat
     assert run.err.count("warning") == 1
     assert "OpenVINO can't run 9x3 (Kernel after" in run.err
     assert "Paddle's own engine in fp32 runs this size and smaller ones" in run.err
-    *lines, last = map(json.loads, (tmp_path / "report").read_text().splitlines())
+    *lines, last = report_lines(tmp_path / "report")
     ran = {line["image"]: (line["engine"], line["precision"]) for line in lines}
     assert ran.pop("photos/small.png") == ("oneDNN", "fp32")
     assert set(ran.values()) == {("OpenVINO", "bf16")}
@@ -120,11 +120,12 @@ def test_after_many_failures_all_other_images_run_in_fp32(models, caplog):
 def test_an_image_whose_windows_ran_differently_has_both_in_its_report(tmp_path):
     ran = (Ran("OpenVINO", "bf16"), Ran("oneDNN", "fp32"))
     outcome = Outcome(Job("a.png", "a"), "done", size=(64, 48), ran=ran)
-    report, summary = Report(str(tmp_path / "report"), ("mask",), append=False), Summary(1)
+    report = Report(str(tmp_path / "report"), ("mask",), append=False, about={})
+    summary = Summary(1)
     report.add(outcome)
     summary.add(outcome)
     report.close(summary.as_dict(1.0, 0))
-    line, last = map(json.loads, (tmp_path / "report").read_text().splitlines())
+    line, last = report_lines(tmp_path / "report")
     assert (line["engine"], line["precision"]) == ("OpenVINO+oneDNN", "bf16+fp32")
     assert last["summary"]["engines"] == {"OpenVINO bf16+oneDNN fp32": 1}
 

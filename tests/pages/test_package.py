@@ -1,6 +1,7 @@
 """Tests of the ways to start the program, and of modules that import no heavy package."""
 
 import importlib
+import json
 import os
 import shutil
 import subprocess
@@ -146,6 +147,13 @@ print(Segmenter({str(model)!r}, device="cpu")("a.png").shape)
     )
     assert run.returncode == 0, run.stderr
     assert masks(tmp_path / "output") == ["a.png"]
+    start.write_bytes((built / "bin" / "paddleseg-gallery").read_bytes())
+    line = {"image": "a.png", "status": "done", "files": {"mask": "a.png"}}
+    (tmp_path / "report").write_text(json.dumps(line) + "\n")
+    command = [environment / "bin" / "python", start, "report", "--save_dir", "output"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "output" / "gallery" / "index.html").exists()
 
 
 def test_another_python_gets_a_sentence(tmp_path):

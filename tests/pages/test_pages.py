@@ -217,9 +217,14 @@ def test_every_command_of_the_readme_runs(project):
     assert printed.count("4 of 4 masks compared: mean IoU 0.87") == 2  # make demo, --label_path
     # A second run installs nothing.
     assert ("Installing requirements.txt" in printed) != is_ready_for_make_demo()
+    for gallery in ("output/gallery", "output/demo/gallery"):
+        assert f"open {gallery}/index.html in a browser" in printed
+        assert (folder / gallery / "index.html").exists()
+        shutil.rmtree(folder / gallery)
     assert masks(folder / "masks") == masks(folder / "output" / "demo") == DEMO
     overlays = [f"overlay/{name}" for name in DEMO]
-    assert masks(folder / "output") == sorted([*DEMO, *overlays, *(f"demo/{n}" for n in DEMO)])
+    demo = ["demo.jsonl", *(f"demo/{name}" for name in DEMO)]
+    assert masks(folder / "output") == sorted([*DEMO, *overlays, *demo])
 
 
 MADE = {  # what the commands of a page make, and a part of what they print
@@ -231,6 +236,7 @@ MADE = {  # what the commands of a page make, and a part of what they print
     "evaluation": ("part2.jsonl", "4 of 4 masks compared: mean IoU 0.87"),
     "speed": ("demo_int8/model.pdmodel", "4 of 4 images done"),
     "runs": ("report.jsonl", "4 of 4 images done"),
+    "gallery": ("output/gallery/index.html", "4 images in"),
     "differences": ("output/avenue.png", "4 of 4 images done"),
     "python": ("demo", ""),
     "gpu": ("demo", ""),  # nothing on these two is run

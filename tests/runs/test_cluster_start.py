@@ -78,6 +78,7 @@ sys.exit(cli.main(sys.argv[1:]))
         ("import os; number == 3 and os.kill(os.getpid(), 9)", 1, "ended with SIGKILL"),
         ("import os; number == 3 and os._exit(1)", 1, "the cluster's head has died or can't be"),
         ("import no_such_module", 2, "No module named 'no_such_module'"),
+        ("if number == 3: raise ValueError('here')", 1, "in this program: ValueError: here"),
     ],
 )
 def test_the_end_of_the_connected_process_is_an_error(model, photos, tmp_path, what, code, why):
@@ -87,6 +88,7 @@ def test_the_end_of_the_connected_process_is_an_error(model, photos, tmp_path, w
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert run.returncode == code
     assert why in run.stderr
+    assert ("the cluster's head" in run.stderr) == ("os._exit" in what)
     if code == 1:
         assert "2 images were not tried" in run.stderr
 

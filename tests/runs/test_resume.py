@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import struct
@@ -16,6 +17,7 @@ import pytest
 from conftest import ROOT, children, masks, report_lines, wait_until, write_image
 from PIL import Image, TiffImagePlugin
 
+from demo.canvas import CLASSES
 from paddleseg_infer.outcomes import Job, Outcome
 from paddleseg_infer.pictures import files
 from paddleseg_infer.runs import progress
@@ -139,6 +141,26 @@ def test_the_report_contains_the_result_of_each_image(infer, model, photos, tmp_
     assert len(report_lines(tmp_path / "report")) == 7  # the old report was replaced
 
 
+@pytest.mark.parametrize("compares", [False, True])
+def test_the_first_line_of_each_run_describes_it(infer, tmp_path, compares):
+    demo = ROOT / "demo"
+    command = ("--config", demo / "model" / "deploy.yaml", "--image_path", demo / "images")
+    labels = ("--label_path", demo / "labels", "--ignore_index", "9") if compares else ()
+    for _ in range(2):
+        assert infer(*command, *labels, "--report", "report", "--resume").code == 0
+    lines = [json.loads(line) for line in (tmp_path / "report").read_text().splitlines()]
+    places = [number for number, line in enumerate(lines) if "run" in line]
+    assert places == [0, 6]  # a run has four images and a summary
+    assert lines[0] == lines[6]
+    assert lines[0]["run"] == {
+        "folder": str(tmp_path),
+        "save_dir": "output",
+        "names": list(CLASSES),
+        "classes": len(CLASSES) if compares else None,
+        "ignore_index": 9 if compares else None,
+    }
+
+
 def test_the_mask_is_saved_last(infer, model, photos, tmp_path):
     """A missing mask then shows that a killed run didn't finish the image."""
     (tmp_path / "output").mkdir()
@@ -205,7 +227,7 @@ def test_an_invalid_orientation_does_not_crash_the_run(infer, model, tmp_path):
 def test_a_truncated_last_line_of_a_report_is_removed(tmp_path, kept):
     path = tmp_path / "report"
     path.write_text('{"a": 1}\n' * kept + '{"image": "' + "x" * 9000)
-    report = Report(str(path), ("mask",), append=True)
+    report = Report(str(path), ("mask",), append=True, about={})
     report.add(Outcome(Job("a.png", "a"), "done"))
     report.close({})
     assert len(report_lines(path)) == kept + 2
@@ -214,7 +236,7 @@ def test_a_truncated_last_line_of_a_report_is_removed(tmp_path, kept):
 def test_each_line_of_a_report_is_there_when_its_image_has_ended(tmp_path):
     """And so it is after a run that is killed."""
     path = tmp_path / "report"
-    report = Report(str(path), ("mask",), append=False)
+    report = Report(str(path), ("mask",), append=False, about={})
     for number in range(3):
         report.add(Outcome(Job(f"{number}.png", f"{number}"), "done"))
         assert report_lines(path)[-1]["image"] == f"{number}.png"

@@ -1,0 +1,265 @@
+"""What the page shows of one image: small pictures, numbers, and what is wrong with its files."""
+
+import os
+import urllib.parse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from paddleseg_infer.errors import ImageError, RunError, reason, shown
+from paddleseg_infer.evaluation import histogram
+from paddleseg_infer.formats.size import image_size
+from paddleseg_infer.gallery import views
+from paddleseg_infer.gallery.records import Record, Triple
+from paddleseg_infer.label_maps import LabelMap
+from paddleseg_infer.pictures.kinds import encode_mask
+from paddleseg_infer.preprocess import check_is_file
+
+THUMBNAIL, PREVIEW = 320, 1600  # pixels of the longest side
+IDS = ("mask", "label")  # the kinds of pictures that contain the class ids
+PER_FOLDER = 1000  # images whose pictures are in one folder
+WRONG_COLOUR = (255, 0, 255)
+NO_MEMORY = "there is not enough memory for it"
+
+
+@dataclass(frozen=True)
+class Making:
+    """What all images of a page have in common."""
+
+    pictures: str  # the folder for the page's own pictures
+    place: str  # the folder of the finished page, from which links start
+    save_dir: str
+    palette: bytes
+    classes: int  # of the confusion matrix; 0 without label maps
+
+
+@dataclass
+class Figures:
+    """One image on the page. `entry` has what the page's script gets: see `page/grid.js`."""
+
+    entry: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+    matrix: np.ndarray | None = None  # int64 [classes, classes + 1], see `_matrix_of`
+
+
+def figures_of(number: int, record: Record, making: Making) -> Figures:
+    """Makes the page's pictures of an image. Raises RunError if they can't be written.
+
+    Whatever is wrong with the image's own files becomes a note.
+    """
+    figures = Figures(
+        {
+            "name": shown(record.image),
+            "status": record.status,
+            "reason": record.reason,
+            "size": record.size,
+            "classes": record.classes,
+            "iou": record.mean_iou,
+            "areas": record.areas,
+            "label_error": record.label_error,
+        }
+    )
+    work = _Work(number, record, making, figures)
+    work.step("the image", record.path, work.image)
+    work.mask()
+    if "score" in record.files:
+        work.step("the score", work.picture("score"), work.score)
+    figures.entry["links"] = work.links()
+    figures.entry["notes"] = figures.notes
+    figures.entry = {name: value for name, value in figures.entry.items() if value}
+    return figures
+
+
+@dataclass(frozen=True)
+class _Work:
+    number: int
+    record: Record
+    making: Making
+    figures: Figures
+
+    def step(self, what: str, path: str, do: Callable[[str], None]) -> None:
+        """Calls `do` with the path of a file. A failure becomes a note about the file."""
+        try:
+            do(path)
+        except (ImageError, MemoryError) as error:
+            self.note(f"{what} {shown(path)} can't be shown: {str(error) or NO_MEMORY}")
+
+    def note(self, text: str) -> None:
+        self.figures.notes.append(text)
+
+    def picture(self, kind: str) -> str:
+        return os.path.join(self.making.save_dir, self.record.files[kind])
+
+    def image(self, path: str) -> None:
+        is_link = views.is_shown_by_browsers(path)
+        image = views.small_image(path, THUMBNAIL if is_link else PREVIEW)
+        if is_link:
+            self.figures.entry["image"] = self.link(path)
+        else:
+            self.save("image", "image.jpg", views.encoded_jpeg(image))
+        small = views.shrunk(image, THUMBNAIL)
+        self.save("thumb", "thumb.jpg", views.encoded_jpeg(small))
+
+    def mask(self) -> None:
+        """Uses the class ids of the mask or the label picture, or else the overlay."""
+        kind = next((kind for kind in IDS if kind in self.record.files), None)
+        if kind is not None:
+            self.step(f"the {kind}", self.picture(kind), self.ids)
+        elif "overlay" in self.record.files:
+            self.step("the overlay", self.picture("overlay"), self.overlay)
+
+    def ids(self, path: str) -> None:
+        record, entry = self.record, self.figures.entry
+        with views.opened_ids(path) as mask:
+            grid = views.Grid(mask.size, PREVIEW)
+            small = np.zeros(grid.size, mask.dtype)
+            counts = np.zeros(1 << 8 * mask.dtype.itemsize, np.int64)
+            for part in mask.parts():
+                ids = mask.rows(part)
+                counts += histogram(ids)
+                grid.sample(small, part, ids)
+            found = {int(each): int(counts[each]) for each in np.flatnonzero(counts)}
+            if (record.classes or found) != found or (record.size or mask.size[::-1]) != mask.size[
+                ::-1
+            ]:
+                self.note(f"the mask {shown(path)} was changed since the run")
+            entry["classes"] = found
+            if path.endswith(".png") and "mask" in record.files:
+                entry["mask"] = self.link(path)
+                if palette_of(path) != self.making.palette:
+                    self.note(f"the mask {shown(path)} has other colours than this page")
+            else:
+                self.save("mask", "mask.png", self.coloured(small))
+            self.save("mask_thumb", "mask_thumb.png", self.coloured(_sampled(small, THUMBNAIL)))
+            if record.areas is not None and record.label is not None:
+                label = record.run.path(record.label)
+                self.step("the label map", label, lambda path: self.label(path, mask, grid))
+
+    def label(self, path: str, mask: LabelMap, grid: views.Grid) -> None:
+        """Compares the mask with its label map again, pixel by pixel."""
+        classes, ignored = self.making.classes, self.record.run.ignore_index
+        small, wrong = np.zeros(grid.size, np.uint16), np.zeros(grid.size, bool)
+        matrix = np.zeros((classes, classes + 1), np.int64)
+        with views.opened_ids(path) as truth:
+            if truth.size != mask.size:
+                raise ImageError("its size isn't that of the mask")
+            for part in mask.parts():
+                ids, true = mask.rows(part), truth.rows(part)
+                grid.sample(small, part, true)
+                grid.mark(wrong, part, (ids != true) & (true != ignored))
+                matrix += _matrix_of(ids, true, classes, ignored)
+        self.save("label", "label.png", self.coloured(small))
+        self.save("wrong", "wrong.png", _marks(wrong))
+        if _areas_of(matrix, ignored) == _areas_in(self.record, ignored):
+            self.figures.matrix = matrix
+        else:
+            self.note(f"the mask or the label map {shown(path)} was changed since the run")
+
+    def score(self, path: str) -> None:
+        self.figures.entry["certainty"] = round(views.mean_of_score(path), 4)
+
+    def overlay(self, path: str) -> None:
+        """Shows the overlay in the place of the mask, without the legend below it."""
+        width, height = self.record.size or (0, 0)
+        overlay = views.small_image(path, PREVIEW)
+        full = image_size(path)
+        if not full or not width or width > full[0] or height > full[1]:
+            raise ImageError("its size isn't that of the image")
+        scale = overlay.shape[1] / full[0]
+        overlay = overlay[: max(1, round(scale * height)), : max(1, round(scale * width))]
+        self.save("mask", "mask.jpg", views.encoded_jpeg(overlay))
+        small = views.shrunk(overlay, THUMBNAIL)
+        self.save("mask_thumb", "mask_thumb.jpg", views.encoded_jpeg(small))
+
+    def links(self) -> Mapping[str, str]:
+        """Returns links to the image's own files, by kind."""
+        files = {kind: self.picture(kind) for kind in self.record.files}
+        if self.record.label is not None:
+            files["label map"] = self.record.run.path(self.record.label)
+        files = {"image": self.record.path, **files}
+        missing = [kind for kind, path in files.items() if not os.path.isfile(path)]
+        for kind in missing:
+            text = f"the {kind} {shown(files[kind])} does not exist any more"
+            # A file that was opened has a note already.
+            if not any(shown(files[kind]) in note for note in self.figures.notes):
+                self.note(text)
+        return {kind: self.link(path) for kind, path in files.items() if kind not in missing}
+
+    def link(self, path: str) -> str:
+        """Returns the URL of a file, relative to the page."""
+        folder, name = os.path.split(path)
+        there = os.path.join(os.path.realpath(folder), name)
+        return urllib.parse.quote(os.fsencode(os.path.relpath(there, self.making.place)))
+
+    def coloured(self, ids: np.ndarray) -> bytes:
+        """Returns a palette PNG of ids. The colours repeat after 256 classes."""
+        return encode_mask(ids.astype(np.uint8), self.making.palette)
+
+    def save(self, field: str, name: str, data: bytes) -> None:
+        """Writes one of the page's pictures, and gives its URL to the entry. Raises RunError."""
+        below = os.path.join(str(self.number // PER_FOLDER), f"{self.number:06}.{name}")
+        path = os.path.join(self.making.pictures, below)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(data)
+        except OSError as error:
+            raise RunError(f"{shown(path)} can't be written: {reason(error)}") from None
+        self.figures.entry[field] = os.path.join(os.path.basename(self.making.pictures), below)
+
+
+def _sampled(ids: np.ndarray, longest: int) -> np.ndarray:
+    grid = views.Grid((ids.shape[0], ids.shape[1]), longest)
+    small = np.zeros(grid.size, ids.dtype)
+    grid.sample(small, slice(0, len(ids)), ids)
+    return small
+
+
+def _marks(wrong: np.ndarray) -> bytes:
+    """Returns a PNG with a colour where `wrong` [H, W] is true, transparent elsewhere."""
+    bgra = np.zeros((*wrong.shape, 4), np.uint8)
+    bgra[wrong] = (*WRONG_COLOUR, 255)
+    return cv2.imencode(".png", bgra)[1].tobytes()
+
+
+def palette_of(path: str) -> bytes | None:
+    """Returns the palette of a PNG, as RGB bytes; None if it has none."""
+    try:
+        check_is_file(path)
+        with Image.open(path) as mask:
+            return bytes(mask.getpalette("RGB") or ()) or None
+    except (OSError, ValueError, SyntaxError, ImageError):
+        return None
+
+
+def _matrix_of(ids: np.ndarray, true: np.ndarray, classes: int, ignored: int | None) -> np.ndarray:
+    """Returns the number of pixels by class in the label map (rows) and in the mask (columns).
+
+    int64 [classes, classes + 1]. The last column is for ids of no class, such as 255. Pixels
+    that the label map ignores don't count.
+    """
+    counted = true != ignored
+    counted &= true < classes
+    rows = true[counted].astype(np.int64) * (classes + 1)
+    rows += np.minimum(ids[counted], classes)
+    return np.bincount(rows, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
+
+
+def _areas_of(matrix: np.ndarray, ignored: int | None) -> dict[int, Triple]:
+    """Returns the areas of each class that occurs, as a report has them."""
+    columns = zip(
+        matrix.diagonal().tolist(),
+        matrix.sum(axis=0).tolist(),
+        matrix.sum(axis=1).tolist(),
+        strict=False,  # the last column has no row
+    )
+    return {n: each for n, each in enumerate(columns) if any(each) and n != ignored}
+
+
+def _areas_in(record: Record, ignored: int | None) -> dict[int, Triple]:
+    """Returns the areas in the report, without an ignored class, whose pixels don't count."""
+    return {n: each for n, each in (record.areas or {}).items() if n != ignored}

@@ -1,0 +1,159 @@
+"""Makes the pictures of all images in several processes, and puts the page in its place."""
+
+import logging
+import multiprocessing
+import multiprocessing.connection
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+
+import cv2
+import tqdm
+
+from paddleseg_infer.errors import ConfigError, RunError, reason, shown
+from paddleseg_infer.gallery.figures import Figures, Making, figures_of, palette_of
+from paddleseg_infer.gallery.page import GENERATOR, page_of
+from paddleseg_infer.gallery.records import Record, Reports
+from paddleseg_infer.pictures.palettes import PADDLESEG
+
+PAGE, PICTURES = "index.html", "pictures"
+AT_ONCE = 16  # images that a process gets together
+HEAD = 4096  # bytes of a page in which its generator is named
+
+
+def make_gallery(reports: Reports, title: str, save_dir: str, place: str, processes: int) -> str:
+    """Makes the folder `place` with the page and its pictures. Returns the path of the page.
+
+    An older page there is replaced when the new one is finished. Raises ConfigError, or RunError
+    if a file can't be written.
+    """
+    check_place(place)
+    if not os.path.isdir(save_dir):
+        raise ConfigError(
+            f"--save_dir {shown(save_dir)} does not exist: give the folder of the run's pictures"
+        )
+    above = os.path.dirname(os.path.abspath(place))
+    new = None
+    try:
+        os.makedirs(above, exist_ok=True)
+        new = tempfile.mkdtemp(prefix=".gallery-", dir=above)
+        records = list(reports.records.values())
+        making = Making(
+            os.path.join(new, PICTURES),
+            os.path.join(os.path.realpath(above), os.path.basename(os.path.abspath(place))),
+            save_dir,
+            _common_palette(records, save_dir),
+            reports.classes,
+        )
+        os.mkdir(making.pictures)
+        figures = list(_progress(_made(records, making, processes), len(records)))
+        with open(
+            os.path.join(new, PAGE), "w", encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(page_of(reports, figures, title, making.palette))
+        _put_in_place(new, place)
+    except OSError as error:
+        raise RunError(f"the page {shown(place)} can't be written: {reason(error)}") from None
+    finally:
+        if new is not None:
+            shutil.rmtree(new, ignore_errors=True)
+    return os.path.join(place, PAGE)
+
+
+def check_place(place: str) -> None:
+    """Raises ConfigError if the page would replace something else than an older page."""
+    try:
+        if not os.listdir(place):
+            return
+        with open(os.path.join(place, PAGE), encoding="utf-8", errors="replace") as file:
+            if GENERATOR in file.read(HEAD):
+                return
+    except FileNotFoundError:
+        if not os.path.lexists(place):
+            return
+    except OSError as error:
+        raise ConfigError(f"--gallery_dir {shown(place)} can't be used: {reason(error)}") from None
+    raise ConfigError(
+        f"--gallery_dir {shown(place)} exists and is no page of this program: give another folder"
+    )
+
+
+def _put_in_place(new: str, place: str) -> None:
+    """Renames the new folder to `place`, and removes the older page there."""
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(new, 0o777 & ~mask)
+    if os.path.lexists(place):
+        with tempfile.TemporaryDirectory(prefix=".gallery-", dir=os.path.dirname(new)) as old:
+            os.rename(place, os.path.join(old, "old"))
+            os.rename(new, place)
+    else:
+        os.rename(new, place)
+
+
+def _common_palette(records: Sequence[Record], save_dir: str) -> bytes:
+    """Returns the palette of the first mask that has one, as 768 RGB bytes."""
+    for record in records:
+        if "mask" in record.files:
+            palette = palette_of(os.path.join(save_dir, record.files["mask"]))
+            if palette is not None and len(palette) == len(PADDLESEG):
+                return palette
+    return PADDLESEG
+
+
+def _made(records: Sequence[Record], making: Making, processes: int) -> Iterator[Figures]:
+    """Yields the figures of the records, in their order. Raises RunError."""
+    processes = min(processes, -(-len(records) // AT_ONCE))
+    do = partial(_one, making=making)
+    if processes <= 1:
+        yield from map(do, enumerate(records))
+        return
+    # Forked processes could hang, because libraries have started threads in this one.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, context, _begin)
+    try:
+        # The processes start here. Ctrl-C waits, so that it doesn't end them before _begin.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            made = pool.map(do, enumerate(records), chunksize=AT_ONCE)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        yield from made
+    except BrokenProcessPool:
+        raise RunError(
+            "a process that makes small pictures has died, probably because there was not enough "
+            "memory: give fewer --num_workers"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _one(numbered: tuple[int, Record], making: Making) -> Figures:
+    return figures_of(*numbered, making)
+
+
+def _begin() -> None:
+    """Prepares a process: the parent ends it after Ctrl-C, and the other processes use the rest."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    cv2.setNumThreads(1)
+    logging.disable()  # the page itself says what is unusual about an image
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _progress(figures: Iterator[Figures], total: int) -> Iterator[Figures]:
+    return iter(tqdm.tqdm(figures, total=total, unit="image", disable=not sys.stderr.isatty()))

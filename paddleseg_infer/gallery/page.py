@@ -1,0 +1,166 @@
+"""Fills the page's template: what was run, how good it is, and the images' figures as JSON."""
+
+import base64
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from paddleseg_infer.gallery.figures import Figures
+from paddleseg_infer.gallery.records import Record, Reports
+from paddleseg_infer.metrics import Metrics, metrics_of
+from paddleseg_infer.outcomes import Areas
+from paddleseg_infer.pictures.palettes import CLASSES
+from paddleseg_infer.settings import UNKNOWN
+
+FOLDER = Path(__file__).parent / "page"
+SCRIPTS = "state.js", "grid.js", "view.js"
+GENERATOR = '<meta name="generator" content="paddleseg-infer gallery">'
+DARK = 0.5  # share of a row from which a cell of the matrix has white text
+MOST_BARS = 300  # classes of which the page shows bars
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class in the table of metrics, and its row of the confusion matrix."""
+
+    number: int
+    iou: float
+    precision: float
+    recall: float
+    share: float  # of the label maps' pixels
+    cells: Sequence[float]  # the share of its pixels that have each shown class in the mask
+    others: float  # the share that has no class, or one that isn't shown
+
+
+def page_of(reports: Reports, figures: Sequence[Figures], title: str, palette: bytes) -> str:
+    """Returns the page as HTML. All texts in it are escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    records = list(reports.records.values())
+    above = _common_folder([each.entry["name"] for each in figures])
+    images = [{**each.entry, "name": each.entry["name"][len(above) :]} for each in figures]
+    classes = _classes(reports, figures, palette)
+    script = "".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    digest = hashlib.sha256(script.encode()).digest()
+    return environment.get_template("index.html").render(
+        title=title,
+        generator=Markup(GENERATOR),
+        style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=f"sha256-{base64.b64encode(digest).decode()}",
+        data=Markup(_json({"images": images, "classes": classes})),
+        counts=Counter(record.status for record in records),
+        not_tried=reports.not_tried,
+        total=len(records),
+        above=above,
+        notes=reports.notes,
+        reasons=_reasons(records),
+        classes=classes,
+        not_compared=sum(bool(record.label_error) for record in records),
+        **_evaluated(records, reports.classes, figures),
+    )
+
+
+def _common_folder(names: Sequence[str]) -> str:
+    """Returns the start that all names have in common, up to the last slash."""
+    prefix = os.path.commonprefix(list(names))  # noqa: RUF071 - of texts, not of paths
+    folder, slash, _ = prefix.rpartition("/")
+    return folder + slash
+
+
+def _json(value: Any) -> str:
+    """Returns JSON that can stand in a script element of HTML."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _classes(
+    reports: Reports, figures: Sequence[Figures], palette: bytes
+) -> dict[int, tuple[str, str]]:
+    """Returns the name and the colour, "#rrggbb", of each class that occurs."""
+    found = set(range(reports.classes))
+    for each in figures:
+        found.update(each.entry.get("classes", ()), each.entry.get("areas", ()))
+    names = max((record.run.names for record in reports.records.values()), key=len)
+
+    def described(number: int) -> tuple[str, str]:
+        name = names[number] if number < len(names) else ""
+        if not name and number == UNKNOWN and number >= max(reports.classes, len(names)):
+            name = f"no class ({UNKNOWN})"
+        first = 3 * (number % CLASSES)
+        return name or str(number), f"#{palette[first : first + 3].hex()}"
+
+    return {number: described(number) for number in sorted(found)}
+
+
+def _reasons(records: Sequence[Record]) -> list[tuple[str, str, int]]:
+    """Returns the reasons of failures, the most frequent first.
+
+    Each is a key, which the page's script also makes, a text, and the number of images. Reasons
+    that differ only in numbers count as one.
+    """
+    failed = [record.reason for record in records if record.status == "failed"]
+    counts = Counter(map(alike, failed))
+    first = {alike(reason): reason for reason in reversed(failed)}
+    return [(key, first[key], count) for key, count in counts.most_common()]
+
+
+def alike(reason: str) -> str:
+    return re.sub(r"[0-9]+", "0", reason)
+
+
+def _evaluated(
+    records: Sequence[Record], classes: int, figures: Sequence[Figures]
+) -> dict[str, Any]:
+    """Returns the metrics and the confusion matrix, for the template; or None for both."""
+    compared = [record for record in records if record.areas is not None]
+    if not compared:
+        return {"metrics": None, "rows": [], "compared": 0, "in_matrix": 0, "shown": []}
+    sums = np.zeros((3, classes), np.int64)
+    ignored = 0  # pixels of a class that is also ignored
+    for record in compared:
+        for number, triple in (record.areas or {}).items():
+            sums[:, number] += triple
+            ignored += triple[2] if number == record.run.ignore_index else 0
+    both, prediction, label = (tuple(each.tolist()) for each in sums)
+    areas = Areas(both, prediction, label, sum(label) - ignored)
+    metrics = metrics_of(areas)
+    matrices = [each.matrix for each in figures if each.matrix is not None]
+    matrix = sum(matrices, np.zeros((classes, classes + 1), np.int64))
+    occur = np.flatnonzero(sums[1] + sums[2]).tolist()[:MOST_BARS]
+    return {
+        "metrics": metrics,
+        "rows": [_row(number, metrics, sums[2], matrix, occur) for number in occur],
+        "compared": len(compared),
+        "in_matrix": len(matrices),
+        "shown": occur,
+    }
+
+
+def _row(
+    number: int, metrics: Metrics, label: np.ndarray, matrix: np.ndarray, shown: Sequence[int]
+) -> ClassRow:
+    pixels = matrix[number] / max(1, matrix[number].sum())
+    return ClassRow(
+        number,
+        float(metrics.iou[number]),
+        float(metrics.precision[number]),
+        float(metrics.recall[number]),
+        float(label[number] / max(1, label.sum())),
+        pixels[list(shown)].tolist(),
+        float(pixels.sum() - pixels[list(shown)].sum()),
+    )

@@ -1,0 +1,246 @@
+"""Reads reports of runs: see "Report" in docs/runs.md for their format."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from paddleseg_infer.errors import ConfigError, reason, shown
+from paddleseg_infer.settings import MAX_LABEL
+
+STATUSES = ("done", "failed", "skipped")
+SIGNALS = {130: "Ctrl-C", 143: "SIGTERM"}  # exit codes of runs that a signal has ended
+# What is raised for a line that is no JSON, or no line of a report
+MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+
+Triple = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the first line of a run says. The defaults are those of reports without this line."""
+
+    folder: str | None = None  # the paths of images and of `save_dir` are relative to it
+    save_dir: str | None = None
+    names: tuple[str, ...] = ()  # of the classes; some may be missing
+    classes: int | None = None  # the number of the model's classes, if masks are compared
+    ignore_index: int | None = None
+
+    def path(self, path: str) -> str:
+        return os.path.join(self.folder or "", path)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image in a report. A field is None if the report doesn't have it."""
+
+    image: str  # its path, as in the report
+    status: str  # one of STATUSES
+    reason: str
+    files: Mapping[str, str]  # its pictures by kind, relative to save_dir
+    size: tuple[int, int] | None  # (width, height) of the pictures
+    classes: Mapping[int, int] | None  # the pixels of each class that is in the mask
+    label: str | None  # the path of its label map
+    label_error: str  # why the label map can't be used, or ""
+    mean_iou: float | None
+    areas: Mapping[int, Triple] | None  # of each class: pixels in both, in the mask, in the label
+    run: Run
+
+    @property
+    def path(self) -> str:
+        return self.run.path(self.image)
+
+
+@dataclass
+class Reports:
+    """One or more reports. Of each image, the last line counts."""
+
+    records: dict[str, Record] = field(default_factory=dict)  # by the image's path
+    run: Run = Run()  # of the last run
+    not_tried: int = 0  # images of which no report has a line
+    notes: list[str] = field(default_factory=list)  # sentences about reports that aren't complete
+
+    @property
+    def classes(self) -> int:
+        """The number of classes of the masks that were compared with label maps; 0 if none was."""
+        areas = [record.areas for record in self.records.values() if record.areas]
+        named = [record.run.classes or 0 for record in self.records.values() if record.areas]
+        return max([*named, *(max(each) + 1 for each in areas)], default=0)
+
+
+def read_reports(paths: Sequence[str]) -> Reports:
+    """Returns what the reports say together. Raises ConfigError."""
+    reports = Reports()
+    for path in paths:
+        _read(path, reports)
+    if not reports.records:
+        raise ConfigError(f"{', '.join(map(shown, paths))}: there is no image in it")
+    return reports
+
+
+def _read(path: str, reports: Reports) -> None:
+    run, summary, runs = Run(), None, 0
+    is_first, damaged, is_cut_off = True, 0, False
+    try:
+        if not os.path.isfile(path):  # opening a pipe could block forever
+            os.stat(path)
+            raise ConfigError(f"{shown(path)} is not a file: give the file of --report")
+        with open(path, "rb") as file:
+            for line in file:
+                is_cut_off = not line.endswith(b"\n")
+                try:
+                    value = json.loads(line)
+                    if "run" in value:
+                        run, summary, runs = _run_of(value["run"]), None, runs + 1
+                        _check_same_classes(path, run, reports)
+                        reports.run = run
+                    elif "summary" in value:
+                        summary = _Summary(value["summary"])
+                    else:
+                        _add(_record_of(value, run), reports)
+                        summary = None
+                    is_first = False
+                except MALFORMED:
+                    damaged += not is_cut_off
+                    if is_first:
+                        raise ConfigError(
+                            f"{shown(path)} is not a report of this program: give the file of "
+                            "--report"
+                        ) from None
+    except OSError as error:
+        raise ConfigError(f"the report {shown(path)} can't be read: {reason(error)}") from None
+    if summary and not is_cut_off:
+        reports.not_tried += summary.not_tried
+    reports.notes += _notes(shown(path), runs, damaged, is_cut_off, summary)
+
+
+class _Summary:
+    """The last line of a run."""
+
+    def __init__(self, value: Any):
+        self.not_tried, self.exit_code = _whole(value["not_tried"]), _whole(value["exit_code"])
+
+
+def _notes(
+    path: str, runs: int, damaged: int, is_cut_off: bool, summary: _Summary | None
+) -> list[str]:
+    """Returns sentences about what is unusual in a report."""
+    notes = []
+    if runs > 1:
+        notes.append(
+            f"{path} has {runs} runs, because --resume was used: the last line about an image "
+            "counts."
+        )
+    if damaged:
+        notes.append(f"{path}: {damaged} of its lines are damaged, and were left out.")
+    if is_cut_off:
+        notes.append(f"{path} is cut off in its last line.")
+    if is_cut_off or summary is None:
+        notes.append(
+            f"{path} has no summary at its end: its run was killed, or is still running. Images "
+            "that it has not finished are missing here."
+        )
+    elif summary.exit_code in SIGNALS:
+        notes.append(f"The run of {path} was ended by {SIGNALS[summary.exit_code]}.")
+    if summary and summary.not_tried and not is_cut_off:
+        notes.append(
+            f"{path}: {summary.not_tried} images were not tried: run the command again with "
+            "--resume."
+        )
+    return notes
+
+
+def _check_same_classes(path: str, run: Run, reports: Reports) -> None:
+    """Raises ConfigError if a run's model has other classes than those of the runs before."""
+    before = reports.run
+    other = run.names != before.names and run.names and before.names
+    if other or (run.classes and before.classes and run.classes != before.classes):
+        raise ConfigError(
+            f"{shown(path)} has a run of a model with other classes than the run before, and one "
+            "page can't show both: make a report for each model"
+        )
+
+
+def _add(record: Record, reports: Reports) -> None:
+    before = reports.records.get(record.path)
+    if record.status == "skipped" and before and before.status != "failed":
+        # Its pictures are those of the run before, and so is what that has counted.
+        record = replace(record, classes=record.classes or before.classes)
+        if record.label is None and not record.label_error:
+            record = replace(
+                record,
+                label=before.label,
+                label_error=before.label_error,
+                mean_iou=before.mean_iou,
+                areas=before.areas,
+                run=replace(
+                    record.run, classes=before.run.classes, ignore_index=before.run.ignore_index
+                ),
+            )
+    reports.records[record.path] = record
+
+
+# ---- one line ----------------------------------------------------------------------------------
+
+
+def _run_of(value: Any) -> Run:
+    classes, ignore_index = value.get("classes"), value.get("ignore_index")
+    return Run(
+        _text(value.get("folder")),
+        _text(value.get("save_dir")),
+        tuple(shown(name) for name in value.get("names", ())),
+        None if classes is None else _id(classes),
+        None if ignore_index is None else _id(ignore_index),
+    )
+
+
+def _record_of(value: Any, run: Run) -> Record:
+    if value["status"] not in STATUSES or not isinstance(value["image"], str):
+        raise ValueError
+    size, classes, areas = value.get("size"), value.get("classes"), value.get("areas")
+    return Record(
+        value["image"],
+        value["status"],
+        shown(value.get("reason") or ""),
+        {shown(kind): str(file) for kind, file in (value.get("files") or {}).items()},
+        None if size is None else (_whole(size[0]), _whole(size[1])),
+        None if classes is None else {_id(int(n)): _whole(each) for n, each in classes.items()},
+        _text(value.get("label")),
+        shown(value.get("label_error") or ""),
+        _share(value.get("mean_iou")),
+        None if areas is None else {_id(int(n)): _triple(each) for n, each in areas.items()},
+        run,
+    )
+
+
+def _text(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 53:  # JavaScript has no larger ones
+        raise ValueError
+    return value
+
+
+def _id(value: Any) -> int:
+    if _whole(value) > MAX_LABEL + 1:
+        raise ValueError
+    return int(value)
+
+
+def _triple(values: Any) -> Triple:
+    both, prediction, label = map(_whole, values)
+    return both, prediction, label
+
+
+def _share(value: Any) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or not (math.isfinite(value) and 0 <= value <= 1):
+        raise ValueError
+    return float(value)
