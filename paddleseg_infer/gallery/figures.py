@@ -208,7 +208,7 @@ class _Work:
             with open(path, "wb") as file:
                 file.write(data)
         except OSError as error:
-            raise RunError(f"{shown(path)} can't be written: {reason(error)}") from None
+            raise RunError(f"the page's {shown(path)} can't be written: {reason(error)}") from None
         self.figures.entry[field] = os.path.join(os.path.basename(self.making.pictures), below)
 
 

@@ -52,7 +52,9 @@ def small_image(path: str, longest: int) -> np.ndarray:
     with _opencv_errors():
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     if image is None:
-        raise ImageError("it is not an image, it is cut off, or its format is unknown")
+        raise ImageError(
+            "it can't be decoded: it is not an image, it is cut off, or its format is unknown"
+        )
     return shrunk(image, longest)
 
 

@@ -1,27 +1,32 @@
 """The gallery's page in a real Chromium: clicks, keys, filters, and a phone's width."""
 
-import json
-import shutil
-
 import cv2
 import numpy as np
 import pytest
-from conftest import scene, wait_until
-from pages import SUMMARY, image_line, make_page, write_report
+from chromium import (
+    CHROMIUM,
+    DRIVER,
+    choose,
+    click,
+    mix,
+    names,
+    no_errors,
+    press,
+    script,
+    started,
+    texts,
+    wait,
+)
+from conftest import scene
+from made_pages import SUMMARY, image_line, make_page, write_report
+from selenium.webdriver import ActionChains
 
 from paddleseg_infer.pictures.kinds import encode_mask
 
-webdriver = pytest.importorskip("selenium.webdriver")
-Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's chromium-driver"),
     pytest.mark.xdist_group("chromium"),
 ]
-FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run
-    --disable-background-networking --disable-component-update --disable-extensions
-    --force-prefers-reduced-motion --hide-scrollbars""".split()
 NAMES = ["sky", "car", "road"]
 COUNT = 150
 HOSTILE = "<img src=x onerror=window.harmed=1>.png"
@@ -29,17 +34,8 @@ HOSTILE = "<img src=x onerror=window.harmed=1>.png"
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """A headless Chromium, which logs its requests."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    service = webdriver.ChromeService(executable_path=DRIVER)
-    driver = webdriver.Chrome(options=options, service=service)
-    driver.set_page_load_timeout(60)
-    yield driver
-    driver.quit()
+    with started(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -99,57 +95,6 @@ def opened(browser, folder, hash_="", size=(1300, 900)):
     return browser
 
 
-def script(page, code, *arguments):
-    return page.execute_script(f"return {code}", *arguments)
-
-
-def wait(page, code):
-    """Waits until an expression of JavaScript is true."""
-    wait_until(lambda: script(page, code), 20)
-
-
-def texts(page, selector):
-    code = "[...document.querySelectorAll(arguments[0])].map((each) => each.textContent)"
-    return script(page, code, selector)
-
-
-def names(page):
-    return texts(page, "#grid .name")
-
-
-def choose(page, control, value):
-    script(
-        page,
-        "((control, value) => { control.value = value;"
-        " control.dispatchEvent(new Event('input')); })"
-        "(document.getElementById(arguments[0]), arguments[1])",
-        control,
-        value,
-    )
-
-
-def press(page, key):
-    webdriver.ActionChains(page).send_keys(getattr(Keys, key, key)).perform()
-
-
-def click(page, selector):
-    page.find_element("css selector", selector).click()
-
-
-def mix(page):
-    return script(page, "getComputedStyle(document.querySelector('.mask')).opacity")
-
-
-def no_errors(page):
-    """Checks that the page has logged no error and opened nothing but files."""
-    assert [each for each in page.get_log("browser") if "30.png" not in each["message"]] == []
-    for each in page.get_log("performance"):
-        message = json.loads(each["message"])["message"]
-        if message["method"] == "Network.requestWillBeSent":
-            url = message["params"]["request"]["url"]
-            assert url.startswith(("file:", "data:")), url
-
-
 def test_the_grid_has_pages_in_the_order_of_the_names(page):
     assert texts(page, "h1") == ["report"]
     assert names(page)[:4] == [HOSTILE, "0.png", "1.png", "2.png"]
@@ -176,7 +121,7 @@ def test_small_pictures_load_and_the_keys_change_the_opacity_of_the_mask(page):
     click(page, "#controls [data-mix='100']")
     assert mix(page) == "1"
     slider = page.find_element("css selector", "#controls .mix")
-    webdriver.ActionChains(page).click_and_hold(slider).move_by_offset(-30, 0).release().perform()
+    ActionChains(page).click_and_hold(slider).move_by_offset(-30, 0).release().perform()
     assert 0 < float(mix(page)) < 0.5
     no_errors(page)
 

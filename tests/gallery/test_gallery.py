@@ -1,17 +1,15 @@
 """The gallery's command line: the folder that it makes, and what it says about each image."""
 
-import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, masks, read_mask, report_lines, scene, wait_until
-from pages import SUMMARY, entries, image_line, make_page, write_report
+from conftest import ROOT, read_mask, report_lines, scene
+from made_pages import encoded, entries, make_page, page_of, shown_at
 from PIL import Image
 
 from paddleseg_infer.pictures.kinds import encode_mask
@@ -42,39 +40,6 @@ def demo(demo_run, tmp_path):
     report = folder / "report.jsonl"
     report.write_text(report.read_text().replace(str(demo_run), str(folder)))
     return folder
-
-
-@pytest.fixture
-def made(tmp_path):
-    """A function that makes a report of images in `in`, and masks of zeros; then the page.
-
-    It takes the images' names and bytes, and returns the entries of the page by name.
-    """
-
-    def make(images, size=(48, 64), **more):
-        (tmp_path / "in").mkdir(exist_ok=True)
-        (tmp_path / "output").mkdir(exist_ok=True)
-        lines = []
-        for name, data in images.items():
-            (tmp_path / "in" / name).write_bytes(data)
-            lines.append(image_line(f"in/{name}", **more))
-            mask = tmp_path / "output" / lines[-1]["files"]["mask"]
-            mask.write_bytes(encode_mask(np.zeros(size, np.uint8)))
-        write_report(tmp_path / "report", *lines, SUMMARY)
-        run = make_page(tmp_path, "report", "--save_dir", "output")
-        assert run.code == 0, run
-        return entries(tmp_path / "output" / "gallery" / "index.html")
-
-    return make
-
-
-def shown_at(page, url):
-    """Returns the picture behind a URL of the page, as OpenCV reads it."""
-    from urllib.parse import unquote_to_bytes
-
-    path = os.path.join(os.fsencode(page.parent), unquote_to_bytes(url))
-    with open(path, "rb") as file:
-        return cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
 
 
 def test_the_page_has_the_reports_numbers_and_pictures_of_each_image(demo):
@@ -188,11 +153,7 @@ def test_without_masks_the_overlay_is_shown_without_its_legend(infer, model, tmp
 # ---- images of all kinds -----------------------------------------------------------------------
 
 
-def encoded(suffix, array, *options):
-    return cv2.imencode(suffix, array, options)[1].tobytes()
-
-
-def test_pictures_that_browsers_show_are_linked_and_others_get_a_copy(made, tmp_path):
+def test_pictures_that_browsers_show_are_linked_and_others_get_a_copy(tmp_path):
     photo = scene(48, 64)
     np.save(tmp_path / "bands.npy", np.dstack([scene(48, 64)] * 2).astype(np.uint16))
     webp = tmp_path / "turned.webp"
@@ -209,7 +170,10 @@ def test_pictures_that_browsers_show_are_linked_and_others_get_a_copy(made, tmp_
         "g.npy": (tmp_path / "bands.npy").read_bytes(),
         "h.webp": webp.read_bytes(),
     }
-    linked = {name: entry["image"].startswith("../../in/") for name, entry in made(images).items()}
+    linked = {
+        name: entry["image"].startswith("../../in/")
+        for name, entry in page_of(tmp_path, images).items()
+    }
     assert linked == {name: name < "e" for name in images}
     page = tmp_path / "output" / "gallery" / "index.html"
     turned = shown_at(page, entries(page)["h.webp"]["image"])
@@ -217,9 +181,12 @@ def test_pictures_that_browsers_show_are_linked_and_others_get_a_copy(made, tmp_
 
 
 def test_a_raster_of_five_bands_and_its_geotiff_mask_are_shown(odd, infer, tmp_path):
-    made = pytest.importorskip("made")
+    rasterio = pytest.importorskip("rasterio")
     bands = np.random.default_rng(0).integers(0, 4000, (5, 1700, 40)).astype(np.uint16)
-    made.raster(tmp_path / "a.tif", bands, crs="EPSG:32650")
+    grid = {"crs": "EPSG:32650", "transform": rasterio.transform.from_origin(4e5, 4e6, 10, 10)}
+    size = {"count": 5, "height": 1700, "width": 40, "dtype": "uint16"}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **size, **grid) as raster:
+        raster.write(bands)
     run = infer(
         *("--config", odd / "channels_5" / "deploy.yaml", "--image_path", "a.tif"),
         *("--crop_size", "64", "64", "--report", "report", "--save", "mask", "label"),
@@ -258,8 +225,8 @@ def test_a_large_mask_is_read_in_parts(tmp_path, monkeypatch):
             assert marks[y, x] == wrong[np.ix_(rows, columns)].any()
 
 
-def test_a_pipe_in_the_place_of_a_file_does_not_block(made, tmp_path):
-    made({"a.png": encoded(".png", scene(48, 64))})
+def test_a_pipe_in_the_place_of_a_file_does_not_block(tmp_path):
+    page_of(tmp_path, {"a.png": encoded(".png", scene(48, 64))})
     for path in (tmp_path / "in" / "a.png", tmp_path / "output" / "a.png"):
         path.unlink()
         os.mkfifo(path)
@@ -269,8 +236,10 @@ def test_a_pipe_in_the_place_of_a_file_does_not_block(made, tmp_path):
     assert len([note for note in entry["notes"] if "not a regular file" in note]) == 2
 
 
-def test_damaged_files_are_noted(made, tmp_path):
-    made({"a.png": encoded(".png", scene(48, 64)), "b.jpg": encoded(".jpg", scene(48, 64))})
+def test_damaged_files_are_noted(tmp_path):
+    page_of(
+        tmp_path, {"a.png": encoded(".png", scene(48, 64)), "b.jpg": encoded(".jpg", scene(48, 64))}
+    )
     (tmp_path / "in" / "a.png").write_bytes(b"no image")
     mask = tmp_path / "output" / "b.png"
     mask.write_bytes(mask.read_bytes()[:-40])
@@ -278,158 +247,3 @@ def test_damaged_files_are_noted(made, tmp_path):
     found = entries(tmp_path / "output" / "gallery" / "index.html")
     assert "it is not an image" in found["a.png"]["notes"][0]
     assert "cut off or damaged" in found["b.jpg"]["notes"][0]
-
-
-# ---- the folder --------------------------------------------------------------------------------
-
-
-def test_a_new_page_replaces_an_older_one_and_nothing_else(made, tmp_path):
-    made({"a.png": encoded(".png", scene(48, 64)), "b.png": encoded(".png", scene(48, 64))})
-    before = masks(tmp_path / "output")
-    made({"b.png": encoded(".png", scene(48, 64))})
-    gallery = tmp_path / "output" / "gallery"
-    assert masks(gallery) == [
-        "index.html",
-        "pictures/0/000000.mask_thumb.png",
-        "pictures/0/000000.thumb.jpg",
-    ]
-    assert {name for name in before if "gallery" not in name} == {"a.png", "b.png"}
-    assert sorted(os.listdir(tmp_path / "output")) == ["a.png", "b.png", "gallery"]
-
-
-@pytest.mark.parametrize("content", ["a file", "<html>another page</html>", None])
-def test_another_folder_is_not_replaced(made, tmp_path, content):
-    made({"a.png": encoded(".png", scene(48, 64))})
-    folder = tmp_path / "mine"
-    if content == "a file":
-        folder.write_text("mine")
-    else:
-        folder.mkdir()
-        (folder / ("other.txt" if content is None else "index.html")).write_text(content or "")
-    run = make_page(tmp_path, "report", "--save_dir", "output", "--gallery_dir", "mine")
-    assert run.code == 2
-    assert "--gallery_dir mine" in run.err
-    assert os.listdir(tmp_path).count("mine") == 1
-
-
-def test_a_missing_folder_of_pictures_is_an_error(made, tmp_path):
-    made({"a.png": encoded(".png", scene(48, 64))})
-    run = make_page(tmp_path, "report", "--save_dir", "gone")
-    assert (run.code, run.out) == (2, "")
-    assert "--save_dir gone does not exist" in run.err
-    run = make_page(tmp_path, "report")
-    assert run.code == 2
-    assert "the report doesn't name the folder of the pictures: give --save_dir" in run.err
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_gallery_leaves_the_older_page_and_no_process(made, tmp_path, number):
-    photo = encoded(".jpg", scene(900, 1200))
-    made({"0.jpg": photo})
-    page = tmp_path / "output" / "gallery" / "index.html"
-    before = page.read_text()
-    lines = []
-    for count in range(1, 2000):
-        os.link(tmp_path / "in" / "0.jpg", tmp_path / "in" / f"{count}.jpg")
-        lines.append(image_line(f"in/{count}.jpg"))
-    write_report(tmp_path / "report", *lines, SUMMARY)
-    command = [sys.executable, "-m", "paddleseg_infer.gallery", "report", "--save_dir", "output"]
-    process = subprocess.Popen(
-        [*command, "--num_workers", "2"],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    wait_until(lambda: any(tmp_path.glob("output/.gallery-*/pictures/0/*")))
-    os.killpg(process.pid, number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, err
-    assert "Traceback" not in err
-    assert page.read_text() == before
-    assert not any(tmp_path.glob("output/.gallery-*"))
-    wait_until(lambda: not has_processes(process.pid), 20)
-
-
-def has_processes(group):
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def test_a_full_disk_is_an_error_and_the_older_page_stays(made, small_disk, tmp_path):
-    folder, size = small_disk
-    assert size("4m")
-    photo = encoded(".jpg", scene(300, 400))
-    made({f"{number}.jpg": photo for number in range(40)})
-    run = make_page(tmp_path, "report", "--save_dir", "output", "--gallery_dir", folder / "page")
-    assert run.code == 0
-    before = (folder / "page" / "index.html").read_text()
-    with open(folder / "filling", "wb") as file:
-        room = os.statvfs(folder)
-        file.write(bytes(room.f_bavail * room.f_frsize - 200_000))
-    run = make_page(tmp_path, "report", "--save_dir", "output", "--gallery_dir", folder / "page")
-    assert run.code == 1
-    assert "no space left on device" in run.err
-    assert (folder / "page" / "index.html").read_text() == before
-    assert sorted(os.listdir(folder)) == ["filling", "page"]
-
-
-def test_many_images_in_two_processes_and_in_one_give_the_same_page(made, tmp_path):
-    images = {f"{n}.png": encoded(".png", scene(48, 64, n)) for n in range(50)}
-    made(images)
-    pages = []
-    for workers in ("1", "2"):
-        options = ("--gallery_dir", "page", "--num_workers", workers)
-        assert make_page(tmp_path, "report", "--save_dir", "output", *options).code == 0
-        pages.append({n: (tmp_path / "page" / n).read_bytes() for n in masks(tmp_path / "page")})
-    assert pages[0] == pages[1]
-    assert len(pages[0]) == 101
-
-
-def test_names_that_are_not_utf8_and_hostile_ones_become_safe_links(made, tmp_path):
-    names = ["<script>alert(1)<", "a#b?c%20d", "ü 图", "x\udcffy", "tab\tnewline\n", "javascript:1"]
-    images = {f"{name}.png": encoded(".png", scene(48, 64)) for name in names}
-    found = made({os.fsdecode(os.fsencode(name)): data for name, data in images.items()})
-    page = tmp_path / "output" / "gallery" / "index.html"
-    assert len(found) == len(names)
-    assert "x\\xffy.png" in found and "tab\\tnewline\\n.png" in found
-    for entry in found.values():
-        assert shown_at(page, entry["image"]).shape == (48, 64, 3)
-        assert shown_at(page, entry["mask"]).shape[:2] == (48, 64)
-        assert "notes" not in entry
-    assert "<script>alert" not in page.read_text()
-
-
-def test_reasons_names_of_classes_and_of_reports_are_escaped(tmp_path):
-    evil = "</script><img src=x onerror=alert(1)>"
-    run = {"run": {"folder": str(tmp_path), "save_dir": ".", "names": [evil], "classes": 1}}
-    line = image_line("a.png", "failed", reason=evil, label_error=evil)
-    areas = {"label": "l", "areas": {"0": [1, 1, 1]}, "mean_iou": 1.0}
-    report = write_report(tmp_path / "<b>", run, line, image_line("b.png", **areas), SUMMARY)
-    assert make_page(tmp_path, report.name).code == 0
-    text = (tmp_path / "gallery" / "index.html").read_text()
-    assert evil not in text
-    assert "<img" not in text and "<b>" not in text
-    assert text.count("</script>") == 2
-
-
-def test_the_help_and_wrong_arguments(tmp_path):
-    assert "--gallery_dir DIR" in make_page(tmp_path, "--help").out
-    run = make_page(tmp_path)
-    assert run.code == 2 and "the following arguments are required: REPORT" in run.err
-    assert make_page(tmp_path, "gone").code == 2
-
-
-def test_it_imports_neither_paddle_nor_the_engines(tmp_path):
-    code = (
-        "import sys; import paddleseg_infer.gallery.making;"
-        "print(json.dumps([n for n in sys.modules if n == 'paddle' or 'infer.engines' in n]))"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True
-    )
-    assert json.loads(run.stdout) == []

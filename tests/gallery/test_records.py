@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from pages import SUMMARY, image_line, write_report
+from made_pages import SUMMARY, image_line, write_report
 
 from paddleseg_infer.errors import ConfigError
 from paddleseg_infer.gallery.records import read_reports

@@ -1,5 +1,6 @@
 """No result is lost if a worker dies or a disk is full. Kills, disks and slow images are real."""
 
+import json
 import os
 import re
 import signal
@@ -7,8 +8,18 @@ import subprocess
 import time
 
 import pytest
-from conftest import SLOW, children, loads_paddle, masks, report_lines, wait_until, write_image
+from conftest import (
+    ROOT,
+    SLOW,
+    children,
+    loads_paddle,
+    masks,
+    report_lines,
+    wait_until,
+    write_image,
+)
 
+from demo.canvas import CLASSES
 from paddleseg_infer.pictures import files
 
 # ---- workers that die or hang ------------------------------------------------------------------
@@ -252,3 +263,23 @@ def test_a_disk_that_turns_read_only_ends_the_run(start, small_disk, tmp_path):
     _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "error: --save_dir disk/out: read-only file system" in err
+
+
+@pytest.mark.parametrize("compares", [False, True])
+def test_the_first_line_of_each_run_describes_it(infer, tmp_path, compares):
+    demo = ROOT / "demo"
+    command = ("--config", demo / "model" / "deploy.yaml", "--image_path", demo / "images")
+    labels = ("--label_path", demo / "labels", "--ignore_index", "9") if compares else ()
+    for _ in range(2):
+        assert infer(*command, *labels, "--report", "report", "--resume").code == 0
+    lines = [json.loads(line) for line in (tmp_path / "report").read_text().splitlines()]
+    places = [number for number, line in enumerate(lines) if "run" in line]
+    assert places == [0, 6]  # a run has four images and a summary
+    assert lines[0] == lines[6]
+    assert lines[0]["run"] == {
+        "folder": str(tmp_path),
+        "save_dir": "output",
+        "names": list(CLASSES),
+        "classes": len(CLASSES) if compares else None,
+        "ignore_index": 9 if compares else None,
+    }

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import signal
 import struct
@@ -17,7 +16,6 @@ import pytest
 from conftest import ROOT, children, masks, report_lines, wait_until, write_image
 from PIL import Image, TiffImagePlugin
 
-from demo.canvas import CLASSES
 from paddleseg_infer.outcomes import Job, Outcome
 from paddleseg_infer.pictures import files
 from paddleseg_infer.runs import progress
@@ -139,26 +137,6 @@ def test_the_report_contains_the_result_of_each_image(infer, model, photos, tmp_
     assert "failed               1  the file is empty" in run.out
     infer("--config", model, "--image_path", "photos", "--report", "report")
     assert len(report_lines(tmp_path / "report")) == 7  # the old report was replaced
-
-
-@pytest.mark.parametrize("compares", [False, True])
-def test_the_first_line_of_each_run_describes_it(infer, tmp_path, compares):
-    demo = ROOT / "demo"
-    command = ("--config", demo / "model" / "deploy.yaml", "--image_path", demo / "images")
-    labels = ("--label_path", demo / "labels", "--ignore_index", "9") if compares else ()
-    for _ in range(2):
-        assert infer(*command, *labels, "--report", "report", "--resume").code == 0
-    lines = [json.loads(line) for line in (tmp_path / "report").read_text().splitlines()]
-    places = [number for number, line in enumerate(lines) if "run" in line]
-    assert places == [0, 6]  # a run has four images and a summary
-    assert lines[0] == lines[6]
-    assert lines[0]["run"] == {
-        "folder": str(tmp_path),
-        "save_dir": "output",
-        "names": list(CLASSES),
-        "classes": len(CLASSES) if compares else None,
-        "ignore_index": 9 if compares else None,
-    }
 
 
 def test_the_mask_is_saved_last(infer, model, photos, tmp_path):

@@ -1,0 +1,167 @@
+"""The folder of the gallery: what it replaces, links to odd names, interruptions, full disks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import masks, scene, wait_until
+from made_pages import SUMMARY, encoded, image_line, make_page, page_of, shown_at, write_report
+
+
+def test_a_new_page_replaces_an_older_one_and_nothing_else(tmp_path):
+    page_of(
+        tmp_path, {"a.png": encoded(".png", scene(48, 64)), "b.png": encoded(".png", scene(48, 64))}
+    )
+    before = masks(tmp_path / "output")
+    page_of(tmp_path, {"b.png": encoded(".png", scene(48, 64))})
+    gallery = tmp_path / "output" / "gallery"
+    assert masks(gallery) == [
+        "index.html",
+        "pictures/0/000000.mask_thumb.png",
+        "pictures/0/000000.thumb.jpg",
+    ]
+    assert {name for name in before if "gallery" not in name} == {"a.png", "b.png"}
+    assert sorted(os.listdir(tmp_path / "output")) == ["a.png", "b.png", "gallery"]
+
+
+@pytest.mark.parametrize("content", ["a file", "<html>another page</html>", None])
+def test_another_folder_is_not_replaced(tmp_path, content):
+    page_of(tmp_path, {"a.png": encoded(".png", scene(48, 64))})
+    folder = tmp_path / "mine"
+    if content == "a file":
+        folder.write_text("mine")
+    else:
+        folder.mkdir()
+        (folder / ("other.txt" if content is None else "index.html")).write_text(content or "")
+    run = make_page(tmp_path, "report", "--save_dir", "output", "--gallery_dir", "mine")
+    assert run.code == 2
+    assert "--gallery_dir mine" in run.err
+    assert os.listdir(tmp_path).count("mine") == 1
+
+
+def test_a_missing_folder_of_pictures_is_an_error(tmp_path):
+    page_of(tmp_path, {"a.png": encoded(".png", scene(48, 64))})
+    run = make_page(tmp_path, "report", "--save_dir", "gone")
+    assert (run.code, run.out) == (2, "")
+    assert "--save_dir gone does not exist" in run.err
+    run = make_page(tmp_path, "report")
+    assert run.code == 2
+    assert "the report doesn't name the folder of the pictures: give --save_dir" in run.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_gallery_leaves_the_older_page_and_no_process(tmp_path, number):
+    photo = encoded(".jpg", scene(900, 1200))
+    page_of(tmp_path, {"0.jpg": photo})
+    page = tmp_path / "output" / "gallery" / "index.html"
+    before = page.read_text()
+    lines = []
+    for count in range(1, 2000):
+        os.link(tmp_path / "in" / "0.jpg", tmp_path / "in" / f"{count}.jpg")
+        lines.append(image_line(f"in/{count}.jpg"))
+    write_report(tmp_path / "report", *lines, SUMMARY)
+    command = [sys.executable, "-m", "paddleseg_infer.gallery", "report", "--save_dir", "output"]
+    process = subprocess.Popen(
+        [*command, "--num_workers", "2"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    wait_until(lambda: any(tmp_path.glob("output/.gallery-*/pictures/0/*")))
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert "Traceback" not in err
+    assert page.read_text() == before
+    assert not any(tmp_path.glob("output/.gallery-*"))
+    wait_until(lambda: not has_processes(process.pid), 20)
+
+
+def has_processes(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_full_disk_is_an_error_and_the_older_page_stays(small_disk, tmp_path):
+    folder, size = small_disk
+    assert size("4m")
+    photo = encoded(".jpg", scene(300, 400))
+    page_of(tmp_path, {f"{number}.jpg": photo for number in range(40)})
+    run = make_page(tmp_path, "report", "--save_dir", "output", "--gallery_dir", folder / "page")
+    assert run.code == 0
+    before = (folder / "page" / "index.html").read_text()
+    with open(folder / "filling", "wb") as file:
+        room = os.statvfs(folder)
+        file.write(bytes(room.f_bavail * room.f_frsize - 200_000))
+    run = make_page(tmp_path, "report", "--save_dir", "output", "--gallery_dir", folder / "page")
+    assert run.code == 1
+    assert "no space left on device" in run.err
+    assert (folder / "page" / "index.html").read_text() == before
+    assert sorted(os.listdir(folder)) == ["filling", "page"]
+
+
+def test_many_images_in_two_processes_and_in_one_give_the_same_page(tmp_path):
+    images = {f"{n}.png": encoded(".png", scene(48, 64, n)) for n in range(50)}
+    page_of(tmp_path, images)
+    pages = []
+    for workers in ("1", "2"):
+        options = ("--gallery_dir", "page", "--num_workers", workers)
+        assert make_page(tmp_path, "report", "--save_dir", "output", *options).code == 0
+        pages.append({n: (tmp_path / "page" / n).read_bytes() for n in masks(tmp_path / "page")})
+    assert pages[0] == pages[1]
+    assert len(pages[0]) == 101
+
+
+def test_names_that_are_not_utf8_and_hostile_ones_become_safe_links(tmp_path):
+    names = ["<script>alert(1)<", "a#b?c%20d", "ü 图", "x\udcffy", "tab\tnewline\n", "javascript:1"]
+    images = {f"{name}.png": encoded(".png", scene(48, 64)) for name in names}
+    found = page_of(
+        tmp_path, {os.fsdecode(os.fsencode(name)): data for name, data in images.items()}
+    )
+    page = tmp_path / "output" / "gallery" / "index.html"
+    assert len(found) == len(names)
+    assert "x\\xffy.png" in found and "tab\\tnewline\\n.png" in found
+    for entry in found.values():
+        assert shown_at(page, entry["image"]).shape == (48, 64, 3)
+        assert shown_at(page, entry["mask"]).shape[:2] == (48, 64)
+        assert "notes" not in entry
+    assert "<script>alert" not in page.read_text()
+
+
+def test_reasons_names_of_classes_and_of_reports_are_escaped(tmp_path):
+    evil = "</script><img src=x onerror=alert(1)>"
+    run = {"run": {"folder": str(tmp_path), "save_dir": ".", "names": [evil], "classes": 1}}
+    line = image_line("a.png", "failed", reason=evil, label_error=evil)
+    areas = {"label": "l", "areas": {"0": [1, 1, 1]}, "mean_iou": 1.0}
+    report = write_report(tmp_path / "<b>", run, line, image_line("b.png", **areas), SUMMARY)
+    assert make_page(tmp_path, report.name).code == 0
+    text = (tmp_path / "gallery" / "index.html").read_text()
+    assert evil not in text
+    assert "<img" not in text and "<b>" not in text
+    assert text.count("</script>") == 2
+
+
+def test_the_help_and_wrong_arguments(tmp_path):
+    assert "--gallery_dir DIR" in make_page(tmp_path, "--help").out
+    run = make_page(tmp_path)
+    assert run.code == 2 and "the following arguments are required: REPORT" in run.err
+    assert make_page(tmp_path, "gone").code == 2
+
+
+def test_it_imports_neither_paddle_nor_the_engines(tmp_path):
+    code = (
+        "import sys; import paddleseg_infer.gallery.making;"
+        "print(json.dumps([n for n in sys.modules if n == 'paddle' or 'infer.engines' in n]))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True
+    )
+    assert json.loads(run.stdout) == []
