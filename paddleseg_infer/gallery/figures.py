@@ -23,6 +23,7 @@ THUMBNAIL, PREVIEW = 320, 1600  # pixels of the longest side
 IDS = ("mask", "label")  # the kinds of pictures that contain the class ids
 PER_FOLDER = 1000  # images whose pictures are in one folder
 WRONG_COLOUR = (255, 0, 255)
+MOST_CLASSES = 1000  # with more, there is no confusion matrix
 NO_MEMORY = "there is not enough memory for it"
 
 
@@ -34,7 +35,7 @@ class Making:
     place: str  # the folder of the finished page, from which links start
     save_dir: str
     palette: bytes
-    classes: int  # of the confusion matrix; 0 without label maps
+    classes: int  # of the confusion matrix; 0 if there is none
 
 
 @dataclass
@@ -43,7 +44,8 @@ class Figures:
 
     entry: dict[str, Any]
     notes: list[str] = field(default_factory=list)
-    matrix: np.ndarray | None = None  # int64 [classes, classes + 1], see `_matrix_of`
+    # The confusion matrix, see `_matrix_of`: the places of the values that aren't 0, and the values
+    matrix: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def figures_of(number: int, record: Record, making: Making) -> Figures:
@@ -151,12 +153,15 @@ class _Work:
                 ids, true = mask.rows(part), truth.rows(part)
                 grid.sample(small, part, true)
                 grid.mark(wrong, part, (ids != true) & (true != ignored))
+                if not classes:
+                    continue
                 matrix += _matrix_of(ids, true, classes, ignored)
         self.save("label", "label.png", self.coloured(small))
         self.save("wrong", "wrong.png", _marks(wrong))
         if _areas_of(matrix, ignored) == _areas_in(self.record, ignored):
-            self.figures.matrix = matrix
-        else:
+            places = np.flatnonzero(matrix)
+            self.figures.matrix = places, matrix.ravel()[places]
+        elif classes:
             self.note(f"the mask or the label map {shown(path)} was changed since the run")
 
     def score(self, path: str) -> None:

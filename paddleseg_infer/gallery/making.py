@@ -18,7 +18,7 @@ import cv2
 import tqdm
 
 from paddleseg_infer.errors import ConfigError, RunError, reason, shown
-from paddleseg_infer.gallery.figures import Figures, Making, figures_of, palette_of
+from paddleseg_infer.gallery.figures import MOST_CLASSES, Figures, Making, figures_of, palette_of
 from paddleseg_infer.gallery.page import GENERATOR, page_of
 from paddleseg_infer.gallery.records import Record, Reports
 from paddleseg_infer.pictures.palettes import PADDLESEG
@@ -34,11 +34,11 @@ def make_gallery(reports: Reports, title: str, save_dir: str, place: str, proces
     An older page there is replaced when the new one is finished. Raises ConfigError, or RunError
     if a file can't be written.
     """
-    check_place(place)
     if not os.path.isdir(save_dir):
         raise ConfigError(
             f"--save_dir {shown(save_dir)} does not exist: give the folder of the run's pictures"
         )
+    check_place(place)
     above = os.path.dirname(os.path.abspath(place))
     new = None
     try:
@@ -50,7 +50,7 @@ def make_gallery(reports: Reports, title: str, save_dir: str, place: str, proces
             os.path.join(os.path.realpath(above), os.path.basename(os.path.abspath(place))),
             save_dir,
             _common_palette(records, save_dir),
-            reports.classes,
+            reports.classes if reports.classes <= MOST_CLASSES else 0,
         )
         os.mkdir(making.pictures)
         figures = list(_progress(_made(records, making, processes), len(records)))

@@ -140,7 +140,11 @@ def _evaluated(
     areas = Areas(both, prediction, label, sum(label) - ignored)
     metrics = metrics_of(areas)
     matrices = [each.matrix for each in figures if each.matrix is not None]
-    matrix = sum(matrices, np.zeros((classes, classes + 1), np.int64))
+    shape = classes, classes + 1
+    # With very many classes there are no matrices, and a real one would be too large.
+    matrix = np.zeros(shape, np.int64) if matrices else np.broadcast_to(np.int64(0), shape)
+    for places, counts in matrices:
+        matrix.ravel()[places] += counts
     occur = np.flatnonzero(sums[1] + sums[2]).tolist()[:MOST_BARS]
     return {
         "metrics": metrics,

@@ -8,7 +8,16 @@ import sys
 
 import pytest
 from conftest import masks, scene, wait_until
-from made_pages import SUMMARY, encoded, image_line, make_page, page_of, shown_at, write_report
+from made_pages import (
+    SUMMARY,
+    encoded,
+    entries,
+    image_line,
+    make_page,
+    page_of,
+    shown_at,
+    write_report,
+)
 
 
 def test_a_new_page_replaces_an_older_one_and_nothing_else(tmp_path):
@@ -147,6 +156,33 @@ def test_reasons_names_of_classes_and_of_reports_are_escaped(tmp_path):
     assert evil not in text
     assert "<img" not in text and "<b>" not in text
     assert text.count("</script>") == 2
+
+
+def test_very_many_classes_have_bars_but_no_matrix(tmp_path):
+    run = {"run": {"folder": str(tmp_path), "save_dir": ".", "classes": 65536}}
+    areas = {"label": "l", "areas": {"65535": [1, 2, 2]}, "mean_iou": 0.3}
+    write_report(tmp_path / "report", run, image_line("a.png", **areas), SUMMARY)
+    assert make_page(tmp_path, "report").code == 0
+    text = (tmp_path / "gallery" / "index.html").read_text()
+    assert "There is no confusion matrix" in text and "<td>0.3333</td>" in text
+
+
+@pytest.mark.parametrize("name", ["nul\0.png", "lone\ud800.png", "x" * 5000, ""])
+def test_impossible_names_in_a_report_are_noted(tmp_path, name):
+    files = {"files": {"mask": name, "score": name}, "label": name, "areas": {}}
+    write_report(tmp_path / "report", {**image_line("a.png"), "image": name, **files}, SUMMARY)
+    run = make_page(tmp_path, "report", "--save_dir", ".")
+    assert run.code == 0, run
+    (entry,) = entries(tmp_path / "gallery" / "index.html").values()
+    assert entry["notes"] and "mask" not in entry
+
+
+@pytest.mark.parametrize("folder", ["nul\0", "lone\ud800"])
+def test_impossible_folders_in_a_report_are_errors(tmp_path, folder):
+    run = {"run": {"folder": folder, "save_dir": "output"}}
+    write_report(tmp_path / "report", run, image_line("a.png"), SUMMARY)
+    run = make_page(tmp_path, "report")
+    assert run.code == 2 and "does not exist" in run.err
 
 
 def test_the_help_and_wrong_arguments(tmp_path):
