@@ -1,5 +1,6 @@
 """What the page shows of one image: small pictures, numbers, and what is wrong with its files."""
 
+import io
 import os
 import urllib.parse
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from paddleseg_infer.gallery import views
 from paddleseg_infer.gallery.records import Record, Triple
 from paddleseg_infer.label_maps import LabelMap
 from paddleseg_infer.pictures.kinds import encode_mask
+from paddleseg_infer.pictures.palettes import CLASSES
 from paddleseg_infer.preprocess import check_is_file
 
 THUMBNAIL, PREVIEW = 320, 1600  # pixels of the longest side
@@ -156,7 +158,7 @@ class _Work:
                 if not classes:
                     continue
                 matrix += _matrix_of(ids, true, classes, ignored)
-        self.save("label", "label.png", self.coloured(small))
+        self.save("label", "label.png", _without(ignored, self.coloured(small)))
         self.save("wrong", "wrong.png", _marks(wrong))
         if _areas_of(matrix, ignored) == _areas_in(self.record, ignored):
             places = np.flatnonzero(matrix)
@@ -215,6 +217,15 @@ class _Work:
         except OSError as error:
             raise RunError(f"the page's {shown(path)} can't be written: {reason(error)}") from None
         self.figures.entry[field] = os.path.join(os.path.basename(self.making.pictures), below)
+
+
+def _without(ignored: int | None, data: bytes) -> bytes:
+    """Returns a palette PNG in which the pixels of the id `ignored` are transparent."""
+    if ignored is None or ignored >= CLASSES:
+        return data
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(data)).save(buffer, "PNG", transparency=ignored)
+    return buffer.getvalue()
 
 
 def _sampled(ids: np.ndarray, longest: int) -> np.ndarray:

@@ -79,6 +79,8 @@ def test_the_label_map_is_in_the_masks_colours_and_the_wrong_pixels_are_marked(d
         ):
             assert np.array_equal(np.array(label), true)
             assert label.getpalette() == one.getpalette()
+            alpha = np.array(label.convert("RGBA"))[..., 3]
+            assert np.array_equal(alpha == 0, true == 7)  # ignored pixels are transparent
         marks = shown_at(page, entry["wrong"])[..., 3]
         assert np.array_equal(marks > 0, (mask != true) & (true != 7))
 
