@@ -197,7 +197,7 @@ def _run_of(value: Any) -> Run:
 
 
 def _record_of(value: Any, run: Run) -> Record:
-    if value["status"] not in STATUSES or not isinstance(value["image"], str):
+    if value["status"] not in STATUSES or not _text(value["image"]):
         raise ValueError
     size, classes, areas = value.get("size"), value.get("classes"), value.get("areas")
     return Record(
