@@ -170,7 +170,9 @@ def test_very_many_classes_have_bars_but_no_matrix(tmp_path):
 @pytest.mark.parametrize("name", ["nul\0.png", "lone\ud800.png", "x" * 5000, ""])
 def test_impossible_names_in_a_report_are_noted(tmp_path, name):
     files = {"files": {"mask": name, "score": name}, "label": name, "areas": {}}
-    write_report(tmp_path / "report", {**image_line("a.png"), "image": name or "a.png", **files}, SUMMARY)
+    write_report(
+        tmp_path / "report", {**image_line("a.png"), "image": name or "a.png", **files}, SUMMARY
+    )
     run = make_page(tmp_path, "report", "--save_dir", ".")
     assert run.code == 0, run
     (entry,) = entries(tmp_path / "gallery" / "index.html").values()
