@@ -127,9 +127,8 @@ class _Work:
                 counts += histogram(ids)
                 grid.sample(small, part, ids)
             found = {int(each): int(counts[each]) for each in np.flatnonzero(counts)}
-            if (record.classes or found) != found or (record.size or mask.size[::-1]) != mask.size[
-                ::-1
-            ]:
+            size = mask.size[::-1]
+            if (record.classes or found) != found or (record.size or size) != size:
                 self.note(f"the mask {shown(path)} was changed since the run")
             entry["classes"] = found
             if path.endswith(".png") and "mask" in record.files:
@@ -155,9 +154,8 @@ class _Work:
                 ids, true = mask.rows(part), truth.rows(part)
                 grid.sample(small, part, true)
                 grid.mark(wrong, part, (ids != true) & (true != ignored))
-                if not classes:
-                    continue
-                matrix += _matrix_of(ids, true, classes, ignored)
+                if classes:
+                    matrix += _matrix_of(ids, true, classes, ignored)
         self.save("label", "label.png", _without(ignored, self.coloured(small)))
         self.save("wrong", "wrong.png", _marks(wrong))
         if _areas_of(matrix, ignored) == _areas_in(self.record, ignored):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paddleseg_infer.errors import ConfigError, reason, shown
-from paddleseg_infer.settings import MAX_LABEL
+from paddleseg_infer.settings import MAX_LABEL, UNKNOWN
 
 STATUSES = ("done", "failed", "skipped")
 SIGNALS = {130: "Ctrl-C", 143: "SIGTERM"}  # exit codes of runs that a signal has ended
@@ -26,7 +26,7 @@ class Run:
     save_dir: str | None = None
     names: tuple[str, ...] = ()  # of the classes; some may be missing
     classes: int | None = None  # the number of the model's classes, if masks are compared
-    ignore_index: int | None = None
+    ignore_index: int | None = UNKNOWN  # the default of --ignore_index
 
     def path(self, path: str) -> str:
         return os.path.join(self.folder or "", path)
