@@ -52,7 +52,10 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "report", nargs="+", metavar="REPORT", help="the file of --report, or those of all parts"
+        "report",
+        nargs="+",
+        metavar="REPORT",
+        help="the file of --report; of a run with --shard, the files of all parts",
     )
     parser.add_argument(
         "--save_dir",
@@ -80,14 +83,19 @@ def run(paths: Sequence[str], save_dir: str | None, place: str | None, workers: 
     from paddleseg_infer.gallery.records import read_reports
 
     started = time.monotonic()
-    reports = read_reports(paths)
-    if save_dir is None:
-        if reports.run.save_dir is None:
-            raise ConfigError("the report doesn't name the folder of the pictures: give --save_dir")
-        save_dir = reports.run.path(reports.run.save_dir)
-    place = place or os.path.join(save_dir, "gallery")
+    if place == "":
+        raise ConfigError("--gallery_dir is empty: give a folder")
+    paths = list(dict.fromkeys(paths))
+    reports = read_reports(paths, save_dir)
+    folders = sorted({each.run.path(each.run.save_dir or "") for each in reports.records.values()})
+    if place is None and len(folders) > 1:
+        raise ConfigError(
+            f"the pictures are in several folders ({shown(folders[0])}, {shown(folders[1])}): give "
+            "a folder for the page as --gallery_dir"
+        )
+    place = os.path.join(folders[0], "gallery") if place is None else place
     title = ", ".join(shown(os.path.basename(path)) for path in paths)
-    page = make_gallery(reports, title, save_dir, place, workers)
+    page = make_gallery(reports, title, place, workers)
     near = os.path.relpath(page)
     page = page if near.startswith(os.pardir) else near
     for note in reports.notes:

@@ -26,6 +26,7 @@ IDS = ("mask", "label")  # the kinds of pictures that contain the class ids
 PER_FOLDER = 1000  # images whose pictures are in one folder
 WRONG_COLOUR = (255, 0, 255)
 MOST_CLASSES = 1000  # with more, there is no confusion matrix
+NOTHING: tuple[object, ...] = (None, "", [], {})  # values that the page doesn't need
 NO_MEMORY = "there is not enough memory for it"
 
 
@@ -34,15 +35,14 @@ class Making:
     """What all images of a page have in common."""
 
     pictures: str  # the folder for the page's own pictures
-    place: str  # the folder of the finished page, from which links start
-    save_dir: str
+    place: str  # the folder of the finished page, as a browser is given it: links start there
     palette: bytes
     classes: int  # of the confusion matrix; 0 if there is none
 
 
 @dataclass
 class Figures:
-    """One image on the page. `entry` has what the page's script gets: see `page/grid.js`."""
+    """One image on the page. `entry` has what the page's script gets: see `page/state.js`."""
 
     entry: dict[str, Any]
     notes: list[str] = field(default_factory=list)
@@ -68,13 +68,14 @@ def figures_of(number: int, record: Record, making: Making) -> Figures:
         }
     )
     work = _Work(number, record, making, figures)
-    work.step("the image", record.path, work.image)
+    # A failed image has a reason already.
+    work.step("the image", record.path, work.image, is_noted=record.status != "failed")
     work.mask()
     if "score" in record.files:
-        work.step("the score", work.picture("score"), work.score)
+        work.step("the score", record.picture("score"), work.score)
     figures.entry["links"] = work.links()
     figures.entry["notes"] = figures.notes
-    figures.entry = {name: value for name, value in figures.entry.items() if value}
+    figures.entry = {name: each for name, each in figures.entry.items() if each not in NOTHING}
     return figures
 
 
@@ -85,20 +86,21 @@ class _Work:
     making: Making
     figures: Figures
 
-    def step(self, what: str, path: str, do: Callable[[str], None]) -> None:
+    def step(self, what: str, path: str, do: Callable[[str], None], is_noted: bool = True) -> None:
         """Calls `do` with the path of a file. A failure becomes a note about the file."""
         try:
             do(path)
         except (ImageError, MemoryError) as error:
-            self.note(f"{what} {shown(path)} can't be shown: {str(error) or NO_MEMORY}")
+            if is_noted:
+                self.note(f"{what} {shown(path)} can't be shown: {str(error) or NO_MEMORY}")
 
     def note(self, text: str) -> None:
         self.figures.notes.append(text)
 
-    def picture(self, kind: str) -> str:
-        return os.path.join(self.making.save_dir, self.record.files[kind])
-
     def image(self, path: str) -> None:
+        size = image_size(path)
+        if self.record.run.has_own_sizes and size != (self.record.size or size):
+            self.note(f"the image {shown(path)} was changed since the run")
         is_link = views.is_shown_by_browsers(path)
         image = views.small_image(path, THUMBNAIL if is_link else PREVIEW)
         if is_link:
@@ -112,9 +114,9 @@ class _Work:
         """Uses the class ids of the mask or the label picture, or else the overlay."""
         kind = next((kind for kind in IDS if kind in self.record.files), None)
         if kind is not None:
-            self.step(f"the {kind}", self.picture(kind), self.ids)
+            self.step(f"the {kind}", self.record.picture(kind), self.ids)
         elif "overlay" in self.record.files:
-            self.step("the overlay", self.picture("overlay"), self.overlay)
+            self.step("the overlay", self.record.picture("overlay"), self.overlay)
 
     def ids(self, path: str) -> None:
         record, entry = self.record, self.figures.entry
@@ -139,8 +141,7 @@ class _Work:
                 self.save("mask", "mask.png", self.coloured(small))
             self.save("mask_thumb", "mask_thumb.png", self.coloured(_sampled(small, THUMBNAIL)))
             if record.areas is not None and record.label is not None:
-                label = record.run.path(record.label)
-                self.step("the label map", label, lambda path: self.label(path, mask, grid))
+                self.step("the label map", record.label, lambda path: self.label(path, mask, grid))
 
     def label(self, path: str, mask: LabelMap, grid: views.Grid) -> None:
         """Compares the mask with its label map again, pixel by pixel."""
@@ -156,7 +157,7 @@ class _Work:
                 grid.mark(wrong, part, (ids != true) & (true != ignored))
                 if classes:
                     matrix += _matrix_of(ids, true, classes, ignored)
-        self.save("label", "label.png", _without(ignored, self.coloured(small)))
+        self.save("label", "label.png", self.label_colours(small, ignored))
         self.save("wrong", "wrong.png", _marks(wrong))
         if _areas_of(matrix, ignored) == _areas_in(self.record, ignored):
             places = np.flatnonzero(matrix)
@@ -182,16 +183,16 @@ class _Work:
 
     def links(self) -> Mapping[str, str]:
         """Returns links to the image's own files, by kind."""
-        files = {kind: self.picture(kind) for kind in self.record.files}
+        files = {kind: self.record.picture(kind) for kind in self.record.files}
         if self.record.label is not None:
-            files["label map"] = self.record.run.path(self.record.label)
+            files["label map"] = self.record.label
         files = {"image": self.record.path, **files}
         missing = [kind for kind, path in files.items() if not os.path.isfile(path)]
-        for kind in missing:
-            text = f"the {kind} {shown(files[kind])} does not exist any more"
-            # A file that was opened has a note already.
-            if not any(shown(files[kind]) in note for note in self.figures.notes):
-                self.note(text)
+        for kind in missing if self.record.status != "failed" else ():
+            # A file that was opened has a note already, and a bad label map a reason.
+            is_known = any(shown(files[kind]) in note for note in self.figures.notes)
+            if not is_known and not (kind == "label map" and self.record.label_error):
+                self.note(f"the {kind} {shown(files[kind])} does not exist any more")
         return {kind: self.link(path) for kind, path in files.items() if kind not in missing}
 
     def link(self, path: str) -> str:
@@ -204,6 +205,18 @@ class _Work:
         """Returns a palette PNG of ids. The colours repeat after 256 classes."""
         return encode_mask(ids.astype(np.uint8), self.making.palette)
 
+    def label_colours(self, ids: np.ndarray, ignored: int | None) -> bytes:
+        """Returns such a PNG of a label map, in which the pixels of `ignored` are transparent."""
+        small = ids.astype(np.uint8)
+        free = np.setdiff1d(np.arange(CLASSES), small[ids != ignored])
+        if not free.size:
+            return self.coloured(ids)
+        small[ids == ignored] = free[-1]
+        buffer = io.BytesIO()
+        with Image.open(io.BytesIO(self.coloured(small))) as image:
+            image.save(buffer, "PNG", transparency=int(free[-1]))
+        return buffer.getvalue()
+
     def save(self, field: str, name: str, data: bytes) -> None:
         """Writes one of the page's pictures, and gives its URL to the entry. Raises RunError."""
         below = os.path.join(str(self.number // PER_FOLDER), f"{self.number:06}.{name}")
@@ -215,15 +228,6 @@ class _Work:
         except OSError as error:
             raise RunError(f"the page's {shown(path)} can't be written: {reason(error)}") from None
         self.figures.entry[field] = os.path.join(os.path.basename(self.making.pictures), below)
-
-
-def _without(ignored: int | None, data: bytes) -> bytes:
-    """Returns a palette PNG in which the pixels of the id `ignored` are transparent."""
-    if ignored is None or ignored >= CLASSES:
-        return data
-    buffer = io.BytesIO()
-    Image.open(io.BytesIO(data)).save(buffer, "PNG", transparency=ignored)
-    return buffer.getvalue()
 
 
 def _sampled(ids: np.ndarray, longest: int) -> np.ndarray:
@@ -259,7 +263,7 @@ def _matrix_of(ids: np.ndarray, true: np.ndarray, classes: int, ignored: int | N
     counted = true != ignored
     counted &= true < classes
     rows = true[counted].astype(np.int64) * (classes + 1)
-    rows += np.minimum(ids[counted], classes)
+    rows += np.minimum(ids[counted].astype(np.int64), classes)
     return np.bincount(rows, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
 
 

@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -21,46 +22,50 @@ from paddleseg_infer.errors import ConfigError, RunError, reason, shown
 from paddleseg_infer.gallery.figures import MOST_CLASSES, Figures, Making, figures_of, palette_of
 from paddleseg_infer.gallery.page import GENERATOR, page_of
 from paddleseg_infer.gallery.records import Record, Reports
+from paddleseg_infer.pictures.files import STALE_SECONDS
 from paddleseg_infer.pictures.palettes import PADDLESEG
 
 PAGE, PICTURES = "index.html", "pictures"
+UNFINISHED = ".gallery-"  # the start of the names of folders that a page is made in
 AT_ONCE = 16  # images that a process gets together
 HEAD = 4096  # bytes of a page in which its generator is named
 
 
-def make_gallery(reports: Reports, title: str, save_dir: str, place: str, processes: int) -> str:
+def make_gallery(reports: Reports, title: str, place: str, processes: int) -> str:
     """Makes the folder `place` with the page and its pictures. Returns the path of the page.
 
     An older page there is replaced when the new one is finished. Raises ConfigError, or RunError
     if a file can't be written.
     """
-    if not os.path.isdir(save_dir):
-        raise ConfigError(
-            f"--save_dir {shown(save_dir)} does not exist: give the folder of the run's pictures"
-        )
+    records = list(reports.records.values())
+    for folder in {record.run.path(record.run.save_dir or "") for record in records}:
+        if not os.path.isdir(folder):
+            raise ConfigError(
+                f"--save_dir {shown(folder)} does not exist: give the folder of the run's pictures"
+            )
     check_place(place)
-    above = os.path.dirname(os.path.abspath(place))
+    there = os.path.realpath(place)
     new = None
     try:
-        os.makedirs(above, exist_ok=True)
-        new = tempfile.mkdtemp(prefix=".gallery-", dir=above)
-        records = list(reports.records.values())
+        os.makedirs(os.path.dirname(there), exist_ok=True)
+        _sweep(os.path.dirname(there))
+        new = tempfile.mkdtemp(prefix=UNFINISHED, dir=os.path.dirname(there))
+        classes = reports.classes if reports.classes <= MOST_CLASSES else 0
         making = Making(
-            os.path.join(new, PICTURES),
-            os.path.join(os.path.realpath(above), os.path.basename(os.path.abspath(place))),
-            save_dir,
-            _common_palette(records, save_dir),
-            reports.classes if reports.classes <= MOST_CLASSES else 0,
+            os.path.join(new, PICTURES), os.path.abspath(place), _common_palette(records), classes
         )
         os.mkdir(making.pictures)
         figures = list(_progress(_made(records, making, processes), len(records)))
-        with open(
-            os.path.join(new, PAGE), "w", encoding="utf-8", errors="backslashreplace"
-        ) as file:
-            file.write(page_of(reports, figures, title, making.palette))
-        _put_in_place(new, place)
+        page = page_of(reports, figures, title, making.palette)
+        path = os.path.join(new, PAGE)
+        with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(page)
+        check_place(place)  # again, because files may have been saved there meanwhile
+        _put_in_place(new, there)
     except OSError as error:
-        raise RunError(f"the page {shown(place)} can't be written: {reason(error)}") from None
+        raise RunError(
+            f"the page {shown(place)} can't be written: {reason(error)}: give another --gallery_dir"
+        ) from None
     finally:
         if new is not None:
             shutil.rmtree(new, ignore_errors=True)
@@ -70,10 +75,11 @@ def make_gallery(reports: Reports, title: str, save_dir: str, place: str, proces
 def check_place(place: str) -> None:
     """Raises ConfigError if the page would replace something else than an older page."""
     try:
-        if not os.listdir(place):
+        found = os.listdir(place)
+        if not found:
             return
         with open(os.path.join(place, PAGE), encoding="utf-8", errors="replace") as file:
-            if GENERATOR in file.read(HEAD):
+            if GENERATOR in file.read(HEAD) and set(found) <= {PAGE, PICTURES}:
                 return
     except FileNotFoundError:
         if not os.path.lexists(place):
@@ -81,8 +87,17 @@ def check_place(place: str) -> None:
     except OSError as error:
         raise ConfigError(f"--gallery_dir {shown(place)} can't be used: {reason(error)}") from None
     raise ConfigError(
-        f"--gallery_dir {shown(place)} exists and is no page of this program: give another folder"
+        f"--gallery_dir {shown(place)} has other files than those of a page: give another folder"
     )
+
+
+def _sweep(folder: str) -> None:
+    """Removes what killed galleries have left in the folder, if it is older than a day."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            is_old = time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_SECONDS
+            if entry.name.startswith(UNFINISHED) and is_old:
+                shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def _put_in_place(new: str, place: str) -> None:
@@ -90,19 +105,25 @@ def _put_in_place(new: str, place: str) -> None:
     mask = os.umask(0)
     os.umask(mask)
     os.chmod(new, 0o777 & ~mask)
-    if os.path.lexists(place):
-        with tempfile.TemporaryDirectory(prefix=".gallery-", dir=os.path.dirname(new)) as old:
-            os.rename(place, os.path.join(old, "old"))
-            os.rename(new, place)
-    else:
+    if not os.path.lexists(place):
         os.rename(new, place)
+        return
+    old = tempfile.mkdtemp(prefix=UNFINISHED, dir=os.path.dirname(new))
+    os.rename(place, os.path.join(old, PAGE))
+    try:
+        os.rename(new, place)
+    except OSError:
+        os.rename(os.path.join(old, PAGE), place)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
-def _common_palette(records: Sequence[Record], save_dir: str) -> bytes:
+def _common_palette(records: Sequence[Record]) -> bytes:
     """Returns the palette of the first mask that has one, as 768 RGB bytes."""
     for record in records:
         if "mask" in record.files:
-            palette = palette_of(os.path.join(save_dir, record.files["mask"]))
+            palette = palette_of(record.picture("mask"))
             if palette is not None and len(palette) == len(PADDLESEG):
                 return palette
     return PADDLESEG

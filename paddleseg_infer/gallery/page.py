@@ -15,7 +15,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from paddleseg_infer.gallery.figures import Figures
+from paddleseg_infer.gallery.figures import MOST_CLASSES, Figures
 from paddleseg_infer.gallery.records import Record, Reports
 from paddleseg_infer.metrics import Metrics, metrics_of
 from paddleseg_infer.outcomes import Areas
@@ -25,8 +25,7 @@ from paddleseg_infer.settings import UNKNOWN
 FOLDER = Path(__file__).parent / "page"
 SCRIPTS = "state.js", "grid.js", "view.js"
 GENERATOR = '<meta name="generator" content="paddleseg-infer gallery">'
-DARK = 0.5  # share of a row from which a cell of the matrix has white text
-MOST_BARS = 300  # classes of which the page shows bars
+MOST_BARS, MOST_REASONS = 300, 50  # of classes that have a bar; of reasons that have a filter
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,7 @@ def page_of(reports: Reports, figures: Sequence[Figures], title: str, palette: b
     records = list(reports.records.values())
     above = _common_folder([each.entry["name"] for each in figures])
     images = [{**each.entry, "name": each.entry["name"][len(above) :]} for each in figures]
+    reasons = _reasons(records)
     classes = _classes(reports, figures, palette)
     script = "".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
     digest = hashlib.sha256(script.encode()).digest()
@@ -63,15 +63,17 @@ def page_of(reports: Reports, figures: Sequence[Figures], title: str, palette: b
         style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=f"sha256-{base64.b64encode(digest).decode()}",
-        data=Markup(_json({"images": images, "classes": classes})),
+        data=Markup(_json({"images": images, "classes": classes, "reasons": reasons})),
         counts=Counter(record.status for record in records),
         not_tried=reports.not_tried,
         total=len(records),
         above=above,
         notes=reports.notes,
-        reasons=_reasons(records),
+        reasons=reasons,
+        noted=sum(bool(each.notes) for each in figures),
         classes=classes,
         not_compared=sum(bool(record.label_error) for record in records),
+        too_many=reports.classes > MOST_CLASSES,
         **_evaluated(records, reports.classes, figures),
     )
 
@@ -108,7 +110,7 @@ def _classes(
 
 
 def _reasons(records: Sequence[Record]) -> list[tuple[str, str, int]]:
-    """Returns the reasons of failures, the most frequent first.
+    """Returns the most frequent reasons of failures.
 
     Each is a key, which the page's script also makes, a text, and the number of images. Reasons
     that differ only in numbers count as one.
@@ -116,7 +118,7 @@ def _reasons(records: Sequence[Record]) -> list[tuple[str, str, int]]:
     failed = [record.reason for record in records if record.status == "failed"]
     counts = Counter(map(alike, failed))
     first = {alike(reason): reason for reason in reversed(failed)}
-    return [(key, first[key], count) for key, count in counts.most_common()]
+    return [(key, first[key], count) for key, count in counts.most_common(MOST_REASONS)]
 
 
 def alike(reason: str) -> str:
@@ -126,14 +128,22 @@ def alike(reason: str) -> str:
 def _evaluated(
     records: Sequence[Record], classes: int, figures: Sequence[Figures]
 ) -> dict[str, Any]:
-    """Returns the metrics and the confusion matrix, for the template; or None for both."""
+    """Returns what the template needs for the metrics. `metrics` is None without label maps."""
     compared = [record for record in records if record.areas is not None]
     if not compared:
-        return {"metrics": None, "rows": [], "compared": 0, "in_matrix": 0, "shown": []}
+        return {
+            "metrics": None,
+            "rows": [],
+            "compared": 0,
+            "in_matrix": 0,
+            "shown": [],
+            "left_out": 0,
+        }
     sums = np.zeros((3, classes), np.int64)
     ignored = 0  # pixels of a class that is also ignored
     for record in compared:
-        for number, triple in (record.areas or {}).items():
+        assert record.areas is not None
+        for number, triple in record.areas.items():
             sums[:, number] += triple
             ignored += triple[2] if number == record.run.ignore_index else 0
     both, prediction, label = (tuple(each.tolist()) for each in sums)
@@ -145,13 +155,15 @@ def _evaluated(
     matrix = np.zeros(shape, np.int64) if matrices else np.broadcast_to(np.int64(0), shape)
     for places, counts in matrices:
         matrix.ravel()[places] += counts
-    occur = np.flatnonzero(sums[1] + sums[2]).tolist()[:MOST_BARS]
+    every = np.flatnonzero(sums[1] + sums[2]).tolist()
+    occur = every[:MOST_BARS]
     return {
         "metrics": metrics,
         "rows": [_row(number, metrics, sums[2], matrix, occur) for number in occur],
         "compared": len(compared),
         "in_matrix": len(matrices),
         "shown": occur,
+        "left_out": len(every) - len(occur),
     }
 
 

@@ -1,5 +1,6 @@
 """Reads reports of runs: see "Report" in docs/runs.md for their format."""
 
+import functools
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from paddleseg_infer.settings import MAX_LABEL, UNKNOWN
 
 STATUSES = ("done", "failed", "skipped")
 SIGNALS = {130: "Ctrl-C", 143: "SIGTERM"}  # exit codes of runs that a signal has ended
+MOST_PIXELS = 1 << 40  # of an image; so their sum over a report fits into 64 bits
 # What is raised for a line that is no JSON, or no line of a report
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
@@ -27,6 +29,7 @@ class Run:
     names: tuple[str, ...] = ()  # of the classes; some may be missing
     classes: int | None = None  # the number of the model's classes, if masks are compared
     ignore_index: int | None = UNKNOWN  # the default of --ignore_index
+    has_own_sizes: bool = False  # whether the pictures surely have the sizes of their images
 
     def path(self, path: str) -> str:
         return os.path.join(self.folder or "", path)
@@ -42,7 +45,7 @@ class Record:
     files: Mapping[str, str]  # its pictures by kind, relative to save_dir
     size: tuple[int, int] | None  # (width, height) of the pictures
     classes: Mapping[int, int] | None  # the pixels of each class that is in the mask
-    label: str | None  # the path of its label map
+    label: str | None  # the path of its label map, with the run's folder
     label_error: str  # why the label map can't be used, or ""
     mean_iou: float | None
     areas: Mapping[int, Triple] | None  # of each class: pixels in both, in the mask, in the label
@@ -51,6 +54,10 @@ class Record:
     @property
     def path(self) -> str:
         return self.run.path(self.image)
+
+    def picture(self, kind: str) -> str:
+        """Returns the path of one of its pictures."""
+        return os.path.join(self.run.path(self.run.save_dir or ""), self.files[kind])
 
 
 @dataclass
@@ -70,13 +77,35 @@ class Reports:
         return max([*named, *(max(each) + 1 for each in areas)], default=0)
 
 
-def read_reports(paths: Sequence[str]) -> Reports:
-    """Returns what the reports say together. Raises ConfigError."""
+def read_reports(paths: Sequence[str], save_dir: str | None = None) -> Reports:
+    """Returns what the reports say together. Raises ConfigError.
+
+    `save_dir` is the folder of the pictures, if it isn't that in the reports.
+    """
     reports = Reports()
     for path in paths:
         _read(path, reports)
+    names = ", ".join(map(shown, paths))
     if not reports.records:
-        raise ConfigError(f"{', '.join(map(shown, paths))}: there is no image in it")
+        raise ConfigError(
+            f"{names}: there is no image in it: wait until the run has finished an image"
+        )
+    runs = [record.run for record in reports.records.values()]
+    if save_dir is None:
+        if any(run.save_dir is None for run in runs):
+            raise ConfigError(
+                f"{names} doesn't name the folder of the pictures: give it as --save_dir"
+            )
+        return reports
+    if len({run.path(run.save_dir) for run in runs if run.save_dir is not None}) > 1:
+        raise ConfigError(
+            f"{names}: the runs have saved their pictures in different folders: leave out "
+            "--save_dir, or make a page of each report"
+        )
+    for path, record in reports.records.items():
+        run = replace(record.run, save_dir=os.path.abspath(save_dir))
+        reports.records[path] = replace(record, run=run)
+    reports.run = replace(reports.run, save_dir=os.path.abspath(save_dir))
     return reports
 
 
@@ -89,6 +118,8 @@ def _read(path: str, reports: Reports) -> None:
             raise ConfigError(f"{shown(path)} is not a file: give the file of --report")
         with open(path, "rb") as file:
             for line in file:
+                if line.isspace():
+                    continue
                 is_cut_off = not line.endswith(b"\n")
                 try:
                     value = json.loads(line)
@@ -101,7 +132,7 @@ def _read(path: str, reports: Reports) -> None:
                     else:
                         _add(_record_of(value, run), reports)
                         summary = None
-                    is_first = False
+                    is_first = is_cut_off = False
                 except MALFORMED:
                     damaged += not is_cut_off
                     if is_first:
@@ -134,7 +165,7 @@ def _notes(
             "counts."
         )
     if damaged:
-        notes.append(f"{path}: {damaged} of its lines are damaged, and were left out.")
+        notes.append(f"{path} has damaged lines, which were left out: {damaged}.")
     if is_cut_off:
         notes.append(f"{path} is cut off in its last line.")
     if is_cut_off or summary is None:
@@ -164,10 +195,13 @@ def _check_same_classes(path: str, run: Run, reports: Reports) -> None:
 
 
 def _add(record: Record, reports: Reports) -> None:
-    before = reports.records.get(record.path)
+    key = _key(record.path)
+    before = reports.records.get(key)
     if record.status == "skipped" and before and before.status != "failed":
         # Its pictures are those of the run before, and so is what that has counted.
-        record = replace(record, classes=record.classes or before.classes)
+        record = replace(
+            record, classes=record.classes or before.classes, size=record.size or before.size
+        )
         if record.label is None and not record.label_error:
             record = replace(
                 record,
@@ -179,7 +213,21 @@ def _add(record: Record, reports: Reports) -> None:
                     record.run, classes=before.run.classes, ignore_index=before.run.ignore_index
                 ),
             )
-    reports.records[record.path] = record
+    reports.records[key] = record
+
+
+def _key(path: str) -> str:
+    """Returns the same path for all ways to write the path of an image."""
+    folder, name = os.path.split(path)
+    try:
+        return os.path.join(_real_folder(folder), name)
+    except (OSError, ValueError):  # an impossible name
+        return path
+
+
+@functools.cache
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 # ---- one line ----------------------------------------------------------------------------------
@@ -193,6 +241,7 @@ def _run_of(value: Any) -> Run:
         tuple(shown(name) for name in value.get("names", ())),
         None if classes is None else _id(classes),
         None if ignore_index is None else _id(ignore_index),
+        value.get("network_size") is False,
     )
 
 
@@ -200,6 +249,7 @@ def _record_of(value: Any, run: Run) -> Record:
     if value["status"] not in STATUSES or not _text(value["image"]):
         raise ValueError
     size, classes, areas = value.get("size"), value.get("classes"), value.get("areas")
+    label = _text(value.get("label"))
     return Record(
         value["image"],
         value["status"],
@@ -207,7 +257,7 @@ def _record_of(value: Any, run: Run) -> Record:
         {shown(kind): str(file) for kind, file in (value.get("files") or {}).items()},
         None if size is None else (_whole(size[0]), _whole(size[1])),
         None if classes is None else {_id(int(n)): _whole(each) for n, each in classes.items()},
-        _text(value.get("label")),
+        None if label is None else run.path(label),
         shown(value.get("label_error") or ""),
         _share(value.get("mean_iou")),
         None if areas is None else {_id(int(n)): _triple(each) for n, each in areas.items()},
@@ -235,6 +285,8 @@ def _id(value: Any) -> int:
 
 def _triple(values: Any) -> Triple:
     both, prediction, label = map(_whole, values)
+    if both > min(prediction, label) or max(prediction, label) > MOST_PIXELS:
+        raise ValueError
     return both, prediction, label
 
 

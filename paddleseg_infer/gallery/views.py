@@ -5,12 +5,13 @@ from collections.abc import Iterator
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from paddleseg_infer.errors import ImageError
-from paddleseg_infer.formats import npy
+from paddleseg_infer.formats import npy, tags
 from paddleseg_infer.formats.known import PNG_SIGNATURE, TIFF_SIGNATURES
 from paddleseg_infer.formats.size import image_size
-from paddleseg_infer.label_maps import LabelMap, opened_label_map
+from paddleseg_infer.label_maps import DAMAGED, LabelMap, opened_label_map
 from paddleseg_infer.preprocess import check_is_file, read_file
 from paddleseg_infer.sources.path import PathSource
 from paddleseg_infer.sources.raster import small_view
@@ -18,8 +19,9 @@ from paddleseg_infer.sources.reading import ImageData
 
 JPEG = b"\xff\xd8\xff"
 PNG_BMP_WEBP = (PNG_SIGNATURE, b"BM", b"RIFF")
-# Marks of what browsers and OpenCV may show differently: a turned picture, and an animation
-SHOWN_DIFFERENTLY = (b"eXIf", b"EXIF", b"acTL", b"ANIM")
+PNG_COLOURS, ALPHAS = 25, (b"\x04", b"\x06")  # the place of a PNG's colour type; those with alpha
+# Marks of what browsers and OpenCV show differently: turned, animated and transparent pictures
+SHOWN_DIFFERENTLY = (b"eXIf", b"EXIF", b"acTL", b"ANIM", b"tRNS", b"ALPH")
 # JPEGs can be decoded to a half, a quarter or an eighth, which saves most of the time.
 REDUCED = (
     (8, cv2.IMREAD_REDUCED_COLOR_8),
@@ -61,9 +63,17 @@ def small_image(path: str, longest: int) -> np.ndarray:
 def is_shown_by_browsers(path: str) -> bool:
     """Whether a browser shows the file, in the same way as OpenCV. Raises ImageError."""
     if read_file(path, len(JPEG)) == JPEG:
-        return True
+        # OpenCV and browsers find the orientation in different places. Pillow finds it in all.
+        try:
+            with Image.open(path) as header:
+                return header.getexif().get(tags.ORIENTATION, 1) == 1
+        except DAMAGED:
+            return False
+    if not read_file(path, len(PNG_SIGNATURE)).startswith(PNG_BMP_WEBP):
+        return False
     data = read_file(path)
-    return data.startswith(PNG_BMP_WEBP) and not any(mark in data for mark in SHOWN_DIFFERENTLY)
+    has_alpha = data.startswith(PNG_SIGNATURE) and data[PNG_COLOURS : PNG_COLOURS + 1] in ALPHAS
+    return not has_alpha and not any(mark in data for mark in SHOWN_DIFFERENTLY)
 
 
 def encoded_jpeg(image_bgr: np.ndarray) -> bytes:
@@ -88,7 +98,7 @@ def opened_ids(path: str) -> Iterator[LabelMap]:
 
 
 class Grid:
-    """The cells of a map that become the pixels of its small copy, which is made in parts."""
+    """Makes a small copy of a map part by part. Each of its pixels is a cell of the map."""
 
     def __init__(self, size: tuple[int, int], longest: int):
         """`size` is (height, width)."""
@@ -123,11 +133,19 @@ def _cells(count: int, small: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _tiff(path: str, size: tuple[int, int], longest: int) -> np.ndarray:
-    if size[0] * size[1] <= LARGE:
+    if size[0] * size[1] <= LARGE or _is_turned(path):
         # An ordinary picture is decoded as the program does, which turns it if a tag says so.
         with contextlib.suppress(ImageError):
             return PathSource(path).read().view()
     return small_view(path, longest)
+
+
+def _is_turned(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return tags.Tags(file).first(tags.ORIENTATION, 1) > 1
+    except (OSError, *tags.DAMAGED):
+        return False
 
 
 def shrunk(image: np.ndarray, longest: int) -> np.ndarray:

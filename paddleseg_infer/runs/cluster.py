@@ -13,6 +13,7 @@ import secrets
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing import Pipe, Process
@@ -156,8 +157,8 @@ def _drive(
     except ModuleNotFoundError as error:
         reporting.send(Refused(f"{error}: {MISSING_HINT}"))
     except Exception as error:  # without this, the parent would take it for the end of the cluster
+        traceback.print_exc()  # before the parent knows of it, because it then kills this process
         reporting.send(Stopped(f"--ray: an error in this program: {type(error).__name__}: {error}"))
-        raise
 
 
 def _outcomes(

@@ -58,8 +58,10 @@ def encoded(suffix, array, *options):
     return cv2.imencode(suffix, array, options)[1].tobytes()
 
 
-def page_of(tmp_path, images, size=(48, 64), **more):
+def page_of(tmp_path, images, size=(48, 64), first=None, **more):
     """Makes a report of images in `in`, and masks of zeros; then the page.
+
+    `first` is the first line of the report, `more` goes into the line of each image.
 
     It takes the images' names and bytes, and returns the entries of the page by name.
     """
@@ -71,7 +73,7 @@ def page_of(tmp_path, images, size=(48, 64), **more):
         lines.append(image_line(f"in/{name}", **more))
         mask = tmp_path / "output" / lines[-1]["files"]["mask"]
         mask.write_bytes(encode_mask(np.zeros(size, np.uint8)))
-    write_report(tmp_path / "report", *lines, SUMMARY)
+    write_report(tmp_path / "report", *([first] if first else []), *lines, SUMMARY)
     run = make_page(tmp_path, "report", "--save_dir", "output")
     assert run.code == 0, run
     return entries(tmp_path / "output" / "gallery" / "index.html")

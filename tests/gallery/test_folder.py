@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import masks, scene, wait_until
@@ -51,14 +52,66 @@ def test_another_folder_is_not_replaced(tmp_path, content):
     assert os.listdir(tmp_path).count("mine") == 1
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "pictures2/a.png", "a.png"])
+def test_files_beside_a_page_are_not_removed(tmp_path, name):
+    page_of(tmp_path, {"a.png": encoded(".png", scene(48, 64))})
+    other = tmp_path / "output" / "gallery" / name
+    other.parent.mkdir(exist_ok=True)
+    other.write_text("mine")
+    run = make_page(tmp_path, "report", "--save_dir", "output")
+    assert run.code == 2
+    assert "has other files than those of a page" in run.err
+    assert other.read_text() == "mine"
+
+
+def test_a_link_to_a_folder_stays_a_link_and_its_pages_links_work(tmp_path):
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
+    page_of(tmp_path, {"a.png": encoded(".png", scene(48, 64))})
+    for _ in range(2):
+        place = ("--gallery_dir", "link/page")
+        assert make_page(tmp_path, "report", "--save_dir", "output", *place).code == 0
+    (entry,) = entries(tmp_path / "link" / "page" / "index.html").values()
+    assert entry["image"] == "../../in/a.png"  # a browser goes up from the link's name
+    (tmp_path / "far" / "page").mkdir()
+    (tmp_path / "page").symlink_to(tmp_path / "far" / "page")
+    assert make_page(tmp_path, "report", "--save_dir", "output", "--gallery_dir", "page").code == 0
+    assert (tmp_path / "page").is_symlink()
+    assert (tmp_path / "far" / "page" / "index.html").exists()
+
+
+def test_what_a_killed_gallery_left_is_removed_after_a_day(tmp_path):
+    page_of(tmp_path, {"a.png": encoded(".png", scene(48, 64))})
+    for name, age in (("old", 90_000), ("new", 60)):
+        left = tmp_path / "output" / f".gallery-{name}"
+        (left / "pictures").mkdir(parents=True)
+        os.utime(left, (time.time() - age,) * 2)
+    assert make_page(tmp_path, "report", "--save_dir", "output").code == 0
+    assert not (tmp_path / "output" / ".gallery-old").exists()
+    assert (tmp_path / "output" / ".gallery-new").exists()
+
+
+def test_pictures_in_two_folders_need_a_folder_for_the_page(tmp_path):
+    names = []
+    for part in ("one", "two"):
+        (tmp_path / part).mkdir()
+        run = {"run": {"folder": str(tmp_path), "save_dir": part}}
+        names.append(write_report(tmp_path / f"{part}.jsonl", run, image_line(f"{part}.png")).name)
+    run = make_page(tmp_path, *names)
+    assert run.code == 2 and "the pictures are in several folders" in run.err
+    assert make_page(tmp_path, *names, "--gallery_dir", "page").code == 0
+    assert len(entries(tmp_path / "page" / "index.html")) == 2
+    assert make_page(tmp_path, names[0], "--gallery_dir", "").code == 2
+
+
 def test_a_missing_folder_of_pictures_is_an_error(tmp_path):
     page_of(tmp_path, {"a.png": encoded(".png", scene(48, 64))})
     run = make_page(tmp_path, "report", "--save_dir", "gone")
     assert (run.code, run.out) == (2, "")
-    assert "--save_dir gone does not exist" in run.err
+    assert "gone does not exist" in run.err
     run = make_page(tmp_path, "report")
     assert run.code == 2
-    assert "the report doesn't name the folder of the pictures: give --save_dir" in run.err
+    assert "report doesn't name the folder of the pictures: give it as --save_dir" in run.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -24,9 +24,12 @@ def test_a_complete_report_has_no_notes(tmp_path):
 
 
 def test_a_report_without_the_line_about_the_run_is_read_too(tmp_path):
-    reports = read(tmp_path, image_line("a.png"), SUMMARY)
+    report = str(write_report(tmp_path / "report.jsonl", image_line("a.png"), SUMMARY))
+    reports = read_reports([report], save_dir="out")
     assert [record.path for record in reports.records.values()] == ["a.png"]
     assert not reports.notes
+    with pytest.raises(ConfigError, match="doesn't name the folder of the pictures"):
+        read_reports([report])
 
 
 @pytest.mark.parametrize(
@@ -36,7 +39,7 @@ def test_a_report_without_the_line_about_the_run_is_read_too(tmp_path):
         ([image_line("a.png"), SUMMARY, RUN, image_line("b.png")], ["2 runs", "no summary"]),
         ([image_line("a.png"), '{"image": "b.p'], ["cut off in its last line", "no summary"]),
         ([image_line("a.png"), '{"summary": {"exit_co'], ["cut off", "no summary"]),
-        ([image_line("a.png"), "\0\0\0\n", SUMMARY], ["1 of its lines are damaged"]),
+        ([image_line("a.png"), "\0\0\0\n", SUMMARY], ["damaged lines, which were left out: 1"]),
         (
             [image_line("a.png"), {"summary": {"exit_code": 130, "not_tried": 7}}],
             ["ended by Ctrl-C", "7 images were not tried"],
@@ -68,6 +71,32 @@ def test_a_skipped_image_keeps_the_numbers_of_the_run_that_made_its_mask(tmp_pat
     assert (record.status, record.classes, record.mean_iou) == ("skipped", {0: 4}, 0.5)
     assert record.areas == {0: (3, 4, 5)}
     assert (record.run.classes, record.run.ignore_index) == (2, 9)
+
+
+def test_a_resumed_run_in_another_folder_is_about_the_same_images(tmp_path):
+    first = image_line("in/a.png", size=[4, 3], label="labels/a.png", areas={"0": [1, 1, 1]})
+    other = {"run": {**RUN["run"], "folder": "/data/in"}}
+    skipped = image_line("../in/a.png", "skipped", size=None)
+    (record,) = read(tmp_path, RUN, first, SUMMARY, other, skipped, SUMMARY).records.values()
+    assert (record.status, record.size) == ("skipped", (4, 3))
+    assert record.label == "/data/labels/a.png"
+    assert record.picture("mask") == "/data/in/out/a.png"
+
+
+def test_each_image_has_the_pictures_of_its_own_run(tmp_path):
+    paths = []
+    for part in ("one", "two"):
+        run = {"run": {"folder": f"/{part}", "save_dir": "out"}}
+        paths.append(str(write_report(tmp_path / part, run, image_line("a.png"), SUMMARY)))
+    records = read_reports(paths).records.values()
+    assert [each.picture("mask") for each in records] == ["/one/out/a.png", "/two/out/a.png"]
+    with pytest.raises(ConfigError, match="saved their pictures in different folders"):
+        read_reports(paths, save_dir="here")
+
+
+def test_a_last_line_without_its_line_break_and_empty_lines_are_no_damage(tmp_path):
+    reports = read(tmp_path, RUN, "\n", image_line("a.png"), json.dumps(SUMMARY))
+    assert not reports.notes
 
 
 def test_parts_are_read_together(tmp_path):
@@ -126,6 +155,8 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
         {"mean_iou": 2},
         {"areas": {"1": [1, 2]}},
         {"areas": {"1": "abc"}},
+        {"areas": {"1": [3, 2, 9]}},
+        {"areas": {"1": [0, 1 << 52, 1]}},
     ],
 )
 def test_a_line_with_a_wrong_value_is_left_out(tmp_path, change):
@@ -133,7 +164,7 @@ def test_a_line_with_a_wrong_value_is_left_out(tmp_path, change):
         tmp_path, RUN, image_line("good.png"), {**image_line("bad.png"), **change}, SUMMARY
     )
     assert [record.image for record in reports.records.values()] == ["good.png"]
-    assert "1 of its lines are damaged" in reports.notes[0]
+    assert "damaged lines, which were left out: 1" in reports.notes[0]
 
 
 @pytest.mark.parametrize("value", ["text", [], {"names": 5}, {"classes": "many"}, {"folder": 1}])

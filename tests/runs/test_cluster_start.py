@@ -89,6 +89,7 @@ def test_the_end_of_the_connected_process_is_an_error(model, photos, tmp_path, w
     assert run.returncode == code
     assert why in run.stderr
     assert ("the cluster's head" in run.stderr) == ("os._exit" in what)
+    assert ("Traceback" in run.stderr) == ("ValueError" in what)
     if code == 1:
         assert "2 images were not tried" in run.stderr
 

@@ -22,10 +22,15 @@ function fillControls() {
     const count = IMAGES.filter(isShown).length;
     if (count || !key) byId("show").append(option(key, text, count));
   }
+  const counts = {};
+  for (const image of IMAGES) {
+    for (const id of Object.keys({ ...image.classes, ...image.areas })) {
+      if (hasClass(image, id)) counts[id] = (counts[id] || 0) + 1;
+    }
+  }
   byId("class").append(option("", "any"));
   for (const [id, [name]] of Object.entries(DATA.classes)) {
-    const count = IMAGES.filter((image) => hasClass(image, id)).length;
-    if (count) byId("class").append(option(id, name, count));
+    if (counts[id]) byId("class").append(option(id, name, counts[id]));
   }
 }
 
@@ -50,7 +55,9 @@ function card(image) {
   if (image.iou !== undefined) numbers.push(`IoU ${image.iou.toFixed(3)}`);
   if (image.certainty !== undefined) numbers.push(`certainty ${image.certainty.toFixed(3)}`);
   if (state.class !== "") {
-    numbers.push(`${DATA.classes[state.class][0]} ${percent(share(image, state.class))}`);
+    const isOnlyTrue = !(image.classes || {})[state.class];
+    const part = isOnlyTrue ? "only in the label map" : percent(share(image, state.class));
+    numbers.push(`${DATA.classes[state.class][0]} ${part}`);
   }
   const parts = [
     make("span", { class: "frame" }, stack),
@@ -105,16 +112,20 @@ function turnPage(step) {
 byId("controls").addEventListener("submit", (event) => event.preventDefault());
 for (const name of ["text", "show", "class", "sort"]) {
   byId(name).addEventListener("input", (event) => {
-    go({ [name]: event.target.value, page: "0" }, name !== "text");
+    const changes = { [name]: event.target.value, page: "0" };
+    if (name === "class" && !changes.class && ["share", "class"].includes(state.sort)) {
+      changes.sort = DEFAULTS.sort; // these need a class
+    }
+    go(changes, name !== "text");
   });
 }
 document.addEventListener("click", (event) => {
-  const { step, mix, class: id, reason } = (event.target.closest("button") || { dataset: {} }).dataset;
+  const { step, mix, class: id, show } = (event.target.closest("button") || { dataset: {} }).dataset;
   if (step) turnPage(Number(step));
   if (mix) setMix(Number(mix));
   if (id) go({ class: id, page: "0" }, true);
-  if (reason) go({ show: `failed: ${reason}`, page: "0" }, true);
-  if (id || reason) byId("controls").scrollIntoView();
+  if (show) go({ show, page: "0" }, true);
+  if (id || show) byId("controls").scrollIntoView();
 });
 for (const slider of document.querySelectorAll(".mix")) {
   slider.addEventListener("input", () => setMix(Number(slider.value)));

@@ -29,15 +29,13 @@ const SHOWS = {
   uncompared: ["without a usable label map", (image) => Boolean(image.label_error)],
   noted: ["with missing or changed files", (image) => Boolean(image.notes)],
 };
+// Reasons that differ only in numbers are one: see `alike` in page.py.
 const alike = (reason) => (reason || "").replace(/[0-9]+/g, "0");
-for (const image of IMAGES) {
-  if (image.status === "failed" && !SHOWS[`failed: ${alike(image.reason)}`]) {
-    const key = alike(image.reason);
-    SHOWS[`failed: ${key}`] = [
-      `failed: ${image.reason}`,
-      (each) => each.status === "failed" && alike(each.reason) === key,
-    ];
-  }
+for (const [key, text] of DATA.reasons) {
+  SHOWS[`failed: ${key}`] = [
+    `failed: ${text}`,
+    (image) => image.status === "failed" && alike(image.reason) === key,
+  ];
 }
 
 const share = (image, id) => ((image.classes || {})[id] || 0) / (image.pixels || 1);
@@ -69,7 +67,7 @@ let state = { ...DEFAULTS };
 function hashOf(changes = {}) {
   const all = { ...state, ...changes };
   const changed = Object.entries(all).filter(([name, value]) => value !== DEFAULTS[name]);
-  return `#${new URLSearchParams(changed)}`;
+  return `#${new URLSearchParams(changed)}` + (changed.length ? "" : "all"); // "#" would scroll up
 }
 const isNumber = (text) => /^[0-9]+$/.test(text);
 function readHash() {

@@ -1,8 +1,10 @@
 // One image: large, with its mask, its label map, and its numbers.
 
 const view = byId("view");
+const MILLISECONDS_BETWEEN_STEPS = 70; // browsers refuse more than 200 addresses in ten seconds
 const MIXES = { 1: 0, 2: 50, 3: 100 };
 let shown = null; // the image in the dialog
+let lastStep = 0;
 
 // Returns a pane with the image, a map of classes over it, and the marks of wrong pixels.
 function pane(image, title, map) {
@@ -16,7 +18,7 @@ function pane(image, title, map) {
     picture.addEventListener("error", () => {
       if (!small || picture.src.endsWith(small)) return;
       picture.src = small;
-      caption.append(make("span", { class: "bad" }, ` (the ${alt} was moved: this is a small copy)`));
+      caption.append(make("span", { class: "bad" }, ` (the ${alt} is not in its place: this is a small copy)`));
     });
     if (kind === "photo") {
       picture.addEventListener("load", () => {
@@ -30,13 +32,20 @@ function pane(image, title, map) {
   add("mask", map, map === image.mask ? image.mask_thumb : null, title.toLowerCase());
   add("wrong", image.wrong, null, "wrong pixels");
   if (!stack.childElementCount) stack.append(make("div", { class: "empty" }, "no picture"));
-  return make("figure", { class: "pane" }, caption, stack);
+  return make("figure", { class: "pane", tabindex: "0" }, caption, stack);
+}
+
+// A zoomed label map shows the same part as the mask.
+function scrollTogether(moved, panes) {
+  for (const other of panes) {
+    if (other !== moved) other.scrollTo(moved.scrollLeft, moved.scrollTop);
+  }
 }
 
 function classTable(image) {
   const ids = Object.keys({ ...image.classes, ...image.areas });
   ids.sort((a, b) => share(image, b) - share(image, a));
-  const heads = image.areas ? ["class", "share", "", "IoU"] : ["class", "share", ""];
+  const heads = image.areas ? ["class", "IoU", "share of the mask", ""] : ["class", "share of the mask", ""];
   const rows = ids.map((id) => {
     const [name, colour] = DATA.classes[id];
     const bar = make("span");
@@ -47,13 +56,14 @@ function classTable(image) {
     const cells = [
       make("th", { scope: "row" }, square, name),
       make("td", {}, percent(share(image, id))),
-      make("td", { class: "bar" }, bar),
+      make("td", { class: "bar" }, share(image, id) ? bar : ""),
     ];
-    if (image.areas) cells.push(make("td", {}, iou === undefined ? "" : iou.toFixed(3)));
+    if (image.areas) cells.splice(1, 0, make("td", {}, iou === undefined ? "" : iou.toFixed(3)));
     return make("tr", {}, ...cells);
   });
   const head = make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text)));
-  return make("table", { class: "bars" }, make("thead", {}, head), make("tbody", {}, ...rows));
+  const table = make("table", { class: "bars" }, make("thead", {}, head), make("tbody", {}, ...rows));
+  return make("div", { class: "wide", tabindex: "0" }, table);
 }
 
 function facts(image) {
@@ -85,10 +95,11 @@ function showView() {
   if (image !== shown || !view.open) {
     shown = image;
     byId("view-name").textContent = image.name;
-    const title = image.links && image.links.mask ? "Mask" : "Picture";
+    const title = image.classes ? "Mask" : "Picture";
     const panes = [pane(image, title, image.mask)];
     if (image.label) panes.push(pane(image, "Label map", image.label));
     byId("panes").replaceChildren(...panes);
+    panes.forEach((each) => each.addEventListener("scroll", () => scrollTogether(each, panes)));
     byId("facts").replaceChildren(...facts(image));
     document.querySelector(".marks").hidden = !image.wrong;
   }
@@ -131,12 +142,18 @@ view.addEventListener("close", () => {
 
 document.addEventListener("keydown", (event) => {
   const { key, target } = event;
-  const isTyping = /^(INPUT|SELECT|TEXTAREA)$/.test(target.tagName) && target.type !== "checkbox";
-  if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
+  const isArrow = key.startsWith("Arrow");
+  const takesArrows = target.closest("input, .wide, .zoomed .pane") && target.type !== "checkbox";
+  const isTyping = target.type === "search" || target.tagName === "SELECT";
+  if (isTyping || (isArrow && takesArrows)) return;
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (MIXES[key] !== undefined) setMix(MIXES[key]);
   else if (key === "ArrowLeft" || key === "ArrowRight") {
     const step = key === "ArrowLeft" ? -1 : 1;
-    if (view.open) stepImage(step);
+    const isTooEarly = event.repeat && event.timeStamp - lastStep < MILLISECONDS_BETWEEN_STEPS;
+    if (!isTooEarly) lastStep = event.timeStamp;
+    if (isTooEarly) event.preventDefault();
+    else if (view.open) stepImage(step);
     else turnPage(step);
   } else if (view.open && key === "m") toggleMarks();
   else if (view.open && key === "z") toggleZoom();
