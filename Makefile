@@ -47,6 +47,7 @@ STRESS := $(BIN)/python -m pytest -s -q -m "stress or not stress"
 .PHONY: demo test coverage test-gpu-config lint stress stress-slurm stress-container stress-hosts bench draw clean
 
 demo: $(VENV)/ready-to-run
+	@mkdir -p $(dir $(MASKS))
 	@$(BIN)/python infer.py --config demo/model/deploy.yaml --image_path demo/images \
 		--label_path demo/labels --save_dir $(MASKS) --report $(MASKS).jsonl --device cpu
 	@$(BIN)/python -m paddleseg_infer.gallery $(MASKS).jsonl
