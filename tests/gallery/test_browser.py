@@ -267,6 +267,15 @@ def test_a_hostile_name_is_only_text(browser, folder):
     no_errors(page)
 
 
+def test_the_page_may_not_use_the_network(browser, folder):
+    page = opened(browser, folder)
+    code = """
+        document.addEventListener("securitypolicyviolation", (event) =>
+            arguments[0](event.effectiveDirective));
+        fetch("http://127.0.0.1:9/").catch(() => 0);"""
+    assert page.execute_async_script(code) == "connect-src"
+
+
 def test_on_a_phone_nothing_is_wider_than_the_screen(browser, folder):
     device = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
