@@ -95,9 +95,9 @@ def run(paths: Sequence[str], save_dir: str | None, place: str | None, workers: 
         )
     place = os.path.join(folders[0], "gallery") if place is None else place
     title = ", ".join(shown(os.path.basename(path)) for path in paths)
+    near = os.path.relpath(place)
     page = make_gallery(reports, title, place, workers)
-    near = os.path.relpath(page)
-    page = page if near.startswith(os.pardir) else near
+    page = page if near.startswith(os.pardir) else os.path.join(near, os.path.basename(page))
     for note in reports.notes:
         say(f"note: {note}\n", sys.stderr)
     seconds = time.monotonic() - started

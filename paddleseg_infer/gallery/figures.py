@@ -15,7 +15,7 @@ from paddleseg_infer.errors import ImageError, RunError, reason, shown
 from paddleseg_infer.evaluation import histogram
 from paddleseg_infer.formats.size import image_size
 from paddleseg_infer.gallery import views
-from paddleseg_infer.gallery.records import Record, Triple
+from paddleseg_infer.gallery.lines import Record, Triple
 from paddleseg_infer.label_maps import LabelMap
 from paddleseg_infer.pictures.kinds import encode_mask
 from paddleseg_infer.pictures.palettes import CLASSES
@@ -166,6 +166,8 @@ class _Work:
             self.note(f"the mask or the label map {shown(path)} was changed since the run")
 
     def score(self, path: str) -> None:
+        if self.record.size and image_size(path) != self.record.size:
+            raise ImageError("its size isn't that of the image")
         self.figures.entry["certainty"] = round(views.mean_of_score(path), 4)
 
     def overlay(self, path: str) -> None:

@@ -1,9 +1,12 @@
 """Makes the pictures of all images in several processes, and puts the page in its place."""
 
+import contextlib
+import itertools
 import logging
 import multiprocessing
 import multiprocessing.connection
 import os
+import re
 import shutil
 import signal
 import sys
@@ -20,13 +23,15 @@ import tqdm
 
 from paddleseg_infer.errors import ConfigError, RunError, reason, shown
 from paddleseg_infer.gallery.figures import MOST_CLASSES, Figures, Making, figures_of, palette_of
+from paddleseg_infer.gallery.lines import Record
 from paddleseg_infer.gallery.page import GENERATOR, page_of
-from paddleseg_infer.gallery.records import Record, Reports
+from paddleseg_infer.gallery.records import Reports
 from paddleseg_infer.pictures.files import STALE_SECONDS
 from paddleseg_infer.pictures.palettes import PADDLESEG
 
 PAGE, PICTURES = "index.html", "pictures"
-UNFINISHED = ".gallery-"  # the start of the names of folders that a page is made in
+OWN_PICTURE = re.compile(r"\d{6,}\.(thumb|image|mask|mask_thumb|label|wrong)\.(jpg|png)")
+UNFINISHED = ".paddleseg-infer.gallery-"  # the start of the names of folders that a page is made in
 AT_ONCE = 16  # images that a process gets together
 HEAD = 4096  # bytes of a page in which its generator is named
 
@@ -52,7 +57,10 @@ def make_gallery(reports: Reports, title: str, place: str, processes: int) -> st
         new = tempfile.mkdtemp(prefix=UNFINISHED, dir=os.path.dirname(there))
         classes = reports.classes if reports.classes <= MOST_CLASSES else 0
         making = Making(
-            os.path.join(new, PICTURES), os.path.abspath(place), _common_palette(records), classes
+            os.path.join(new, PICTURES),
+            os.path.abspath(place),
+            reports.run.palette or _common_palette(records),
+            classes,
         )
         os.mkdir(making.pictures)
         figures = list(_progress(_made(records, making, processes), len(records)))
@@ -75,12 +83,8 @@ def make_gallery(reports: Reports, title: str, place: str, processes: int) -> st
 def check_place(place: str) -> None:
     """Raises ConfigError if the page would replace something else than an older page."""
     try:
-        found = os.listdir(place)
-        if not found:
+        if not os.listdir(place) or _is_page(place):
             return
-        with open(os.path.join(place, PAGE), encoding="utf-8", errors="replace") as file:
-            if GENERATOR in file.read(HEAD) and set(found) <= {PAGE, PICTURES}:
-                return
     except FileNotFoundError:
         if not os.path.lexists(place):
             return
@@ -91,17 +95,41 @@ def check_place(place: str) -> None:
     )
 
 
+def _is_page(place: str) -> bool:
+    """Whether the folder contains a page of this program and nothing else. Raises OSError."""
+    with open(os.path.join(place, PAGE), encoding="utf-8", errors="replace") as file:
+        is_own = GENERATOR in file.read(HEAD) and set(os.listdir(place)) <= {PAGE, PICTURES}
+    pictures = os.path.join(place, PICTURES)
+    folders = os.listdir(pictures) if is_own and os.path.isdir(pictures) else []
+    names = itertools.chain.from_iterable(
+        os.listdir(os.path.join(pictures, folder)) for folder in folders if folder.isdigit()
+    )
+    return is_own and all(map(str.isdigit, folders)) and all(map(OWN_PICTURE.fullmatch, names))
+
+
 def _sweep(folder: str) -> None:
     """Removes what killed galleries have left in the folder, if it is older than a day."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            is_old = time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_SECONDS
-            if entry.name.startswith(UNFINISHED) and is_old:
-                shutil.rmtree(entry.path, ignore_errors=True)
+            if entry.name.startswith(UNFINISHED):
+                with contextlib.suppress(FileNotFoundError):  # another gallery has finished it
+                    if time.time() - entry.stat().st_mtime > STALE_SECONDS:
+                        shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def _put_in_place(new: str, place: str) -> None:
-    """Renames the new folder to `place`, and removes the older page there."""
+    """Renames the new folder to `place`, and removes the older page there.
+
+    Signals wait, so that none leaves the place without a page.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        _exchange(new, place)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
+def _exchange(new: str, place: str) -> None:
     mask = os.umask(0)
     os.umask(mask)
     os.chmod(new, 0o777 & ~mask)

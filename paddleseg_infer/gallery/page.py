@@ -16,7 +16,8 @@ import numpy as np
 from markupsafe import Markup
 
 from paddleseg_infer.gallery.figures import MOST_CLASSES, Figures
-from paddleseg_infer.gallery.records import Record, Reports
+from paddleseg_infer.gallery.lines import Record
+from paddleseg_infer.gallery.records import Reports
 from paddleseg_infer.metrics import Metrics, metrics_of
 from paddleseg_infer.outcomes import Areas
 from paddleseg_infer.pictures.palettes import CLASSES

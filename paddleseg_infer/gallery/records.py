@@ -1,63 +1,16 @@
-"""Reads reports of runs: see "Report" in docs/runs.md for their format."""
+"""Reads the reports of runs, also if they aren't complete."""
 
 import functools
 import json
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paddleseg_infer.errors import ConfigError, reason, shown
-from paddleseg_infer.settings import MAX_LABEL, UNKNOWN
+from paddleseg_infer.gallery.lines import MALFORMED, Record, Run, record_of, run_of, whole
 
-STATUSES = ("done", "failed", "skipped")
 SIGNALS = {130: "Ctrl-C", 143: "SIGTERM"}  # exit codes of runs that a signal has ended
-MOST_PIXELS = 1 << 40  # of an image; so their sum over a report fits into 64 bits
-# What is raised for a line that is no JSON, or no line of a report
-MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
-
-Triple = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Run:
-    """What the first line of a run says. The defaults are those of reports without this line."""
-
-    folder: str | None = None  # the paths of images and of `save_dir` are relative to it
-    save_dir: str | None = None
-    names: tuple[str, ...] = ()  # of the classes; some may be missing
-    classes: int | None = None  # the number of the model's classes, if masks are compared
-    ignore_index: int | None = UNKNOWN  # the default of --ignore_index
-    has_own_sizes: bool = False  # whether the pictures surely have the sizes of their images
-
-    def path(self, path: str) -> str:
-        return os.path.join(self.folder or "", path)
-
-
-@dataclass(frozen=True)
-class Record:
-    """One image in a report. A field is None if the report doesn't have it."""
-
-    image: str  # its path, as in the report
-    status: str  # one of STATUSES
-    reason: str
-    files: Mapping[str, str]  # its pictures by kind, relative to save_dir
-    size: tuple[int, int] | None  # (width, height) of the pictures
-    classes: Mapping[int, int] | None  # the pixels of each class that is in the mask
-    label: str | None  # the path of its label map, with the run's folder
-    label_error: str  # why the label map can't be used, or ""
-    mean_iou: float | None
-    areas: Mapping[int, Triple] | None  # of each class: pixels in both, in the mask, in the label
-    run: Run
-
-    @property
-    def path(self) -> str:
-        return self.run.path(self.image)
-
-    def picture(self, kind: str) -> str:
-        """Returns the path of one of its pictures."""
-        return os.path.join(self.run.path(self.run.save_dir or ""), self.files[kind])
 
 
 @dataclass
@@ -65,7 +18,7 @@ class Reports:
     """One or more reports. Of each image, the last line counts."""
 
     records: dict[str, Record] = field(default_factory=dict)  # by the image's path
-    run: Run = Run()  # of the last run
+    run: Run = field(default_factory=Run)  # of the last run
     not_tried: int = 0  # images of which no report has a line
     notes: list[str] = field(default_factory=list)  # sentences about reports that aren't complete
 
@@ -124,13 +77,13 @@ def _read(path: str, reports: Reports) -> None:
                 try:
                     value = json.loads(line)
                     if "run" in value:
-                        run, summary, runs = _run_of(value["run"]), None, runs + 1
+                        run, summary, runs = run_of(value["run"]), None, runs + 1
                         _check_same_classes(path, run, reports)
                         reports.run = run
                     elif "summary" in value:
                         summary = _Summary(value["summary"])
                     else:
-                        _add(_record_of(value, run), reports)
+                        _add(record_of(value, run), reports)
                         summary = None
                     is_first = is_cut_off = False
                 except MALFORMED:
@@ -151,7 +104,7 @@ class _Summary:
     """The last line of a run."""
 
     def __init__(self, value: Any):
-        self.not_tried, self.exit_code = _whole(value["not_tried"]), _whole(value["exit_code"])
+        self.not_tried, self.exit_code = whole(value["not_tried"]), whole(value["exit_code"])
 
 
 def _notes(
@@ -228,71 +181,3 @@ def _key(path: str) -> str:
 @functools.cache
 def _real_folder(folder: str) -> str:
     return os.path.realpath(folder)
-
-
-# ---- one line ----------------------------------------------------------------------------------
-
-
-def _run_of(value: Any) -> Run:
-    classes, ignore_index = value.get("classes"), value.get("ignore_index")
-    return Run(
-        _text(value.get("folder")),
-        _text(value.get("save_dir")),
-        tuple(shown(name) for name in value.get("names", ())),
-        None if classes is None else _id(classes),
-        None if ignore_index is None else _id(ignore_index),
-        value.get("network_size") is False,
-    )
-
-
-def _record_of(value: Any, run: Run) -> Record:
-    if value["status"] not in STATUSES or not _text(value["image"]):
-        raise ValueError
-    size, classes, areas = value.get("size"), value.get("classes"), value.get("areas")
-    label = _text(value.get("label"))
-    return Record(
-        value["image"],
-        value["status"],
-        shown(value.get("reason") or ""),
-        {shown(kind): str(file) for kind, file in (value.get("files") or {}).items()},
-        None if size is None else (_whole(size[0]), _whole(size[1])),
-        None if classes is None else {_id(int(n)): _whole(each) for n, each in classes.items()},
-        None if label is None else run.path(label),
-        shown(value.get("label_error") or ""),
-        _share(value.get("mean_iou")),
-        None if areas is None else {_id(int(n)): _triple(each) for n, each in areas.items()},
-        run,
-    )
-
-
-def _text(value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _whole(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 1 << 53:  # JavaScript has no larger ones
-        raise ValueError
-    return value
-
-
-def _id(value: Any) -> int:
-    if _whole(value) > MAX_LABEL + 1:
-        raise ValueError
-    return int(value)
-
-
-def _triple(values: Any) -> Triple:
-    both, prediction, label = map(_whole, values)
-    if both > min(prediction, label) or max(prediction, label) > MOST_PIXELS:
-        raise ValueError
-    return both, prediction, label
-
-
-def _share(value: Any) -> float | None:
-    if value is None:
-        return None
-    if not isinstance(value, int | float) or not (math.isfinite(value) and 0 <= value <= 1):
-        raise ValueError
-    return float(value)

@@ -35,7 +35,7 @@ QUALITY = 82  # of JPEGs
 def small_image(path: str, longest: int) -> np.ndarray:
     """Returns an image for the eye, uint8 BGR [H, W, 3], with no side longer than `longest`.
 
-    A damaged JPEG is shown as far as it can be decoded. Raises ImageError.
+    Raises ImageError.
     """
     start = read_file(path, len(npy.SIGNATURE))
     size = image_size(path) or (1, 1)

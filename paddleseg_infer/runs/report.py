@@ -36,6 +36,7 @@ def about_run(settings: Settings, judge: "Judge | None") -> dict[str, Any]:
     return {
         "folder": folder,
         "save_dir": settings.saving.save_dir,
+        "custom_color": settings.saving.custom_color,
         "network_size": settings.model.network_size,
         "names": load_deploy_config(settings.run.config).class_names,
         "classes": judge and judge.classes,

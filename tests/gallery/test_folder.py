@@ -52,7 +52,9 @@ def test_another_folder_is_not_replaced(tmp_path, content):
     assert os.listdir(tmp_path).count("mine") == 1
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "pictures2/a.png", "a.png"])
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "pictures2/a.png", "a.png", "pictures/a.png", "pictures/0/a.png"]
+)
 def test_files_beside_a_page_are_not_removed(tmp_path, name):
     page_of(tmp_path, {"a.png": encoded(".png", scene(48, 64))})
     other = tmp_path / "output" / "gallery" / name
@@ -83,12 +85,21 @@ def test_a_link_to_a_folder_stays_a_link_and_its_pages_links_work(tmp_path):
 def test_what_a_killed_gallery_left_is_removed_after_a_day(tmp_path):
     page_of(tmp_path, {"a.png": encoded(".png", scene(48, 64))})
     for name, age in (("old", 90_000), ("new", 60)):
-        left = tmp_path / "output" / f".gallery-{name}"
+        left = tmp_path / "output" / f".paddleseg-infer.gallery-{name}"
         (left / "pictures").mkdir(parents=True)
         os.utime(left, (time.time() - age,) * 2)
     assert make_page(tmp_path, "report", "--save_dir", "output").code == 0
-    assert not (tmp_path / "output" / ".gallery-old").exists()
-    assert (tmp_path / "output" / ".gallery-new").exists()
+    assert not (tmp_path / "output" / ".paddleseg-infer.gallery-old").exists()
+    assert (tmp_path / "output" / ".paddleseg-infer.gallery-new").exists()
+
+
+def test_a_page_can_be_made_in_the_working_folder(tmp_path):
+    page_of(tmp_path, {"a.png": encoded(".png", scene(48, 64))})
+    (tmp_path / "here").mkdir()
+    for _ in range(2):
+        options = ("../report", "--save_dir", "../output", "--gallery_dir", ".")
+        run = make_page(tmp_path / "here", *options)
+        assert run.code == 0, run
 
 
 def test_pictures_in_two_folders_need_a_folder_for_the_page(tmp_path):
@@ -134,13 +145,13 @@ def test_an_interrupted_gallery_leaves_the_older_page_and_no_process(tmp_path, n
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    wait_until(lambda: any(tmp_path.glob("output/.gallery-*/pictures/0/*")))
+    wait_until(lambda: any(tmp_path.glob("output/.paddleseg-infer.gallery-*/pictures/0/*")))
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number, err
     assert "Traceback" not in err
     assert page.read_text() == before
-    assert not any(tmp_path.glob("output/.gallery-*"))
+    assert not any(tmp_path.glob("output/.paddleseg-infer.gallery-*"))
     wait_until(lambda: not has_processes(process.pid), 20)
 
 

@@ -140,6 +140,27 @@ def test_a_certainty_is_the_mean_of_the_score(infer, models, photos, tmp_path):
         assert entry["certainty"] == pytest.approx(score.mean() / 255, abs=1e-4)
 
 
+def test_a_score_of_another_size_is_noted(infer, models, photos, tmp_path):
+    run = infer(
+        "--config", models / "softmax" / "deploy.yaml", "--image_path", "photos/0.jpg",
+        "--save", "score", "--report", "report",
+    )  # fmt: skip
+    assert run.code == 0, run
+    cv2.imwrite(str(tmp_path / "output" / "score" / "0.png"), np.zeros((9, 7), np.uint8))
+    assert make_page(tmp_path, "report").code == 0
+    (entry,) = entries(tmp_path / "output" / "gallery" / "index.html").values()
+    assert "certainty" not in entry and "its size isn't that of the image" in entry["notes"][0]
+
+
+def test_the_colours_are_those_of_the_run_without_a_mask_too(infer, model, tmp_path):
+    shutil.copy(DEMO / "images" / "avenue.jpg", tmp_path / "a.jpg")
+    save = ("--save", "overlay", "--custom_color", "cityscapes", "--report", "report")
+    assert infer("--config", model, "--image_path", "a.jpg", *save).code == 0
+    assert make_page(tmp_path, "report").code == 0
+    text = (tmp_path / "output" / "gallery" / "index.html").read_text()
+    assert "#804080" in text and "#800000" not in text  # class 0: road of Cityscapes
+
+
 def test_without_masks_the_overlay_is_shown_without_its_legend(infer, model, tmp_path):
     shutil.copy(DEMO / "images" / "avenue.jpg", tmp_path / "a.jpg")
     save = ("--save", "overlay", "--report", "report")

@@ -167,7 +167,9 @@ def test_a_line_with_a_wrong_value_is_left_out(tmp_path, change):
     assert "damaged lines, which were left out: 1" in reports.notes[0]
 
 
-@pytest.mark.parametrize("value", ["text", [], {"names": 5}, {"classes": "many"}, {"folder": 1}])
+@pytest.mark.parametrize(
+    "value", ["text", [], {"names": 5}, {"classes": "many"}, {"folder": 1}, {"custom_color": ["1"]}]
+)
 def test_a_wrong_line_about_the_run_is_refused(tmp_path, value):
     with pytest.raises(ConfigError, match="is not a report of this program"):
         read(tmp_path, {"run": value}, image_line("a.png"), SUMMARY)

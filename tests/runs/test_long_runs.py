@@ -279,6 +279,7 @@ def test_the_first_line_of_each_run_describes_it(infer, tmp_path, compares):
     assert lines[0]["run"] == {
         "folder": str(tmp_path),
         "save_dir": "output",
+        "custom_color": ["paddleseg"],
         "network_size": False,
         "names": list(CLASSES),
         "classes": len(CLASSES) if compares else None,
