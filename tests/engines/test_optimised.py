@@ -233,6 +233,7 @@ def test_a_small_graph_leaves_no_entry_and_a_fast_one_an_empty_entry(
     expected = labels(model, tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
     monkeypatch.setattr(optimised, "MIN_GRAPH_BYTES", 0)
+    monkeypatch.setattr(optimised, "SLOW_SECONDS", 60)  # this machine may be busy
     labels(model, tmp_path / "kept")
     [entry] = entries(tmp_path / "kept")
     assert os.listdir(tmp_path / "kept" / entry) == [store.DIGESTS]
