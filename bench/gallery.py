@@ -5,6 +5,7 @@ The demo's scripts draw the images of 240x160 and their label maps, and the demo
 masks. The browser is Debian's Chromium; its times are medians of nine starts.
 """
 
+import itertools
 import os
 import shutil
 import statistics
@@ -21,6 +22,7 @@ from bench.pairs import ROOT, options
 from demo.scenes import draw_scene
 
 COUNT, DIFFERENT = 10_000, 100
+KINDS = ("images", "labels")
 STARTS = 9
 FLAGS = "--headless=new --no-sandbox --disable-gpu --disable-background-networking".split()
 
@@ -29,22 +31,17 @@ def made_run(folder: Path) -> None:
     """Makes images, label maps and a run in the folder, unless they exist."""
     if (folder / "report.jsonl").exists():
         return
-    for name in ("images", "labels"):
+    for name in KINDS:
         (folder / name).mkdir(parents=True)
-    for number in range(COUNT):
-        for name, picture in zip(("images", "labels"), pictures(folder, number), strict=True):
-            path = folder / name / f"{number:05}.png"
-            if number < DIFFERENT:
-                cv2.imwrite(str(path), picture)
-            else:
-                os.link(folder / name / f"{number % DIFFERENT:05}.png", path)
+    for number in range(DIFFERENT):
+        for name, picture in zip(KINDS, draw_scene(1, number, 240, 160), strict=True):
+            cv2.imwrite(str(folder / name / f"{number:05}.png"), picture)
+    for number, name in itertools.product(range(DIFFERENT, COUNT), KINDS):
+        there = folder / name / f"{number % DIFFERENT:05}.png"
+        os.link(there, folder / name / f"{number:05}.png")
     command = [sys.executable, ROOT / "infer.py", "--config", ROOT / "demo/model/deploy.yaml"]
     command += ["--image_path", "images", "--label_path", "labels", "--report", "report.jsonl"]
     subprocess.run([*command, "--device", "cpu", "--quiet"], cwd=folder, check=True)
-
-
-def pictures(folder: Path, number: int):
-    return draw_scene(1, number, 240, 160) if number < DIFFERENT else (None, None)
 
 
 def size_of(folder: Path) -> int:

@@ -87,7 +87,7 @@ def run(paths: Sequence[str], save_dir: str | None, place: str | None, workers: 
         raise ConfigError("--gallery_dir is empty: give a folder")
     paths = list(dict.fromkeys(paths))
     reports = read_reports(paths, save_dir)
-    folders = sorted({each.run.path(each.run.save_dir or "") for each in reports.records.values()})
+    folders = sorted({record.run.pictures for record in reports.records.values()})
     if place is None and len(folders) > 1:
         raise ConfigError(
             f"the pictures are in several folders ({shown(folders[0])}, {shown(folders[1])}): give "
@@ -101,7 +101,9 @@ def run(paths: Sequence[str], save_dir: str | None, place: str | None, workers: 
     for note in reports.notes:
         say(f"note: {note}\n", sys.stderr)
     seconds = time.monotonic() - started
-    say(f"{len(reports.records)} images in {seconds:.1f} s: open {shown(page)} in a browser\n")
+    count = len(reports.records)
+    images = "1 image" if count == 1 else f"{count} images"
+    say(f"{images} in {seconds:.1f} s: open {shown(page)} in a browser\n")
     return DONE
 
 

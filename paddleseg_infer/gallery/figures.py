@@ -5,6 +5,7 @@ import os
 import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import cv2
@@ -15,6 +16,7 @@ from paddleseg_infer.errors import ImageError, RunError, reason, shown
 from paddleseg_infer.evaluation import histogram
 from paddleseg_infer.formats.size import image_size
 from paddleseg_infer.gallery import views
+from paddleseg_infer.gallery.confusion import areas_in, areas_of, matrix_of
 from paddleseg_infer.gallery.lines import Record, Triple
 from paddleseg_infer.label_maps import LabelMap
 from paddleseg_infer.pictures.kinds import encode_mask
@@ -41,12 +43,37 @@ class Making:
 
 
 @dataclass
-class Figures:
-    """One image on the page. `entry` has what the page's script gets: see `page/state.js`."""
+class Entry:
+    """One image for the page's script. What is empty is left out. URLs are relative to the page."""
 
-    entry: dict[str, Any]
-    notes: list[str] = field(default_factory=list)
-    # The confusion matrix, see `_matrix_of`: the places of the values that aren't 0, and the values
+    name: str
+    status: str
+    reason: str
+    size: tuple[int, int] | None  # (width, height) of the pictures
+    classes: Mapping[int, int] | None  # the pixels of the mask by class
+    areas: Mapping[int, Triple] | None  # by class: pixels in both, in the mask, in the label map
+    iou: float | None  # the image's mean IoU, 0 to 1
+    label_error: str
+    certainty: float | None = None  # the mean of its scores, 0 to 1
+    notes: list[str] = field(default_factory=list)  # what is wrong with its files
+    links: Mapping[str, str] = field(default_factory=dict)  # URLs of its own files by kind
+    image: str = ""  # URLs of what an opened image shows
+    mask: str = ""
+    label: str = ""
+    wrong: str = ""
+    thumb: str = ""  # URLs of small pictures
+    mask_thumb: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: each for name, each in vars(self).items() if each not in NOTHING}
+
+
+@dataclass
+class Figures:
+    """What is known about one image when its pictures are made."""
+
+    entry: Entry
+    # The confusion matrix, see `matrix_of`: the places of the values that aren't 0, and the values
     matrix: tuple[np.ndarray, np.ndarray] | None = None
 
 
@@ -55,28 +82,24 @@ def figures_of(number: int, record: Record, making: Making) -> Figures:
 
     Whatever is wrong with the image's own files becomes a note.
     """
-    figures = Figures(
-        {
-            "name": shown(record.image),
-            "status": record.status,
-            "reason": record.reason,
-            "size": record.size,
-            "classes": record.classes,
-            "iou": record.mean_iou,
-            "areas": record.areas,
-            "label_error": record.label_error,
-        }
+    entry = Entry(
+        shown(record.image),
+        record.status,
+        record.reason,
+        record.size,
+        record.classes,
+        record.areas,
+        record.mean_iou,
+        record.label_error,
     )
-    work = _Work(number, record, making, figures)
+    work = _Work(number, record, making, Figures(entry))
     # A failed image has a reason already.
     work.step("the image", record.path, work.image, is_noted=record.status != "failed")
     work.mask()
     if "score" in record.files:
         work.step("the score", record.picture("score"), work.score)
-    figures.entry["links"] = work.links()
-    figures.entry["notes"] = figures.notes
-    figures.entry = {name: each for name, each in figures.entry.items() if each not in NOTHING}
-    return figures
+    entry.links = work.links()
+    return work.figures
 
 
 @dataclass(frozen=True)
@@ -95,20 +118,21 @@ class _Work:
                 self.note(f"{what} {shown(path)} can't be shown: {str(error) or NO_MEMORY}")
 
     def note(self, text: str) -> None:
-        self.figures.notes.append(text)
+        self.figures.entry.notes.append(text)
 
     def image(self, path: str) -> None:
         size = image_size(path)
-        if self.record.run.has_own_sizes and size != (self.record.size or size):
+        expected = self.record.size if self.record.run.has_own_sizes else None
+        if size and expected and size != expected:
             self.note(f"the image {shown(path)} was changed since the run")
         is_link = views.is_shown_by_browsers(path)
         image = views.small_image(path, THUMBNAIL if is_link else PREVIEW)
         if is_link:
-            self.figures.entry["image"] = self.link(path)
+            self.figures.entry.image = self.link(path)
         else:
-            self.save("image", "image.jpg", views.encoded_jpeg(image))
-        small = views.shrunk(image, THUMBNAIL)
-        self.save("thumb", "thumb.jpg", views.encoded_jpeg(small))
+            self.figures.entry.image = self.saved("image.jpg", views.encoded_jpeg(image))
+        small = views.encoded_jpeg(views.shrunk(image, THUMBNAIL))
+        self.figures.entry.thumb = self.saved("thumb.jpg", small)
 
     def mask(self) -> None:
         """Uses the class ids of the mask or the label picture, or else the overlay."""
@@ -130,21 +154,27 @@ class _Work:
                 grid.sample(small, part, ids)
             found = {int(each): int(counts[each]) for each in np.flatnonzero(counts)}
             size = mask.size[::-1]
-            if (record.classes or found) != found or (record.size or size) != size:
+            is_changed = (record.classes or found) != found or (record.size or size) != size
+            if is_changed:
                 self.note(f"the mask {shown(path)} was changed since the run")
-            entry["classes"] = found
+            entry.classes = found
             if path.endswith(".png") and "mask" in record.files:
-                entry["mask"] = self.link(path)
+                entry.mask = self.link(path)
                 if palette_of(path) != self.making.palette:
                     self.note(f"the mask {shown(path)} has other colours than this page")
             else:
-                self.save("mask", "mask.png", self.coloured(small))
-            self.save("mask_thumb", "mask_thumb.png", self.coloured(_sampled(small, THUMBNAIL)))
+                entry.mask = self.saved("mask.png", self.coloured(small))
+            tiny = self.coloured(_sampled(small, THUMBNAIL))
+            entry.mask_thumb = self.saved("mask_thumb.png", tiny)
             if record.areas is not None and record.label is not None:
-                self.step("the label map", record.label, lambda path: self.label(path, mask, grid))
+                compare = partial(self.label, mask=mask, grid=grid, is_noted=not is_changed)
+                self.step("the label map", record.label, compare)
 
-    def label(self, path: str, mask: LabelMap, grid: views.Grid) -> None:
-        """Compares the mask with its label map again, pixel by pixel."""
+    def label(self, path: str, mask: LabelMap, grid: views.Grid, is_noted: bool) -> None:
+        """Compares the mask with its label map again, pixel by pixel.
+
+        With `is_noted`, a result that differs from the report's becomes a note.
+        """
         classes, ignored = self.making.classes, self.record.run.ignore_index
         small, wrong = np.zeros(grid.size, np.uint16), np.zeros(grid.size, bool)
         matrix = np.zeros((classes, classes + 1), np.int64)
@@ -156,19 +186,20 @@ class _Work:
                 grid.sample(small, part, true)
                 grid.mark(wrong, part, (ids != true) & (true != ignored))
                 if classes:
-                    matrix += _matrix_of(ids, true, classes, ignored)
-        self.save("label", "label.png", self.label_colours(small, ignored))
-        self.save("wrong", "wrong.png", _marks(wrong))
-        if _areas_of(matrix, ignored) == _areas_in(self.record, ignored):
+                    matrix += matrix_of(ids, true, classes, ignored)
+        entry = self.figures.entry
+        entry.label = self.saved("label.png", self.label_colours(small, ignored))
+        entry.wrong = self.saved("wrong.png", _marks(wrong))
+        if areas_of(matrix, ignored) == areas_in(self.record, ignored):
             places = np.flatnonzero(matrix)
             self.figures.matrix = places, matrix.ravel()[places]
-        elif classes:
+        elif classes and is_noted:
             self.note(f"the mask or the label map {shown(path)} was changed since the run")
 
     def score(self, path: str) -> None:
         if self.record.size and image_size(path) != self.record.size:
             raise ImageError("its size isn't that of the image")
-        self.figures.entry["certainty"] = round(views.mean_of_score(path), 4)
+        self.figures.entry.certainty = round(views.mean_of_score(path), 4)
 
     def overlay(self, path: str) -> None:
         """Shows the overlay in the place of the mask, without the legend below it."""
@@ -179,9 +210,9 @@ class _Work:
             raise ImageError("its size isn't that of the image")
         scale = overlay.shape[1] / full[0]
         overlay = overlay[: max(1, round(scale * height)), : max(1, round(scale * width))]
-        self.save("mask", "mask.jpg", views.encoded_jpeg(overlay))
-        small = views.shrunk(overlay, THUMBNAIL)
-        self.save("mask_thumb", "mask_thumb.jpg", views.encoded_jpeg(small))
+        self.figures.entry.mask = self.saved("mask.jpg", views.encoded_jpeg(overlay))
+        small = views.encoded_jpeg(views.shrunk(overlay, THUMBNAIL))
+        self.figures.entry.mask_thumb = self.saved("mask_thumb.jpg", small)
 
     def links(self) -> Mapping[str, str]:
         """Returns links to the image's own files, by kind."""
@@ -192,7 +223,7 @@ class _Work:
         missing = [kind for kind, path in files.items() if not os.path.isfile(path)]
         for kind in missing if self.record.status != "failed" else ():
             # A file that was opened has a note already, and a bad label map a reason.
-            is_known = any(shown(files[kind]) in note for note in self.figures.notes)
+            is_known = any(shown(files[kind]) in note for note in self.figures.entry.notes)
             if not is_known and not (kind == "label map" and self.record.label_error):
                 self.note(f"the {kind} {shown(files[kind])} does not exist any more")
         return {kind: self.link(path) for kind, path in files.items() if kind not in missing}
@@ -219,8 +250,8 @@ class _Work:
             image.save(buffer, "PNG", transparency=int(free[-1]))
         return buffer.getvalue()
 
-    def save(self, field: str, name: str, data: bytes) -> None:
-        """Writes one of the page's pictures, and gives its URL to the entry. Raises RunError."""
+    def saved(self, name: str, data: bytes) -> str:
+        """Writes one of the page's pictures, and returns its URL. Raises RunError."""
         below = os.path.join(str(self.number // PER_FOLDER), f"{self.number:06}.{name}")
         path = os.path.join(self.making.pictures, below)
         try:
@@ -229,7 +260,7 @@ class _Work:
                 file.write(data)
         except OSError as error:
             raise RunError(f"the page's {shown(path)} can't be written: {reason(error)}") from None
-        self.figures.entry[field] = os.path.join(os.path.basename(self.making.pictures), below)
+        return os.path.join(os.path.basename(self.making.pictures), below)
 
 
 def _sampled(ids: np.ndarray, longest: int) -> np.ndarray:
@@ -254,32 +285,3 @@ def palette_of(path: str) -> bytes | None:
             return bytes(mask.getpalette("RGB") or ()) or None
     except (OSError, ValueError, SyntaxError, ImageError):
         return None
-
-
-def _matrix_of(ids: np.ndarray, true: np.ndarray, classes: int, ignored: int | None) -> np.ndarray:
-    """Returns the number of pixels by class in the label map (rows) and in the mask (columns).
-
-    int64 [classes, classes + 1]. The last column is for ids of no class, such as 255. Pixels
-    that the label map ignores don't count.
-    """
-    counted = true != ignored
-    counted &= true < classes
-    rows = true[counted].astype(np.int64) * (classes + 1)
-    rows += np.minimum(ids[counted].astype(np.int64), classes)
-    return np.bincount(rows, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
-
-
-def _areas_of(matrix: np.ndarray, ignored: int | None) -> dict[int, Triple]:
-    """Returns the areas of each class that occurs, as a report has them."""
-    columns = zip(
-        matrix.diagonal().tolist(),
-        matrix.sum(axis=0).tolist(),
-        matrix.sum(axis=1).tolist(),
-        strict=False,  # the last column has no row
-    )
-    return {n: each for n, each in enumerate(columns) if any(each) and n != ignored}
-
-
-def _areas_in(record: Record, ignored: int | None) -> dict[int, Triple]:
-    """Returns the areas in the report, without an ignored class, whose pixels don't count."""
-    return {n: each for n, each in (record.areas or {}).items() if n != ignored}

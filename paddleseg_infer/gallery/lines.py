@@ -31,7 +31,13 @@ class Run:
     has_own_sizes: bool = False  # whether the pictures surely have the sizes of their images
 
     def path(self, path: str) -> str:
+        """Returns the path of a file that the report names."""
         return os.path.join(self.folder or "", path)
+
+    @property
+    def pictures(self) -> str:
+        """The folder of the run's pictures."""
+        return self.path(self.save_dir or "")
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Record:
 
     def picture(self, kind: str) -> str:
         """Returns the path of one of its pictures."""
-        return os.path.join(self.run.path(self.run.save_dir or ""), self.files[kind])
+        return os.path.join(self.run.pictures, self.files[kind])
 
 
 def run_of(value: Any) -> Run:
@@ -66,8 +72,8 @@ def run_of(value: Any) -> Run:
         _text(value.get("folder")),
         _text(value.get("save_dir")),
         tuple(shown(name) for name in value.get("names", ())),
-        None if classes is None else _id(classes),
-        None if ignore_index is None else _id(ignore_index),
+        None if classes is None else _up_to(MAX_LABEL + 1, classes),
+        None if ignore_index is None else _up_to(MAX_LABEL, ignore_index),
         _palette(value.get("custom_color")),
         value.get("network_size") is False,
     )
@@ -85,11 +91,11 @@ def record_of(value: Any, run: Run) -> Record:
         shown(value.get("reason") or ""),
         {shown(kind): str(file) for kind, file in (value.get("files") or {}).items()},
         None if size is None else (whole(size[0]), whole(size[1])),
-        None if classes is None else {_id(int(n)): whole(each) for n, each in classes.items()},
+        None if classes is None else {_id(n): whole(each) for n, each in classes.items()},
         None if label is None else run.path(label),
         shown(value.get("label_error") or ""),
         _share(value.get("mean_iou")),
-        None if areas is None else {_id(int(n)): _triple(each) for n, each in areas.items()},
+        None if areas is None else {_id(n): _triple(each) for n, each in areas.items()},
         run,
     )
 
@@ -114,8 +120,12 @@ def whole(value: Any) -> int:
     return value
 
 
-def _id(value: Any) -> int:
-    if whole(value) > MAX_LABEL + 1:
+def _id(key: str) -> int:
+    return _up_to(MAX_LABEL, int(key))
+
+
+def _up_to(most: int, value: Any) -> int:
+    if whole(value) > most:
         raise ValueError
     return int(value)
 

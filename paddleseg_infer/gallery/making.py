@@ -43,7 +43,7 @@ def make_gallery(reports: Reports, title: str, place: str, processes: int) -> st
     if a file can't be written.
     """
     records = list(reports.records.values())
-    for folder in {record.run.path(record.run.save_dir or "") for record in records}:
+    for folder in {record.run.pictures for record in records}:
         if not os.path.isdir(folder):
             raise ConfigError(
                 f"--save_dir {shown(folder)} does not exist: give the folder of the run's pictures"
@@ -137,11 +137,12 @@ def _exchange(new: str, place: str) -> None:
         os.rename(new, place)
         return
     old = tempfile.mkdtemp(prefix=UNFINISHED, dir=os.path.dirname(new))
-    os.rename(place, os.path.join(old, PAGE))
+    kept = os.path.join(old, "page")
+    os.rename(place, kept)
     try:
         os.rename(new, place)
     except OSError:
-        os.rename(os.path.join(old, PAGE), place)
+        os.rename(kept, place)
         raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
@@ -189,7 +190,7 @@ def _one(numbered: tuple[int, Record], making: Making) -> Figures:
 
 
 def _begin() -> None:
-    """Prepares a process: the parent ends it after Ctrl-C, and the other processes use the rest."""
+    """Prepares a process. Only the parent handles Ctrl-C. Each process uses one processor."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()

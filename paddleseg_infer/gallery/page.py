@@ -15,7 +15,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from paddleseg_infer.gallery.figures import MOST_CLASSES, Figures
+from paddleseg_infer.gallery.figures import MOST_CLASSES, Entry, Figures
 from paddleseg_infer.gallery.lines import Record
 from paddleseg_infer.gallery.records import Reports
 from paddleseg_infer.metrics import Metrics, metrics_of
@@ -52,9 +52,9 @@ def page_of(reports: Reports, figures: Sequence[Figures], title: str, palette: b
         lstrip_blocks=True,
     )
     records = list(reports.records.values())
-    above = _common_folder([each.entry["name"] for each in figures])
-    images = [{**each.entry, "name": each.entry["name"][len(above) :]} for each in figures]
-    reasons = _reasons(records)
+    above = _common_folder([each.entry.name for each in figures])
+    images = [_image(each.entry, above) for each in figures]
+    reasons, other_reasons = _reasons(records)
     classes = _classes(reports, figures, palette)
     script = "".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
     digest = hashlib.sha256(script.encode()).digest()
@@ -64,18 +64,20 @@ def page_of(reports: Reports, figures: Sequence[Figures], title: str, palette: b
         style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=f"sha256-{base64.b64encode(digest).decode()}",
-        data=Markup(_json({"images": images, "classes": classes, "reasons": reasons})),
+        data=Markup(
+            _json({"images": images, "classes": classes, "reasons": list(map(vars, reasons))})
+        ),
         counts=Counter(record.status for record in records),
-        not_tried=reports.not_tried,
         total=len(records),
         above=above,
         notes=reports.notes,
         reasons=reasons,
-        noted=sum(bool(each.notes) for each in figures),
+        other_reasons=other_reasons,
+        noted=sum(bool(each.entry.notes) for each in figures),
         classes=classes,
         not_compared=sum(bool(record.label_error) for record in records),
         too_many=reports.classes > MOST_CLASSES,
-        **_evaluated(records, reports.classes, figures),
+        evaluated=_evaluated(records, reports.classes, figures),
     )
 
 
@@ -84,6 +86,12 @@ def _common_folder(names: Sequence[str]) -> str:
     prefix = os.path.commonprefix(list(names))  # noqa: RUF071 - of texts, not of paths
     folder, slash, _ = prefix.rpartition("/")
     return folder + slash
+
+
+def _image(entry: Entry, above: str) -> dict[str, Any]:
+    """Returns what the script gets of an image, whose name is below the folder `above`."""
+    why = {"reason_key": alike(entry.reason)} if entry.status == "failed" else {}
+    return {**entry.as_dict(), **why, "name": entry.name[len(above) :]}
 
 
 def _json(value: Any) -> str:
@@ -97,7 +105,7 @@ def _classes(
     """Returns the name and the colour, "#rrggbb", of each class that occurs."""
     found = set(range(reports.classes))
     for each in figures:
-        found.update(each.entry.get("classes", ()), each.entry.get("areas", ()))
+        found.update(each.entry.classes or (), each.entry.areas or ())
     names = max((record.run.names for record in reports.records.values()), key=len)
 
     def described(number: int) -> tuple[str, str]:
@@ -110,36 +118,47 @@ def _classes(
     return {number: described(number) for number in sorted(found)}
 
 
-def _reasons(records: Sequence[Record]) -> list[tuple[str, str, int]]:
-    """Returns the most frequent reasons of failures.
+@dataclass(frozen=True)
+class Reason:
+    """Why some images failed. Reasons that differ only in numbers count as one."""
 
-    Each is a key, which the page's script also makes, a text, and the number of images. Reasons
-    that differ only in numbers count as one.
-    """
+    key: str
+    text: str  # of the first image
+    images: int
+
+
+def _reasons(records: Sequence[Record]) -> tuple[list[Reason], int]:
+    """Returns the most frequent reasons of failures, and the number of all others."""
     failed = [record.reason for record in records if record.status == "failed"]
     counts = Counter(map(alike, failed))
     first = {alike(reason): reason for reason in reversed(failed)}
-    return [(key, first[key], count) for key, count in counts.most_common(MOST_REASONS)]
+    most = counts.most_common(MOST_REASONS)
+    return [Reason(key, first[key], images) for key, images in most], len(counts) - len(most)
 
 
 def alike(reason: str) -> str:
     return re.sub(r"[0-9]+", "0", reason)
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """How well the masks agree with their label maps."""
+
+    metrics: Metrics
+    rows: Sequence[ClassRow]
+    compared: int  # images with a usable label map
+    in_matrix: int  # of these, the images in the confusion matrix
+    shown: Sequence[int]  # the classes of the rows
+    left_out: int  # classes that occur and have no row
+
+
 def _evaluated(
     records: Sequence[Record], classes: int, figures: Sequence[Figures]
-) -> dict[str, Any]:
-    """Returns what the template needs for the metrics. `metrics` is None without label maps."""
+) -> Evaluated | None:
+    """Returns the metrics and the confusion matrix; None without label maps."""
     compared = [record for record in records if record.areas is not None]
     if not compared:
-        return {
-            "metrics": None,
-            "rows": [],
-            "compared": 0,
-            "in_matrix": 0,
-            "shown": [],
-            "left_out": 0,
-        }
+        return None
     sums = np.zeros((3, classes), np.int64)
     ignored = 0  # pixels of a class that is also ignored
     for record in compared:
@@ -158,14 +177,14 @@ def _evaluated(
         matrix.ravel()[places] += counts
     every = np.flatnonzero(sums[1] + sums[2]).tolist()
     occur = every[:MOST_BARS]
-    return {
-        "metrics": metrics,
-        "rows": [_row(number, metrics, sums[2], matrix, occur) for number in occur],
-        "compared": len(compared),
-        "in_matrix": len(matrices),
-        "shown": occur,
-        "left_out": len(every) - len(occur),
-    }
+    return Evaluated(
+        metrics,
+        [_row(number, metrics, sums[2], matrix, occur) for number in occur],
+        len(compared),
+        len(matrices),
+        occur,
+        len(every) - len(occur),
+    )
 
 
 def _row(

@@ -19,7 +19,6 @@ class Reports:
 
     records: dict[str, Record] = field(default_factory=dict)  # by the image's path
     run: Run = field(default_factory=Run)  # of the last run
-    not_tried: int = 0  # images of which no report has a line
     notes: list[str] = field(default_factory=list)  # sentences about reports that aren't complete
 
     @property
@@ -50,7 +49,7 @@ def read_reports(paths: Sequence[str], save_dir: str | None = None) -> Reports:
                 f"{names} doesn't name the folder of the pictures: give it as --save_dir"
             )
         return reports
-    if len({run.path(run.save_dir) for run in runs if run.save_dir is not None}) > 1:
+    if len({run.pictures for run in runs if run.save_dir is not None}) > 1:
         raise ConfigError(
             f"{names}: the runs have saved their pictures in different folders: leave out "
             "--save_dir, or make a page of each report"
@@ -95,8 +94,6 @@ def _read(path: str, reports: Reports) -> None:
                         ) from None
     except OSError as error:
         raise ConfigError(f"the report {shown(path)} can't be read: {reason(error)}") from None
-    if summary and not is_cut_off:
-        reports.not_tried += summary.not_tried
     reports.notes += _notes(shown(path), runs, damaged, is_cut_off, summary)
 
 
@@ -130,8 +127,8 @@ def _notes(
         notes.append(f"The run of {path} was ended by {SIGNALS[summary.exit_code]}.")
     if summary and summary.not_tried and not is_cut_off:
         notes.append(
-            f"{path}: {summary.not_tried} images were not tried: run the command again with "
-            "--resume."
+            f"{path}: {summary.not_tried} images were not tried, and are not on the page: run "
+            "infer.py again with --resume."
         )
     return notes
 

@@ -13,6 +13,7 @@ from paddleseg_infer.formats.known import PNG_SIGNATURE, TIFF_SIGNATURES
 from paddleseg_infer.formats.size import image_size
 from paddleseg_infer.label_maps import DAMAGED, LabelMap, opened_label_map
 from paddleseg_infer.preprocess import check_is_file, read_file
+from paddleseg_infer.sources.large import LARGE
 from paddleseg_infer.sources.path import PathSource
 from paddleseg_infer.sources.raster import small_view
 from paddleseg_infer.sources.reading import ImageData
@@ -28,7 +29,6 @@ REDUCED = (
     (4, cv2.IMREAD_REDUCED_COLOR_4),
     (2, cv2.IMREAD_REDUCED_COLOR_2),
 )
-LARGE = 1 << 24  # pixels; larger TIFFs are not read whole
 QUALITY = 82  # of JPEGs
 
 
@@ -77,6 +77,7 @@ def is_shown_by_browsers(path: str) -> bool:
 
 
 def encoded_jpeg(image_bgr: np.ndarray) -> bytes:
+    """Returns an image, uint8 BGR [H, W, 3], as a JPEG."""
     return cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
 
 
@@ -133,7 +134,7 @@ def _cells(count: int, small: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _tiff(path: str, size: tuple[int, int], longest: int) -> np.ndarray:
-    if size[0] * size[1] <= LARGE or _is_turned(path):
+    if size[0] * size[1] < LARGE or _is_turned(path):
         # An ordinary picture is decoded as the program does, which turns it if a tag says so.
         with contextlib.suppress(ImageError):
             return PathSource(path).read().view()

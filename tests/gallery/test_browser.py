@@ -81,8 +81,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def page(browser, folder, request):
-    """Opens the page in a window of a desktop, and checks its log and requests at the end."""
+def page(browser, folder):
+    """Opens the page in a window of a desktop."""
     return opened(browser, folder)
 
 

@@ -1,9 +1,8 @@
 "use strict";
 // The data of the page, what is shown of it, and which images that selects.
 //
-// An image has: name, status, reason, notes, size [width, height], classes {id: pixels of the mask},
-// areas {id: [pixels in both, in the mask, in the label map]}, iou, certainty, label_error, and the
-// URLs thumb, mask_thumb, image, mask, label, wrong, links {kind: URL}. What is missing is left out.
+// An image has the fields of `Entry` in figures.py, without those that are empty, and `reason_key` if
+// it failed: images with the same key failed for the same reason.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const IMAGES = DATA.images;
@@ -29,13 +28,8 @@ const SHOWS = {
   uncompared: ["without a usable label map", (image) => Boolean(image.label_error)],
   noted: ["with missing or changed files", (image) => Boolean(image.notes)],
 };
-// Reasons that differ only in numbers are one: see `alike` in page.py.
-const alike = (reason) => (reason || "").replace(/[0-9]+/g, "0");
-for (const [key, text] of DATA.reasons) {
-  SHOWS[`failed: ${key}`] = [
-    `failed: ${text}`,
-    (image) => image.status === "failed" && alike(image.reason) === key,
-  ];
+for (const { key, text } of DATA.reasons) {
+  SHOWS[`failed: ${key}`] = [`failed: ${text}`, (image) => image.reason_key === key];
 }
 
 const share = (image, id) => ((image.classes || {})[id] || 0) / (image.pixels || 1);
