@@ -1,6 +1,5 @@
 """What the page shows of one image: small pictures, numbers, and what is wrong with its files."""
 
-import io
 import os
 import urllib.parse
 from collections.abc import Callable, Mapping
@@ -20,7 +19,6 @@ from paddleseg_infer.gallery.confusion import areas_in, areas_of, matrix_of
 from paddleseg_infer.gallery.lines import Record, Triple
 from paddleseg_infer.label_maps import LabelMap
 from paddleseg_infer.pictures.kinds import encode_mask
-from paddleseg_infer.pictures.palettes import CLASSES
 from paddleseg_infer.preprocess import check_is_file
 
 THUMBNAIL, PREVIEW = 320, 1600  # pixels of the longest side
@@ -241,14 +239,12 @@ class _Work:
     def label_colours(self, ids: np.ndarray, ignored: int | None) -> bytes:
         """Returns such a PNG of a label map, in which the pixels of `ignored` are transparent."""
         small = ids.astype(np.uint8)
-        free = np.setdiff1d(np.arange(CLASSES), small[ids != ignored])
-        if not free.size:
+        used = histogram(small, ids != ignored) > 0
+        if used.all():  # no id is free for the ignored pixels
             return self.coloured(ids)
-        small[ids == ignored] = free[-1]
-        buffer = io.BytesIO()
-        with Image.open(io.BytesIO(self.coloured(small))) as image:
-            image.save(buffer, "PNG", transparency=int(free[-1]))
-        return buffer.getvalue()
+        free = int(np.argmin(used))
+        small[ids == ignored] = free
+        return encode_mask(small, self.making.palette, free)
 
     def saved(self, name: str, data: bytes) -> str:
         """Writes one of the page's pictures, and returns its URL. Raises RunError."""

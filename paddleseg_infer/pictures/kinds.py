@@ -86,15 +86,17 @@ class Pictures:
             yield kind, KINDS[kind](segmentation, self)
 
 
-def encode_mask(labels: np.ndarray, palette: bytes = PADDLESEG) -> bytes:
+def encode_mask(
+    labels: np.ndarray, palette: bytes = PADDLESEG, transparent: int | None = None
+) -> bytes:
     """Returns a palette PNG whose pixel values are the class ids, uint8 [H, W].
 
-    Raises ImageError for labels of another dtype.
+    Pixels of the id `transparent` have no colour. Raises ImageError for labels of another dtype.
     """
     check_has_8_bits(labels.dtype)
     mask = Image.fromarray(labels)
     mask.putpalette(palette)
-    return _png(mask)
+    return _png(mask, **({} if transparent is None else {"transparency": transparent}))
 
 
 def check_has_8_bits(dtype: np.dtype[Any]) -> None:
@@ -122,12 +124,12 @@ def _label(segmentation: Segmentation, pictures: Pictures) -> bytes:
     return _png(Image.fromarray(segmentation.labels))
 
 
-def _png(image: Image.Image) -> bytes:
+def _png(image: Image.Image, **options: Any) -> bytes:
     buffer = io.BytesIO()
     # Masks consist of runs of equal pixels, which suits zlib's Z_RLE (3). On masks of 0.4 to
     # 12 megapixels it took a third to a half of the default's time. Files grew only for small,
     # smooth masks (7 kB instead of 5).
-    image.save(buffer, "PNG", compress_level=1, compress_type=3)
+    image.save(buffer, "PNG", compress_level=1, compress_type=3, **options)
     return buffer.getvalue()
 
 
